@@ -1,0 +1,51 @@
+# Every target works on a fresh clone; the set-up steps are remembered by files under .venv and .collections.
+SHELL      := /bin/bash
+PYTHON     ?= python3
+VENV       := .venv/bin
+COLLECTION := .collections/ansible_collections/ggen/gvisor
+# A user without password-less sudo is asked for the password once.
+BECOME     := $(shell [ "$$(id -u)" = 0 ] || sudo -n true 2>/dev/null || echo --ask-become-pass)
+
+.DEFAULT_GOAL := help
+.PHONY: help site check test lint unit sanity e2e molecule lab-up lab-down bench docs dist requirements clean
+
+help: ## Show the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(COLLECTION):
+	mkdir -p $(@D) && ln -sfn ../../.. $@
+
+.venv/run.stamp: requirements.txt
+	[ -x $(VENV)/python ] || $(PYTHON) -m venv .venv
+	$(VENV)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
+	touch $@
+
+.venv/test.stamp: tests/requirements.txt .venv/run.stamp
+	$(VENV)/pip install --quiet --disable-pip-version-check --require-hashes -r tests/requirements.txt
+	touch $@
+
+site: .venv/run.stamp $(COLLECTION) ## Build, provision and run on this machine
+	$(VENV)/ansible-playbook $(BECOME) site.yml
+
+check: .venv/run.stamp $(COLLECTION) ## Show what `make site` would change
+	$(VENV)/ansible-playbook $(BECOME) site.yml --check --diff
+
+test: .venv/test.stamp $(COLLECTION) ## Everything that CI runs
+	tests/run
+
+lint unit sanity e2e: .venv/test.stamp $(COLLECTION) ## One part of the tests
+	tests/run $@
+
+requirements: ## Compile the pinned, hashed requirements from the .in files
+	for folder in . tests; do (cd $$folder && uv pip compile --quiet --universal --generate-hashes --python-version 3.11 \
+	  --no-emit-find-links --no-emit-index-url --custom-compile-command "make requirements" \
+	  requirements.in --output-file requirements.txt) || exit 1; done
+
+dist: .venv/run.stamp $(COLLECTION) ## Build the Galaxy artifact
+	$(VENV)/ansible-galaxy collection build --force --output-path dist
+
+lab-up lab-down: .venv/run.stamp ## Start or stop the test hosts
+	$(VENV)/python tests/lab/lab.py $(@:lab-%=%)
+
+clean: ## Remove what builds and tests left in the checkout (not the cache)
+	rm -rf .artifacts .collections .venv bin dist reports
