@@ -1,0 +1,302 @@
+# Copyright (c) 2026, the ggen.gvisor authors
+# Simplified BSD License (see licenses/simplified_bsd.txt or https://opensource.org/licenses/BSD-2-Clause)
+# SPDX-License-Identifier: BSD-2-Clause
+"""containerd as a service: a systemd unit, or a plain daemon where systemd is not running."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import struct
+import subprocess
+import time
+from typing import Dict, List, NamedTuple, Optional
+
+from ansible_collections.ggen.gvisor.plugins.module_utils._ctr import DEFAULT_ADDRESS, Ctr
+from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._files import atomic_write
+from ansible_collections.ggen.gvisor.plugins.module_utils._process import run
+
+DEFAULT_CONFIG = "/etc/containerd/config.toml"
+DEFAULT_PID_FILE = "/run/containerd/containerd.pid"
+DEFAULT_LOG_FILE = "/var/log/containerd.log"
+# sudo and cron give short PATHs; containerd looks for its shims and for runc on its own PATH.
+STANDARD_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
+
+
+class _Origin(NamedTuple):
+    """How a daemon was started, so that it can be started again in the same way."""
+
+    argv: List[str]
+    environment: Dict[str, str]
+    cwd: str
+
+
+class Service:
+    """What systemd units and plain daemons have in common: the API socket."""
+
+    manager = ""
+
+    def __init__(self, service: str, config: str, address: str, program: str = "containerd", ctr: str = "ctr") -> None:
+        self.service = service
+        self.config = config
+        self.address = address
+        self.program = program
+        self.ctr = Ctr(address, program=ctr)
+
+    def pid(self) -> Optional[int]:
+        """Return the daemon's process id, None when it is not running."""
+        raise NotImplementedError
+
+    def is_running(self) -> bool:
+        """Tell whether the daemon's process is there; whether it answers is wait_api's question."""
+        return self.pid() is not None
+
+    def start(self, timeout: float = 60.0) -> None:
+        """Start the daemon if it is not running. Raises GvisorError with the journal's last lines when it does not stay."""
+        raise NotImplementedError
+
+    def stop(self, timeout: float = 60.0) -> None:
+        """Stop the daemon; containers go on running."""
+        raise NotImplementedError
+
+    def restart(self, timeout: float = 60.0) -> None:
+        """Stop and start the daemon."""
+        raise NotImplementedError
+
+    def journal(self, lines: int = 20) -> str:
+        """Return the last lines that the daemon wrote, "" when there are none to be had."""
+        raise NotImplementedError
+
+    def wait_api(self, timeout: float = 60.0) -> None:
+        """Return when the API answers. Raises GvisorError when the daemon ends, or ``timeout`` seconds pass, before it does."""
+        deadline = time.monotonic() + timeout
+        pause = 0.01
+        while not _listens(self.address):
+            pid = self.pid()
+            if pid is None:
+                raise self.failure("containerd ended before it answered on {0}".format(self.address))
+            if time.monotonic() > deadline:
+                raise self.failure("containerd did not open {0} within {1:g} s".format(self.address, timeout))
+            _wait_exit(pid, pause)  # ends at once when the daemon does
+            pause = min(pause * 2, 0.2)
+        # From here on gRPC waits by itself until the server answers.
+        left = max(1.0, deadline - time.monotonic())
+        done = self.ctr.run("version", timeout=left)
+        if done.rc != 0:
+            raise self.failure("containerd does not answer on {0}: {1}".format(self.address, done.stderr.strip()))
+
+    def failure(self, message: str) -> GvisorError:
+        """Return an error that carries the journal's last lines."""
+        journal = self.journal()
+        return GvisorError("{0}{1}".format(message, "; its last lines:\n" + journal if journal else ""), journal=journal)
+
+
+class SystemdService(Service):
+    """containerd as a unit of a running systemd."""
+
+    manager = "systemd"
+
+    def pid(self) -> Optional[int]:
+        """Return the unit's main process id."""
+        done = run(["systemctl", "show", "--property=MainPID", "--value", self.service])
+        return int(done.stdout.strip() or 0) or None
+
+    def _systemctl(self, verb: str, timeout: float) -> None:
+        # A unit that failed often lately may not be started again before this.
+        run(["systemctl", "reset-failed", self.service])
+        done = run(["systemctl", verb, self.service], timeout=timeout)
+        if done.rc != 0:
+            raise self.failure("systemctl {0} {1} failed: {2}".format(verb, self.service, done.stderr.strip()))
+
+    def start(self, timeout: float = 60.0) -> None:
+        """Start the unit."""
+        self._systemctl("start", timeout)
+
+    def stop(self, timeout: float = 60.0) -> None:
+        """Stop the unit."""
+        self._systemctl("stop", timeout)
+
+    def restart(self, timeout: float = 60.0) -> None:
+        """Restart the unit."""
+        self._systemctl("restart", timeout)
+
+    def journal(self, lines: int = 20) -> str:
+        """Return the unit's last journal lines."""
+        done = run(["journalctl", "--unit", self.service, "--lines", str(lines), "--no-pager", "--output", "cat"])
+        return done.stdout.strip() if done.rc == 0 else ""
+
+
+class DaemonService(Service):
+    """containerd as a plain daemon with a PID file and a log file."""
+
+    manager = "daemon"
+
+    def __init__(self, service: str, config: str, address: str, program: str, ctr: str, pid_file: str, log_file: str) -> None:
+        super().__init__(service, config, address, program, ctr)
+        self.pid_file = pid_file
+        self.log_file = log_file
+        self._origin: Optional[_Origin] = None
+
+    def pid(self) -> Optional[int]:
+        """Return the process id behind the socket, else the one in the PID file if that is a containerd with this configuration.
+
+        The socket knows best: it also tells of a daemon that somebody else started.
+        """
+        pid = _peer(self.address)
+        if pid and _alive(pid):
+            return pid
+        try:
+            with open(self.pid_file, encoding="ascii") as stream:
+                pid = int(stream.read())
+        except (OSError, ValueError):
+            return None
+        return pid if _alive(pid) and os.path.basename(self.program) in os.path.basename((_argv(pid) or [""])[0]) else None
+
+    def start(self, timeout: float = 60.0) -> None:
+        """Start the daemon in a session of its own, as it ran before if this object stopped it."""
+        if self.is_running():
+            return
+        path = os.environ.get("PATH", "").split(os.pathsep)
+        environment = {**os.environ, "PATH": os.pathsep.join([*filter(None, path), *(p for p in STANDARD_PATH if p not in path)])}
+        origin = self._origin or _Origin([self.program, "--config", self.config], environment, "/")
+        for path_name in (self.pid_file, self.log_file):
+            os.makedirs(os.path.dirname(path_name), exist_ok=True)
+        try:
+            with open(self.log_file, "ab") as log:
+                process = subprocess.Popen(
+                    origin.argv,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    cwd=origin.cwd,
+                    env=origin.environment,
+                    start_new_session=True,
+                )
+        except OSError as error:
+            raise GvisorError("cannot start {0}: {1}".format(origin.argv[0], error.strerror), argv=origin.argv)
+        atomic_write(self.pid_file, b"%d\n" % process.pid, 0o644)
+
+    def stop(self, timeout: float = 60.0) -> None:
+        """Ask the daemon to end, and end it when it has not after ``timeout`` seconds."""
+        pid = self.pid()
+        if pid is None:
+            return
+        self._origin = _origin(pid)
+        for signal_number, patience in ((signal.SIGTERM, timeout), (signal.SIGKILL, 10.0)):
+            try:
+                os.kill(pid, signal_number)
+            except ProcessLookupError:
+                break
+            if _wait_exit(pid, patience):
+                break
+        else:
+            raise GvisorError("containerd (process {0}) does not end".format(pid))
+        try:
+            os.unlink(self.pid_file)
+        except FileNotFoundError:
+            pass
+
+    def restart(self, timeout: float = 60.0) -> None:
+        """Stop and start the daemon, with the arguments and the environment that it had."""
+        self.stop(timeout)
+        self.start(timeout)
+
+    def journal(self, lines: int = 20) -> str:
+        """Return the log file's last lines."""
+        try:
+            with open(self.log_file, "rb") as stream:
+                stream.seek(0, os.SEEK_END)
+                stream.seek(max(0, stream.tell() - 65536))
+                return b"\n".join(stream.read().splitlines()[-lines:]).decode("utf-8", "replace")
+        except OSError:
+            return ""
+
+
+def service_for(
+    service: str = "containerd",
+    config: str = DEFAULT_CONFIG,
+    address: str = DEFAULT_ADDRESS,
+    program: str = "containerd",
+    ctr: str = "ctr",
+    pid_file: str = DEFAULT_PID_FILE,
+    log_file: str = DEFAULT_LOG_FILE,
+    manager: str = "auto",
+) -> Service:
+    """Return this host's containerd service. ``manager`` is systemd, daemon or auto (systemd where it is running)."""
+    if manager == "auto":
+        manager = "systemd" if os.path.isdir("/run/systemd/system") else "daemon"
+    if manager == "systemd":
+        return SystemdService(service, config, address, program, ctr)
+    return DaemonService(service, config, address, program, ctr, pid_file, log_file)
+
+
+def _listens(address: str) -> bool:
+    """Tell whether something accepts connections on the socket."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(5)
+        return client.connect_ex(address) == 0
+
+
+def _peer(address: str) -> Optional[int]:
+    """Return the process id that listens on the socket, None when none does (or it is in another PID namespace)."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(5)
+        if client.connect_ex(address) != 0:
+            return None
+        pid, _uid, _gid = struct.unpack("3i", client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
+        return pid or None
+
+
+def _state(pid: int) -> str:
+    """Return the process's state letter, "" when there is no such process."""
+    try:
+        with open("/proc/{0}/stat".format(pid), encoding="utf-8", errors="replace") as stream:
+            return stream.read().rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
+
+
+def _alive(pid: int) -> bool:
+    """Tell whether the process runs; a zombie does not."""
+    return _state(pid) not in ("", "Z", "X")
+
+
+def _wait_exit(pid: int, timeout: float) -> bool:
+    """Wait until the process has ended, at most ``timeout`` seconds; tell whether it has."""
+    deadline = time.monotonic() + timeout
+    try:
+        descriptor = os.pidfd_open(pid)  # Python 3.9, Linux 5.3
+    except ProcessLookupError:
+        return True
+    except (AttributeError, OSError):
+        while _alive(pid) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        return not _alive(pid)
+    try:
+        return bool(select.select([descriptor], [], [], max(0.0, timeout))[0]) or not _alive(pid)
+    finally:
+        os.close(descriptor)
+
+
+def _argv(pid: int) -> Optional[List[str]]:
+    """Return the process's command line, None when it cannot be read."""
+    try:
+        with open("/proc/{0}/cmdline".format(pid), "rb") as stream:
+            return [os.fsdecode(part) for part in stream.read().split(b"\0")[:-1]]
+    except OSError:
+        return None
+
+
+def _origin(pid: int) -> Optional[_Origin]:
+    """Return how the process was started, None when that cannot be read."""
+    try:
+        argv = _argv(pid)
+        with open("/proc/{0}/environ".format(pid), "rb") as stream:
+            pairs = [os.fsdecode(part).partition("=") for part in stream.read().split(b"\0") if b"=" in part]
+        cwd = os.readlink("/proc/{0}/cwd".format(pid))
+    except OSError:
+        return None
+    return _Origin(argv, {key: value for key, _equals, value in pairs}, cwd) if argv else None

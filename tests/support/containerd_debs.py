@@ -1,0 +1,138 @@
+"""Debian's containerds of three releases, unpacked beside each other, for tests that need the real program.
+
+Nothing is installed: the packages are fetched by apt with a configuration of their own and unpacked into the project's
+cache. Run it to fill the cache: ``python tests/support/containerd_debs.py``.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+# containerd's version → the Debian release that ships it.
+SUITES = {"1.6.20": "bookworm", "1.7.24": "trixie", "2.1.9": "forky"}
+PACKAGES = ("containerd", "runc")
+
+
+@dataclass(frozen=True)
+class Unpacked:
+    """One unpacked containerd: ``root`` is the packages' file system, ``bin`` holds links to their programs."""
+
+    version: str
+    root: Path
+
+    @property
+    def bin(self) -> Path:
+        """The folder to put first on PATH."""
+        return self.root / "usr" / "bin"
+
+    @property
+    def path(self) -> str:
+        """A PATH on which this containerd, its shim, ctr and runc come first."""
+        return os.pathsep.join([str(self.bin), str(self.root / "usr" / "sbin"), os.environ.get("PATH", os.defpath)])
+
+    @property
+    def stock_config(self) -> Path:
+        """The configuration file that the package ships."""
+        return self.root / "etc" / "containerd" / "config.toml"
+
+
+def cache_root() -> Path:
+    """Return the folder that holds one folder a version."""
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    return base / "ggen.gvisor" / "containerd"
+
+
+def _machine_sources() -> list[dict[str, str]]:
+    """Return the machine's own Debian sources as deb822 fields, so that its mirror and its keys are used."""
+    stanzas: list[dict[str, str]] = []
+    for path in sorted(Path("/etc/apt/sources.list.d").glob("*.sources")):
+        for block in re.split(r"\n\s*\n", path.read_text()):
+            lines = [line for line in block.splitlines() if line.strip() and not line.startswith("#")]
+            fields = dict(re.split(r":\s*", line, maxsplit=1) for line in lines if re.match(r"[A-Za-z-]+:", line))
+            if "Suites" in fields:
+                stanzas.append(fields)
+    lists = [Path("/etc/apt/sources.list"), *sorted(Path("/etc/apt/sources.list.d").glob("*.list"))]
+    for line in (line for path in lists if path.is_file() for line in path.read_text().splitlines()):
+        match = re.match(r"deb\s+(?:\[(?P<options>[^]]*)\]\s+)?(?P<uri>\S+)\s+(?P<suite>\S+)", line)
+        if match:
+            signed = re.search(r"signed-by=(\S+)", match["options"] or "")
+            fields = {"URIs": match["uri"], "Suites": match["suite"]}
+            stanzas.append({**fields, "Signed-By": signed[1]} if signed else fields)
+    return stanzas
+
+
+def _debian_mirror() -> tuple[str, str]:
+    """Return the machine's Debian mirror and the keyring that proves it."""
+    codename = dict(line.split("=", 1) for line in Path("/etc/os-release").read_text().splitlines() if "=" in line).get(
+        "VERSION_CODENAME", "bookworm"
+    )
+    for fields in _machine_sources():
+        if codename in fields["Suites"].split() and "debian" in fields["URIs"]:
+            keyring = fields.get("Signed-By", "/usr/share/keyrings/debian-archive-keyring.gpg")
+            return fields["URIs"].split()[0], keyring
+    return "http://deb.debian.org/debian", "/usr/share/keyrings/debian-archive-keyring.gpg"
+
+
+def _fetch(suite: str, work: Path) -> list[Path]:
+    """Download PACKAGES of ``suite`` into ``work`` and return the files."""
+    mirror, keyring = _debian_mirror()
+    for folder in ("lists/partial", "archives/partial", "etc"):
+        (work / folder).mkdir(parents=True, exist_ok=True)
+    (work / "status").touch()
+    source = work / "etc" / "debian.sources"
+    source.write_text(f"Types: deb\nURIs: {mirror}\nSuites: {suite}\nComponents: main\nSigned-By: {keyring}\n")
+    options = {
+        "Dir::Etc::sourcelist": str(source),
+        "Dir::Etc::sourceparts": "-",
+        "Dir::State::lists": str(work / "lists"),
+        "Dir::State::status": str(work / "status"),
+        "Dir::Cache": str(work),
+        "Acquire::Check-Valid-Until": "false",  # forky's Release file is expired where it is a snapshot
+        "Acquire::Languages": "none",
+        "APT::Sandbox::User": "root",
+        "Debug::NoLocking": "true",
+    }
+    flags = [part for key, value in options.items() for part in ("-o", f"{key}={value}")]
+    for action in (["update", "-q"], ["download", "-q", *PACKAGES]):
+        subprocess.run(["apt-get", *flags, *action], cwd=work, check=True, stdout=sys.stderr)
+    return sorted(work.glob("*.deb"))
+
+
+def ensure(version: str) -> Unpacked:
+    """Return the unpacked containerd ``version``, fetching it when the cache does not have it."""
+    root = cache_root() / version
+    if not root.is_dir():
+        work = root.with_name(f".{version}.{os.getpid()}")
+        shutil.rmtree(work, ignore_errors=True)
+        try:
+            tree = work / "tree"
+            for deb in _fetch(SUITES[version], work):
+                subprocess.run(["dpkg-deb", "--extract", str(deb), str(tree)], check=True)
+            try:
+                tree.rename(root)
+            except OSError:  # somebody else was faster
+                if not root.is_dir():
+                    raise
+        finally:
+            shutil.rmtree(work, ignore_errors=True)
+    unpacked = Unpacked(version, root)
+    said = subprocess.run(
+        [str(unpacked.bin / "containerd"), "--version"], check=True, capture_output=True, text=True
+    ).stdout
+    if f" {version}" not in said:
+        raise RuntimeError(
+            f"{SUITES[version]} no longer ships containerd {version}: {said.strip()}. Add a row to SUITES and remove {root}."
+        )
+    return unpacked
+
+
+if __name__ == "__main__":
+    for wanted in sys.argv[1:] or SUITES:
+        unpacked = ensure(wanted)
+        print(unpacked.version, unpacked.root)
