@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Dict, List
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
@@ -39,6 +40,18 @@ class Ctr:
                 stderr=done.stderr,
             )
         return done.stdout
+
+    def connect(self) -> None:
+        """Raise GvisorError at once when no containerd listens; ctr itself would try for ten seconds."""
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(10)
+            try:
+                client.connect(self.address)
+            except OSError as error:
+                raise GvisorError(
+                    f"containerd does not answer at {self.address} ({error.strerror or error}); start it or give its address",
+                    address=self.address,
+                ) from error
 
     def images(self) -> Dict[str, str]:
         """Return the namespace's images: name → manifest digest."""

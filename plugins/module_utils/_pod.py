@@ -1,0 +1,308 @@
+# Copyright (c) 2026, the ggen.gvisor authors
+# Simplified BSD License (see licenses/simplified_bsd.txt or https://opensource.org/licenses/BSD-2-Clause)
+# SPDX-License-Identifier: BSD-2-Clause
+"""A pod: one sandbox that waits, and commands run in it with their real exit codes. See docs/decisions/pods.md."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import select
+import signal
+import subprocess
+import time
+from typing import Any, Dict, List, NamedTuple, Optional
+
+from ansible_collections.ggen.gvisor.plugins.module_utils._cgroup import Group, Limits
+from ansible_collections.ggen.gvisor.plugins.module_utils._ctr import Ctr
+from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._watch import Excerpt, watch
+
+START_TIMEOUT = 60.0  # seconds; a pod takes 0.2 to 0.5 on an idle machine
+REMOVE_TIMEOUT = 60.0
+# After a command's own end: how long ctr may take to hand over the rest of its output. A process that the command left
+# behind can hold the pipe open for ever.
+DRAIN = 1.0
+MAX_ID = 76  # characters of a container's id; containerd's own limit
+# What containerd grants by default; a job gets none of it.
+CAPABILITIES = (
+    "AUDIT_WRITE CHOWN DAC_OVERRIDE FOWNER FSETID KILL MKNOD NET_BIND_SERVICE NET_RAW SETFCAP SETGID SETPCAP SETUID SYS_CHROOT"
+).split()
+
+# What containerd or the shim say → what it means and how to mend it.
+_CAUSES = (
+    (
+        "set OOM Score on shim",
+        "this host lacks CAP_SYS_RESOURCE and has the unmodified shim; install the shim build without OOM score",
+    ),
+    (
+        "binary not installed",
+        "containerd does not find the runtime's shim on its PATH; install it there and restart containerd",
+    ),
+    (
+        "not resolved",
+        "containerd does not find the runtime's shim on its PATH; install it there and restart containerd",
+    ),
+    (
+        "error finding executable",
+        "the image has no such program; an image for pods needs a pause program (option pause)",
+    ),
+    (
+        "no such file or directory: unknown",
+        "the image has no such program; an image for pods needs a pause program (option pause)",
+    ),
+    ("exec format error", "the image is for another architecture than this host"),
+    ("no space left on device", "the disk of this host is full"),
+    (
+        "executable file not found",
+        "the image has no such program; an image for pods needs a pause program (option pause)",
+    ),
+)
+
+
+class Mount(NamedTuple):
+    """A folder or file of the host in the pod."""
+
+    source: str
+    target: str
+    writable: bool = False
+
+
+class Plan(NamedTuple):
+    """Everything about a pod that is known before it starts."""
+
+    id: str
+    image: str
+    runtime: str
+    pause: List[str]
+    mounts: List[Mount]
+    env: Dict[str, str]
+    cwd: str
+    read_only: bool = True
+    limits: Limits = Limits()
+
+
+class Job(NamedTuple):
+    """A command that ended, or was ended, in a pod."""
+
+    rc: Optional[int]  # None when it did not end by itself
+    stdout: Excerpt
+    stderr: Excerpt
+    seconds: float
+    why: str  # exit, timeout, abort, sandbox (it died) or ctr (it failed)
+
+
+def mount_flag(kind: str, source: str, target: str, options: str) -> str:
+    """Return ctr's --mount value, which is a line of CSV: paths may hold commas and quotes."""
+    line = io.StringIO()
+    fields = [f"type={kind}", f"src={source}", f"dst={target}", f"options={options}"]
+    csv.writer(line, lineterminator="").writerow(fields)
+    return line.getvalue()
+
+
+def start_args(plan: Plan, pid_file: str) -> List[str]:
+    """Return ctr's arguments that start the pod and leave it running."""
+    args = [
+        "run",
+        "--detach",
+        "--null-io",
+        "--runtime",
+        plan.runtime,
+        "--pid-file",
+        pid_file,
+        "--cgroup",
+        f"/{plan.id}",
+    ]
+    # Without this annotation gVisor's shim connects no output and waits for ever.
+    args += ["--annotation", "io.kubernetes.cri.container-type=sandbox", "--label", "ggen.gvisor/pod=true"]
+    for capability in CAPABILITIES:
+        args += ["--cap-drop", f"CAP_{capability}"]
+    if plan.read_only:
+        args += ["--read-only"]
+    if "/tmp" not in [mount.target for mount in plan.mounts]:  # noqa: S108 - in the pod
+        args += ["--mount", mount_flag("tmpfs", "tmpfs", "/tmp", "nosuid:nodev:mode=1777:size=1g")]  # noqa: S108
+    for mount in plan.mounts:
+        access = "rw" if mount.writable else "ro"
+        args += ["--mount", mount_flag("bind", mount.source, mount.target, f"rbind:nosuid:nodev:{access}")]
+    for name, value in plan.env.items():
+        args += ["--env", f"{name}={value}"]
+    return [*args, "--cwd", plan.cwd, plan.image, plan.id, *plan.pause]
+
+
+def explain(stderr: str) -> str:
+    """Return ctr's complaint without its prefix, and what to do about it where that is known."""
+    lines = [line[5:] for line in stderr.splitlines() if line.startswith("ctr: ")] or stderr.strip().splitlines()[-1:]
+    said = " ".join(lines)
+    mend = next((mend for sign, mend in _CAUSES if sign in said), "")
+    return f"{said} ({mend})" if mend else said
+
+
+class Pod:
+    """One sandbox in one containerd. ``folder`` is a private folder of its own on the host."""
+
+    def __init__(self, ctr: Ctr, plan: Plan, folder: str) -> None:
+        self.ctr = ctr
+        self.plan = plan
+        self.pid_file = os.path.join(folder, "pid")
+        self.group: Optional[Group] = None
+        self._events: Optional[subprocess.Popen] = None
+
+    def _popen(self, *args: str) -> subprocess.Popen:
+        environment = {**os.environ, "LC_ALL": "C"}
+        argv = self.ctr.argv(*args)
+        try:
+            return subprocess.Popen(
+                argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+            )
+        except OSError as error:
+            raise GvisorError(f"{argv[0]} cannot be run: {error.strerror}; install containerd", argv=argv) from error
+
+    def start(self) -> List[str]:
+        """Start the pod and put its limits into force; return warnings. Raises GvisorError when it does not start."""
+        # Tells when a command has ended even if something that it left behind holds its output open.
+        self._events = self._popen("events")
+        done = self.ctr.run(*start_args(self.plan, self.pid_file), timeout=START_TIMEOUT)
+        if done.rc != 0:
+            self._raise_start(done.rc, done.stderr)
+        pid = self.pid()
+        if pid is None:
+            return ["the pod's process is unknown; limits are not enforced"]
+        self.group = Group(self.plan.id, pid)
+        return self.group.limit(self.plan.limits)
+
+    def _raise_start(self, rc: int, stderr: str) -> None:
+        plan = self.plan
+        if f'image "{plan.image}": not found' in stderr:
+            names = sorted(self.ctr.images())
+            there = f"has {', '.join(names)}" if names else "has no images"
+            raise GvisorError(
+                f"image {plan.image} is not in containerd's namespace {self.ctr.namespace}, which {there}; "
+                "import it (module containerd_image) or give its full name",
+                image=plan.image,
+                images=names,
+            )
+        message = f"the pod did not start with runtime {plan.runtime} and image {plan.image}: {explain(stderr)}"
+        raise GvisorError(message, ctr_rc=rc, ctr_stderr=stderr)
+
+    def pid(self) -> Optional[int]:
+        """Return the host's process that is the sandbox, if it is known and still that."""
+        try:
+            with open(self.pid_file, encoding="ascii") as stream:
+                pid = int(stream.read())
+            with open(f"/proc/{pid}/cgroup", "rb") as stream, open(f"/proc/{pid}/cmdline", "rb") as words:
+                ours = self.plan.id.encode() in stream.read() + words.read()
+        except (OSError, ValueError):
+            return None
+        return pid if ours else None
+
+    def execute(
+        self, name: str, argv: List[str], user: str, timeout: float, max_output: int, abort: Optional[int] = None
+    ) -> Job:
+        """Run ``argv`` in the pod as ``user`` (uid:gid) for at most ``timeout`` seconds.
+
+        ``name`` is unique in the pod; ``abort`` is a descriptor at whose end (or next byte) the command is given up.
+        """
+        out, err = Excerpt(max_output), Excerpt(max_output)
+        state: Dict[str, Any] = {"why": "timeout", "rc": None, "rest": b""}
+
+        def aborted(_data: bytes) -> float:
+            state["why"] = "abort"
+            return 0.0
+
+        def event(data: bytes) -> Optional[float]:
+            *lines, state["rest"] = (state["rest"] + data).split(b"\n")
+            nearer = None
+            for line in lines:
+                head, _topic, body = line.partition(b" /tasks/exit {")
+                # The event's namespace is the word before its topic.
+                if not body or head.rpartition(b" ")[2].decode() != self.ctr.namespace:
+                    continue
+                message = json.loads(b"{" + body)
+                if message.get("container_id") == self.plan.id and message.get("id") in (name, self.plan.id):
+                    if message["id"] == name:
+                        state["why"], state["rc"] = "exit", message.get("exit_status", 0)
+                    elif state["why"] == "timeout":
+                        state["why"] = "sandbox"
+                    nearer = time.monotonic() + DRAIN
+            return nearer
+
+        begin = time.monotonic()
+        process = self._popen("tasks", "exec", "--exec-id", name, "--user", user, self.plan.id, *argv)
+        assert process.stdout and process.stderr and self._events and self._events.stdout
+        try:
+            sinks = {process.stdout.fileno(): out, process.stderr.fileno(): err}
+            others = {self._events.stdout.fileno(): event, **({} if abort is None else {abort: aborted})}
+            ended = watch(process, sinks, others, begin + timeout)
+        finally:
+            if process.poll() is None:
+                process.kill()
+            process.wait()
+            process.stdout.close()
+            process.stderr.close()
+        seconds = time.monotonic() - begin
+        if not ended:
+            return Job(state["rc"], out, err, seconds, state["why"])
+        rc = process.returncode
+        if rc < 0 or (rc == 1 and err.text().rstrip().rpartition("\n")[2].startswith("ctr: ") and state["rc"] is None):
+            return Job(None, out, err, seconds, "ctr" if state["why"] != "sandbox" else "sandbox")
+        # 128 is gVisor's answer for a sandbox that is gone; a job may also really have said it.
+        if (rc == 128 or state["why"] == "sandbox") and self._dead():
+            return Job(None, out, err, seconds, "sandbox")
+        return Job(rc, out, err, seconds, "exit")
+
+    def _dead(self) -> bool:
+        try:
+            with open(f"/proc/{self.pid()}/stat", encoding="ascii", errors="replace") as stream:
+                return stream.read().rpartition(")")[2].split()[0] in ("Z", "X")
+        except OSError:
+            return True
+
+    def kill(self) -> bool:
+        """Kill the sandbox and everything in it, at once; returns whether it is known to be dead."""
+        pid = self.pid()
+        if pid is None:
+            return os.path.exists(self.pid_file)
+        try:
+            watcher = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else -1
+            os.kill(pid, signal.SIGKILL)
+        except OSError:
+            return self._dead()
+        if watcher >= 0:
+            select.select([watcher], [], [], 10)
+            os.close(watcher)
+            return True
+        deadline = time.monotonic() + 10  # Python 3.8 has no pidfd
+        while not self._dead() and time.monotonic() < deadline:
+            time.sleep(0.005)
+        return self._dead()
+
+    def remove(self) -> None:
+        """Remove task, container, snapshot and control groups, whatever state they are in. Raises GvisorError if it cannot."""
+        if self._events is not None:
+            self._events.kill()
+            self._events.communicate()
+            self._events = None
+        self.group = self.group or (Group(self.plan.id, self.pid() or 0) if self.pid() else None)
+        deadline = time.monotonic() + REMOVE_TIMEOUT
+        pause = 0.05
+        while True:
+            try:
+                self.kill()
+                self.ctr.run("tasks", "rm", "--force", self.plan.id, timeout=20)
+                done = self.ctr.run("containers", "rm", self.plan.id, timeout=20)
+                said = done.stderr.strip()
+                if done.rc == 0 or said.endswith("not found"):
+                    break
+            except GvisorError as error:
+                said = error.message
+            if time.monotonic() > deadline:
+                raise GvisorError(f"pod {self.plan.id} could not be removed: {said}; the next run tries again")
+            time.sleep(pause)  # containerd has no event for "can be removed now"
+            pause = min(pause * 2, 2.0)
+        if done.rc != 0:
+            # ctr makes the snapshot before the container; killed between the two it leaves the snapshot alone.
+            self.ctr.run("snapshots", "rm", self.plan.id, timeout=20)
+        if self.group is not None:
+            self.group.remove()

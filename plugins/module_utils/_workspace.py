@@ -1,0 +1,279 @@
+# Copyright (c) 2026, the ggen.gvisor authors
+# Simplified BSD License (see licenses/simplified_bsd.txt or https://opensource.org/licenses/BSD-2-Clause)
+# SPDX-License-Identifier: BSD-2-Clause
+"""What a job did to a folder: scan before, scan after, compare; and a throw-away copy for a rehearsal.
+
+Nothing here follows a symbolic link or opens anything but regular files: the folder may be hostile, and its reader is root.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import stat
+import time
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+
+from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
+
+MAX_TEXT = 64 << 10  # bytes of a file that a diff still shows
+MAX_TEXTS = 16 << 20  # bytes of all such files together
+_FICLONE = 0x40049409  # ioctl: share the blocks of another file where the file system can (btrfs, xfs)
+_RACY_NS = 50_000_000  # a file changed within this time of being looked at may change again under the same time stamp
+_KINDS = {stat.S_IFREG: "file", stat.S_IFLNK: "symlink", stat.S_IFIFO: "fifo", stat.S_IFSOCK: "socket"}
+
+
+class Entry(NamedTuple):
+    """One name in a folder that is not itself a folder."""
+
+    kind: str  # file, symlink, fifo, socket or device
+    mode: int  # permission bits
+    owner: Tuple[int, int]
+    size: int
+    digest: str  # sha256 of a file's bytes or of a link's target; empty for the rest
+    text: Optional[str]  # kept for diffs on request
+    stamp: Tuple[int, ...]  # inode, size, mtime and ctime: the same stamp means the same bytes; empty when not sure
+
+
+Scan = Dict[str, Entry]
+
+
+def _fail(path: str, error: OSError) -> GvisorError:
+    return GvisorError(f"{path} cannot be read: {error.strerror}", path=path)
+
+
+def _walk(root: str) -> Iterator[Tuple[str, List[str], List[str], int]]:
+    """Yield (relative folder, folders, other names, folder's descriptor), links to folders among the other names."""
+
+    def refuse(error: OSError) -> None:
+        raise _fail(error.filename or root, error)
+
+    try:
+        for folder, folders, names, descriptor in os.fwalk(root, onerror=refuse, follow_symlinks=False):
+            relative = os.path.relpath(folder, root)
+            links = [name for name in folders if stat.S_ISLNK(os.lstat(name, dir_fd=descriptor).st_mode)]
+            real = [name for name in folders if name not in links] if links else folders
+            yield "" if relative == "." else f"{relative}/", real, names + links, descriptor
+    except RecursionError as error:
+        raise GvisorError(f"{root} is nested too deeply to be looked at") from error
+
+
+def _open(name: str, folder: int) -> int:
+    """Open a regular file for reading; a link or a pipe put in its place meanwhile cannot lead astray or block."""
+    descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.ELOOP, "no longer a regular file", name)
+    return descriptor
+
+
+def _look(name: str, folder: int, known: Optional[Entry], keep: int, now_ns: int) -> Entry:
+    status = os.lstat(name, dir_fd=folder)
+    kind = _KINDS.get(stat.S_IFMT(status.st_mode), "device")
+    digest, text = "", None
+    stamp = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    if kind == "symlink":
+        target = os.fsencode(os.readlink(name, dir_fd=folder))
+        digest, text = hashlib.sha256(target).hexdigest(), None
+    elif kind == "file" and known is not None and known.stamp == stamp:
+        digest, text = known.digest, known.text
+    elif kind == "file":
+        hasher = hashlib.sha256()
+        with open(_open(name, folder), "rb") as stream:
+            data = stream.read(MAX_TEXT + 1)
+            hasher.update(data)
+            if len(data) > MAX_TEXT:
+                for block in iter(lambda: stream.read(1 << 20), b""):
+                    hasher.update(block)
+            elif len(data) <= keep:
+                text = _text(data)
+        digest = hasher.hexdigest()
+    sure = now_ns - status.st_ctime_ns > _RACY_NS
+    return Entry(
+        kind,
+        stat.S_IMODE(status.st_mode),
+        (status.st_uid, status.st_gid),
+        status.st_size,
+        digest,
+        text,
+        stamp if sure else (),
+    )
+
+
+def _text(data: bytes) -> Optional[str]:
+    if b"\0" in data:
+        return None
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+
+
+def scan(root: str, known: Optional[Scan] = None, texts: bool = False) -> Scan:
+    """Return every file, link and special file below ``root`` by its relative path.
+
+    ``known`` is an earlier scan: a file with the same inode, size and times is not read again (its change time cannot be
+    set by a job, and a time stamp too young to be trusted is not). ``texts`` keeps the text of small files for diffs.
+    Raises GvisorError when something cannot be read.
+    """
+    found: Scan = {}
+    left = MAX_TEXTS if texts else 0
+    now_ns = time.time_ns()
+    for folder, _folders, names, descriptor in _walk(root):
+        for name in names:
+            path = folder + name
+            try:
+                entry = _look(name, descriptor, (known or {}).get(path), left, now_ns)
+            except FileNotFoundError:
+                continue  # gone between listing and looking
+            except OSError as error:
+                raise _fail(os.path.join(root, path), error) from error
+            left -= len(entry.text or "")
+            found[path] = entry
+    return found
+
+
+def ignore_matcher(patterns: Sequence[str]) -> Callable[[str], bool]:
+    """Return a test whether a relative path matches one of ``patterns``.
+
+    A pattern without a slash matches a name in any folder, one with a slash the path from the workspace on; ``*`` and ``?``
+    stop at slashes, ``**`` does not.
+    """
+    parts = []
+    for pattern in patterns:
+        words = re.split(r"(\*\*/|\*\*|\*|\?)", pattern.lstrip("/"))
+        table = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+        expression = "".join(table.get(word) or re.escape(word) for word in words if word)
+        parts.append(expression if "/" in pattern else f"(?:.*/)?{expression}")
+    expression = re.compile("|".join(f"(?:{part})" for part in parts), re.DOTALL) if parts else None
+    return lambda path: bool(expression and expression.fullmatch(path))
+
+
+def printable(path: str) -> str:
+    """Return ``path`` as text that JSON can carry, bytes that are no UTF-8 as backslash escapes."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def compare(before: Scan, after: Scan, ignored: Callable[[str], bool]) -> List[Dict[str, Any]]:
+    """Return what differs: path, change (created, modified or removed), kind, size, sha256, mode, ignored; sorted by path.
+
+    A file written again with the same bytes, mode and owner is no difference.
+    """
+    changes = []
+    for path in sorted(before.keys() | after.keys()):
+        old, new = before.get(path), after.get(path)
+        if old and new and old[:3] == new[:3] and old.digest == new.digest:
+            continue
+        entry = new or old
+        assert entry is not None
+        changes.append(
+            {
+                "path": printable(path),
+                "change": "modified" if old and new else "created" if new else "removed",
+                "kind": entry.kind,
+                "size": new.size if new else 0,
+                "sha256": new.digest if new else "",
+                "mode": f"{entry.mode:04o}",
+                "ignored": ignored(path),
+            }
+        )
+    return changes
+
+
+def diffs(before: Scan, after: Scan, ignored: Callable[[str], bool]) -> List[Dict[str, str]]:
+    """Return Ansible's diff of what differs outside ``ignored``; the scans must have been made with ``texts``."""
+
+    def shown(entry: Optional[Entry]) -> str:
+        if entry is None:
+            return ""
+        if entry.text is None:
+            return f"({entry.kind} of {entry.size} bytes, sha256 {entry.digest or 'none'}, mode {entry.mode:04o})\n"
+        return entry.text
+
+    result = []
+    for path in sorted(before.keys() | after.keys()):
+        old, new = before.get(path), after.get(path)
+        if ignored(path) or (old and new and old[:3] == new[:3] and old.digest == new.digest):
+            continue
+        name = printable(path)
+        result.append(
+            {
+                "before_header": name if old else f"{name} (absent)",
+                "after_header": name if new else f"{name} (absent)",
+                "before": shown(old),
+                "after": shown(new),
+            }
+        )
+    return result
+
+
+def strip_setid(root: str, before: Scan, after: Scan) -> List[str]:
+    """Take set-user-id and set-group-id bits off files that got them since ``before``; return their paths.
+
+    A job may give them to files that it owns; outside of the sandbox they would lend that owner's rights to everybody.
+    """
+    stripped = []
+    wanted = {path for path, new in after.items() if new.kind == "file" and new.mode & 0o6000}
+    wanted -= {path for path in wanted if path in before and before[path].mode & 0o6000 == after[path].mode & 0o6000}
+    if not wanted:
+        return []
+    for folder, _folders, names, descriptor in _walk(root):
+        for name in names:
+            path = folder + name
+            if path in wanted:
+                with open(_open(name, descriptor), "rb") as stream:
+                    os.fchmod(stream.fileno(), after[path].mode & 0o1777)
+                after[path] = after[path]._replace(mode=after[path].mode & 0o1777)
+                stripped.append(printable(path))
+    return sorted(stripped)
+
+
+def copy_tree(source: str, target: str) -> List[str]:
+    """Copy the folder ``source`` into the empty folder ``target``: bytes, modes, owners, times; return what was skipped.
+
+    Blocks are shared where the file system can. Sockets, pipes and devices are skipped. Raises GvisorError.
+    """
+    skipped: List[str] = []
+    try:
+        for folder, folders, names, descriptor in _walk(source):
+            for name in folders:
+                os.mkdir(os.path.join(target, folder, name), 0o700)
+            for name in names:
+                if not _copy(name, descriptor, os.path.join(target, folder, name)):
+                    skipped.append(printable(folder + name))
+        # Folders last, the deepest first: filling one changes its times and needs its write permission.
+        for folder, _folders, _names, descriptor in reversed(
+            [(*item[:3], os.fstat(item[3])) for item in _walk(source)]
+        ):
+            _dress(os.path.join(target, folder), descriptor)
+    except OSError as error:
+        why = "the throw-away copy for check mode does not fit" if error.errno == errno.ENOSPC else "the copy failed"
+        raise GvisorError(f"{source} → {target}: {why}: {error.strerror}", path=source) from error
+    return skipped
+
+
+def _dress(path: str, status: os.stat_result) -> None:
+    os.chown(path, status.st_uid, status.st_gid, follow_symlinks=False)
+    if not stat.S_ISLNK(status.st_mode):
+        os.chmod(path, stat.S_IMODE(status.st_mode))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns), follow_symlinks=False)
+
+
+def _copy(name: str, folder: int, target: str) -> bool:
+    status = os.lstat(name, dir_fd=folder)
+    if stat.S_ISLNK(status.st_mode):
+        os.symlink(os.readlink(name, dir_fd=folder), target)
+    elif stat.S_ISREG(status.st_mode):
+        with open(_open(name, folder), "rb") as reader, open(target, "xb") as writer:
+            try:
+                fcntl.ioctl(writer.fileno(), _FICLONE, reader.fileno())
+            except OSError:
+                shutil.copyfileobj(reader, writer, 1 << 20)
+    else:
+        return False
+    _dress(target, status)
+    return True

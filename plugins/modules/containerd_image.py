@@ -1,0 +1,327 @@
+#!/usr/bin/python
+# Copyright (c) 2026, the ggen.gvisor authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""An image in a containerd namespace, from an archive on the host."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: containerd_image
+short_description: Import an image archive into containerd, or remove an image
+version_added: 0.1.0
+author: The ggen.gvisor authors (@ggen-gvisor)
+description:
+  - Reads an OCI archive or a docker-archive without extracting it, compares digests with what containerd has, and imports it only
+    if they differ or the image is incomplete. Afterwards it lists the images again and compares once more.
+  - An archive that is truncated, altered, without a name or for another architecture is refused before anything changes. containerd
+    itself would import some of these as nothing, or without a word.
+requirements:
+  - containerd 1.6 or newer with C(ctr)
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: full
+  idempotent:
+    support: full
+  platform:
+    support: full
+    platforms: linux
+options:
+  archive:
+    description: Path of the archive on the host; required for O(state=present). It may be compressed with gzip.
+    type: path
+  name:
+    description:
+      - Full names that the image gets, for example C(docker.io/library/ggen:latest). The default is the names in the archive.
+      - For O(state=absent) the names to remove; the default is again the names in the archive.
+    type: list
+    elements: str
+  digest:
+    description: The manifest digest that the archive must have, C(sha256:) and 64 hex digits.
+    type: str
+  namespace:
+    description: containerd's namespace. V(default) is that of C(ctr), V(k8s.io) that of Kubernetes.
+    type: str
+    default: default
+  platform:
+    description: The platform that the image must be for, for example V(linux/arm64). The default is the host's.
+    type: str
+  state:
+    description: Whether the image is there.
+    type: str
+    choices: [present, absent]
+    default: present
+  address:
+    description: containerd's socket.
+    type: path
+    default: /run/containerd/containerd.sock
+"""
+
+EXAMPLES = r"""
+- name: Import ggen under the names in the archive
+  ggen.gvisor.containerd_image:
+    archive: /var/cache/ggen.gvisor/ggen.tar
+
+- name: Import it for Kubernetes under two names, and only if it is the image that was built
+  ggen.gvisor.containerd_image:
+    archive: /var/cache/ggen.gvisor/ggen.tar
+    name: [docker.io/library/ggen:26.5.19, docker.io/library/ggen:latest]
+    digest: sha256:74aaef2ea0eb88a8d1c047253917e711c95a8d158c2634693bf7acf6254b1208
+    namespace: k8s.io
+
+- name: Remove it
+  ggen.gvisor.containerd_image:
+    name: [docker.io/library/ggen:latest]
+    state: absent
+"""
+
+RETURN = r"""
+names:
+  description: The names that the image has, or had.
+  type: list
+  elements: str
+  returned: always
+digest:
+  description: The manifest digest in the archive or, for a docker-archive, as containerd lists it.
+  type: str
+  returned: when an archive was given
+config_digest:
+  description: The digest of the image's configuration.
+  type: str
+  returned: when an archive was given
+platforms:
+  description: What the image is for.
+  type: list
+  elements: str
+  returned: when an archive was given
+"""
+
+import json
+import os
+import re
+from typing import Any, Dict, List, NamedTuple, Optional
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ansible_collections.ggen.gvisor.plugins.module_utils._ctr import DEFAULT_ADDRESS, Ctr
+from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._oci_archive import (
+    Archive,
+    Image,
+    host_platform,
+    platform_fits,
+)
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,511}")
+IMPORT_TIMEOUT = 1800.0  # seconds; unpacking gigabytes on a slow disk takes minutes
+
+
+class Held(NamedTuple):
+    """An image that containerd has."""
+
+    digest: str
+    complete: bool  # all blobs are there and unpacked
+
+
+def held_images(ctr: Ctr) -> Dict[str, Held]:
+    """Return the namespace's images by name, from ``ctr images check``. Raises GvisorError."""
+    images = {}
+    for line in ctr.check("images", "check").splitlines()[1:]:
+        words = line.split()
+        if len(words) > 4:
+            images[words[0]] = Held(words[2], words[3] == "complete" and words[-1] == "true")
+    return images
+
+
+def wanted_names(image: Image, asked: Optional[List[str]], archive: str) -> List[str]:
+    """Return the names that the image gets. Raises GvisorError for an archive without any, and for impossible ones."""
+    names = list(dict.fromkeys(asked or image.names))
+    if not names:
+        raise GvisorError(
+            f"image archive {archive} gives its image no name, and containerd would import nothing; set name, or write the archive "
+            "with a full reference (oci-archive:FILE:docker.io/library/NAME:TAG)",
+            archive=archive,
+        )
+    for name in names:
+        check_name(name)
+        if not asked and ":" not in name and "/" not in name:
+            raise GvisorError(
+                f"image archive {archive} names its image {name!r}, which is only a tag; set name to a full reference such as "
+                f"docker.io/library/NAME:{name}",
+                archive=archive,
+            )
+    return names
+
+
+def check_name(name: str) -> None:
+    """Raise GvisorError when ``name`` cannot be an image's."""
+    if not _NAME.fullmatch(name):
+        raise GvisorError(f"{name!r} is no image name; write for example docker.io/library/ggen:latest")
+
+
+def choose(images: List[Image], params: Dict[str, Any], platform: str) -> Image:
+    """Return the one image of the archive that is meant, checked against digest and platform. Raises GvisorError."""
+    archive, asked = params["archive"], params["name"] or []
+    if len(images) > 1:
+        named = [image for image in images if set(image.names) & set(asked)]
+        if len(named) != 1:
+            every = sorted(name for image in images for name in image.names)
+            raise GvisorError(
+                f"image archive {archive} holds {len(images)} images ({', '.join(every)}); set name to one of them"
+            )
+        images = named
+    if not images:
+        raise GvisorError(f"image archive {archive} holds no image; make it again", archive=archive)
+    image = images[0]
+    if not any(platform_fits(offered, platform) for offered in image.platforms):
+        raise GvisorError(
+            f"image archive {archive} is for {', '.join(image.platforms)}, and {platform} is needed; build or copy the one for {platform}",
+            platforms=image.platforms,
+        )
+    if params["digest"] and image.digest and image.digest != params["digest"]:
+        raise GvisorError(
+            f"image archive {archive} has the digest {image.digest}, and {params['digest']} is expected; copy or build it again",
+            digest=image.digest,
+        )
+    return image
+
+
+def config_of(ctr: Ctr, digest: str) -> str:
+    """Return the configuration's digest of a manifest that containerd has, or nothing when it has none."""
+    done = ctr.run("content", "get", digest)
+    try:
+        return json.loads(done.stdout)["config"]["digest"] if done.rc == 0 else ""
+    except (ValueError, KeyError, TypeError):
+        return ""
+
+
+def is_image(ctr: Ctr, held: Optional[Held], image: Image) -> bool:
+    """Tell whether what containerd has is the archive's image, and all of it."""
+    if held is None or not held.complete:
+        return False
+    if image.digest is not None:
+        return held.digest == image.digest
+    return config_of(ctr, held.digest) == image.config_digest
+
+
+def import_image(ctr: Ctr, params: Dict[str, Any], image: Image, names: List[str], platform: str) -> Dict[str, Held]:
+    """Import, name, and return what containerd then has. Raises GvisorError when that is not the image.
+
+    The import goes to a name of our own by digest, and only then to the names wanted: the archive's own names are ctr's to give
+    otherwise, and would move names that nobody asked about.
+    """
+    base = f"ggen.gvisor/import-{image.config_digest[7:19]}"
+    options = ["--base-name", base, "--digests", "--platform", platform]
+    said = ctr.check("images", "import", *options, params["archive"], timeout=IMPORT_TIMEOUT)
+    held = held_images(ctr)
+    ours = sorted(name for name in held if name.startswith(f"{base}@"))
+    try:
+        source = next((name for name in ours if is_image(ctr, held[name], image)), None)
+        if source is None:
+            found = {name: held[name]._asdict() for name in ours}
+            raise GvisorError(
+                f"ctr imported {params['archive']} without an error, but containerd does not have its image complete: {found or 'nothing'}",
+                stdout=said,
+            )
+        ctr.check("images", "tag", "--force", source, *names)
+    finally:
+        if ours:
+            ctr.run("images", "rm", *ours)
+    held = held_images(ctr)
+    missing = [name for name in names if not is_image(ctr, held.get(name), image)]
+    if missing:
+        raise GvisorError(f"after the import containerd does not list {', '.join(missing)} with the archive's digest")
+    return held
+
+
+def present(module: AnsibleModule, ctr: Ctr) -> Dict[str, Any]:
+    """Have the image there; returns the module's result."""
+    params = module.params
+    platform = params["platform"] or host_platform(os.uname().machine)
+    with Archive(params["archive"]) as archive:
+        image = choose(archive.images(), params, platform)
+        names = wanted_names(image, params["name"], params["archive"])
+        held = held_images(ctr)
+        wrong = [name for name in names if not is_image(ctr, held.get(name), image)]
+        if wrong:
+            archive.verify(image)
+    before = {name: held[name].digest for name in names if name in held}
+    if wrong and not module.check_mode:
+        held = import_image(ctr, params, image, names, platform)
+    digest = image.digest or (
+        held[names[0]].digest if names[0] in held and (not wrong or not module.check_mode) else None
+    )
+    return {
+        "changed": bool(wrong),
+        "names": names,
+        "digest": digest,
+        "config_digest": image.config_digest,
+        "platforms": image.platforms,
+        "diff": difference(before, dict.fromkeys(names, digest or "(made at import)") if wrong else before),
+    }
+
+
+def absent(module: AnsibleModule, ctr: Ctr) -> Dict[str, Any]:
+    """Have the names gone; returns the module's result."""
+    params = module.params
+    names = params["name"] or []
+    if not names:
+        with Archive(params["archive"]) as archive:
+            names = [name for image in archive.images() for name in image.names]
+    for name in names:
+        check_name(name)
+    held = ctr.images()
+    there = {name: held[name] for name in names if name in held}
+    if there and not module.check_mode:
+        ctr.check("images", "rm", *there)
+        left = [name for name in there if name in ctr.images()]
+        if left:
+            raise GvisorError(f"containerd still lists {', '.join(left)} after removing them")
+    return {"changed": bool(there), "names": names, "diff": difference(there, {})}
+
+
+def difference(before: Dict[str, str], after: Dict[str, str]) -> Dict[str, str]:
+    """Return Ansible's diff of two tables of names and digests."""
+    lines = ["".join(f"{name} {digest}\n" for name, digest in sorted(table.items())) for table in (before, after)]
+    return {
+        "before_header": "containerd images",
+        "after_header": "containerd images",
+        "before": lines[0],
+        "after": lines[1],
+    }
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "archive": {"type": "path"},
+            "name": {"type": "list", "elements": "str"},
+            "digest": {"type": "str"},
+            "namespace": {"type": "str", "default": "default"},
+            "platform": {"type": "str"},
+            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+            "address": {"type": "path", "default": DEFAULT_ADDRESS},
+        },
+        required_if=[("state", "present", ["archive"])],
+        required_one_of=[("archive", "name")],
+        supports_check_mode=True,
+    )
+    params = module.params
+    try:
+        if params["digest"] and not re.fullmatch(r"sha256:[0-9a-f]{64}", params["digest"]):
+            raise GvisorError(f"digest={params['digest']!r} is no digest; write sha256: and 64 hex digits")
+        ctr = Ctr(params["address"], params["namespace"])
+        ctr.connect()
+        result = (present if params["state"] == "present" else absent)(module, ctr)
+    except GvisorError as error:
+        module.fail_json(msg=error.message, **error.details)
+    if not module._diff:
+        result.pop("diff")
+    module.exit_json(**result)
+
+
+if __name__ == "__main__":
+    main()
