@@ -91,7 +91,9 @@ class Service:
     def failure(self, message: str) -> GvisorError:
         """Return an error that carries the journal's last lines."""
         journal = self.journal()
-        return GvisorError("{0}{1}".format(message, "; its last lines:\n" + journal if journal else ""), journal=journal)
+        return GvisorError(
+            "{0}{1}".format(message, "; its last lines:\n" + journal if journal else ""), journal=journal
+        )
 
 
 class SystemdService(Service):
@@ -134,7 +136,9 @@ class DaemonService(Service):
 
     manager = "daemon"
 
-    def __init__(self, service: str, config: str, address: str, program: str, ctr: str, pid_file: str, log_file: str) -> None:
+    def __init__(
+        self, service: str, config: str, address: str, program: str, ctr: str, pid_file: str, log_file: str
+    ) -> None:
         super().__init__(service, config, address, program, ctr)
         self.pid_file = pid_file
         self.log_file = log_file
@@ -153,14 +157,19 @@ class DaemonService(Service):
                 pid = int(stream.read())
         except (OSError, ValueError):
             return None
-        return pid if _alive(pid) and os.path.basename(self.program) in os.path.basename((_argv(pid) or [""])[0]) else None
+        return (
+            pid if _alive(pid) and os.path.basename(self.program) in os.path.basename((_argv(pid) or [""])[0]) else None
+        )
 
     def start(self, timeout: float = 60.0) -> None:
         """Start the daemon in a session of its own, as it ran before if this object stopped it."""
         if self.is_running():
             return
         path = os.environ.get("PATH", "").split(os.pathsep)
-        environment = {**os.environ, "PATH": os.pathsep.join([*filter(None, path), *(p for p in STANDARD_PATH if p not in path)])}
+        environment = {
+            **os.environ,
+            "PATH": os.pathsep.join([*filter(None, path), *(p for p in STANDARD_PATH if p not in path)]),
+        }
         origin = self._origin or _Origin([self.program, "--config", self.config], environment, "/")
         for path_name in (self.pid_file, self.log_file):
             os.makedirs(os.path.dirname(path_name), exist_ok=True)
@@ -246,7 +255,9 @@ def _peer(address: str) -> Optional[int]:
         client.settimeout(5)
         if client.connect_ex(address) != 0:
             return None
-        pid, _uid, _gid = struct.unpack("3i", client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
+        pid, _uid, _gid = struct.unpack(
+            "3i", client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+        )
         return pid or None
 
 

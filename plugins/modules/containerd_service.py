@@ -80,10 +80,9 @@ pid:
   sample: 4242
 """
 
-from ansible.module_utils.basic import AnsibleModule  # noqa: E402
-
-from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError  # noqa: E402
-from ansible_collections.ggen.gvisor.plugins.module_utils._service import Service, service_for  # noqa: E402
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._service import Service, service_for
 
 
 def apply(service: Service, state: str, timeout: float, check_mode: bool) -> bool:

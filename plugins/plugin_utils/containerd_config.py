@@ -10,10 +10,8 @@ What has to be added besides it carries a comment of ours (MARK), so that taking
 from __future__ import annotations
 
 import copy
-import posixpath
 import re
 from dataclasses import dataclass, field
-from fnmatch import fnmatch
 from typing import Any
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
@@ -37,7 +35,8 @@ REPLACES_BUILTIN = (1, 2)
 RUNC = {"runtime_type": "io.containerd.runc.v2"}
 DEFAULT_RUNTIME = "runc"
 # In a file without a version line these make a difference between version 1 and 2; without them it can get one.
-VERSION_SENSITIVE = ("plugins", "disabled_plugins", "required_plugins", "stream_processors", "proxy_plugins")
+# "imports" is among them: what an imported file needs cannot be told from here.
+VERSION_SENSITIVE = ("imports", "plugins", "disabled_plugins", "required_plugins", "stream_processors", "proxy_plugins")
 # Handlers in RuntimeClass objects are DNS labels (RFC 1123).
 HANDLER_RE = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 RUNTIME_TYPE_RE = re.compile(r"[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)+|/.+")
@@ -47,6 +46,7 @@ RUNC_MARK = f"{MARK}added, as a runtimes table replaces the built-in one that ha
 VERSION_MARK = f"{MARK}version added"
 FILE_MARK = f"{MARK}file added"
 IMPORTS_MARK = f"{MARK}imports added"
+IMPORT_MARK = f"{MARK}added "
 DEFAULT_MARK = f"{MARK}default_runtime_name added"
 SECTION_MARK = f"{MARK}section added"
 WAS_MARK = f"{MARK}default_runtime_name was "
@@ -140,7 +140,11 @@ def disabled_cri(document: toml.Document) -> int | None:
     """Return the line that disables the CRI plugin, or None."""
     disabled = document.data.get("disabled_plugins", [])
     names = {"cri", *(table[-1] for table in CRI_TABLE.values())}
-    return toml.line_of(document, ("disabled_plugins",)) if isinstance(disabled, list) and names & set(map(str, disabled)) else None
+    return (
+        toml.line_of(document, ("disabled_plugins",))
+        if isinstance(disabled, list) and names & set(map(str, disabled))
+        else None
+    )
 
 
 def handlers(data: dict[str, Any]) -> dict[str, Any]:
@@ -178,27 +182,37 @@ def check_handler(handler: Handler) -> None:
 
 
 def set_present(
-    text: str | None, handler: Handler, *, where: str, containerd: str | None = None, allow_newer: bool = False, made_for: int | None = None
+    text: str | None,
+    handler: Handler,
+    *,
+    where: str,
+    containerd: str | None = None,
+    allow_newer: bool = False,
+    dropin_for: int | None = None,
 ) -> Edit:
     """Return the text with ``handler`` in it, as wanted; keys that are not named stay as they are.
 
-    ``text`` None means that there is no file. ``containerd`` is the host's version, where it is known. ``made_for`` is the version that
-    a new file must have (a drop-in has its main file's). Raises GvisorError when the text cannot be edited; it proves its result first.
+    ``text`` None means that there is no file. ``containerd`` is the host's version, where it is known. ``dropin_for`` makes the file a
+    drop-in for a main file of that version: it gets the same one, and no runc, as containerds that read drop-ins well merge runtimes.
+    Raises GvisorError when the text cannot be edited; it proves its result first.
     """
     check_handler(handler)
     before = toml.parse(text or "", where)
     document, notes = before, []
     if "version" not in document.data and (text is None or is_neutral(document)):
         mark = FILE_MARK if text is None else VERSION_MARK
-        document = toml.parse(toml.add(document, (), {"version": made_for or NEW_FILE_VERSION}, mark), where)
+        document = toml.parse(toml.add(document, (), {"version": dropin_for or NEW_FILE_VERSION}, mark), where)
     cri = cri_table(document, containerd, allow_newer)
     line = disabled_cri(document)
     if line:
-        notes.append(f"{where}, line {line}: disabled_plugins turns the CRI plugin off, so Kubernetes cannot use the handler; ctr can.")
+        notes.append(
+            f"{where}, line {line}: disabled_plugins turns the CRI plugin off, so Kubernetes cannot use the handler; ctr can."
+        )
     runtimes = (*cri, "containerd", "runtimes")
     known = toml.table_at(document, runtimes) or {}
     # Asked for by version: a 2.x that reads a version 2 file merges, but the same file must survive a rollback to 1.x.
-    if version_of(document, allow_newer) in REPLACES_BUILTIN and DEFAULT_RUNTIME not in known and handler.name != DEFAULT_RUNTIME:
+    replaces = version_of(document, allow_newer) in REPLACES_BUILTIN and not dropin_for
+    if replaces and DEFAULT_RUNTIME not in known and handler.name != DEFAULT_RUNTIME:
         default = toml.lookup(document.data, (*cri, "containerd", "default_runtime_name"))
         if not known or default in (toml.MISSING, "", DEFAULT_RUNTIME):
             document = toml.parse(toml.add(document, (*runtimes, DEFAULT_RUNTIME), RUNC, RUNC_MARK), where)
@@ -208,7 +222,9 @@ def set_present(
     elif handler.default is False:
         document = _unset_default(document, cri, handler.name)
     _prove_present(before, document, handler, cri)
-    return Edit(document.text if text is not None or document.text else None, version_of(document, allow_newer), tuple(notes))
+    return Edit(
+        document.text if text is not None or document.text else None, version_of(document, allow_newer), tuple(notes)
+    )
 
 
 def set_absent(text: str | None, name: str, *, where: str, allow_newer: bool = False) -> Edit:
@@ -229,8 +245,154 @@ def set_absent(text: str | None, name: str, *, where: str, allow_newer: bool = F
     document = _take_back_runc(document, runtimes)
     document = _take_back_version(document)
     _prove_absent(before, document, name, cri)
-    file_was_made = _marked(before, ("version",), FILE_MARK)
-    return Edit(None if file_was_made and not document.text else document.text, version)
+    return Edit(None if _marked(before, ("version",), FILE_MARK) and not document.text else document.text, version)
+
+
+def unset_default(text: str, name: str, *, where: str, allow_newer: bool = False) -> str:
+    """Return the text with the earlier default runtime where ``name`` is the default, else as it is."""
+    document = toml.parse(text, where)
+    return _unset_default(document, cri_table(document, None, allow_newer), name).text
+
+
+def take_back_version(text: str, *, where: str) -> str | None:
+    """Return the text without a version line of ours that nothing in it needs; None when the file was ours and nothing is left of it."""
+    before = toml.parse(text, where)
+    document = _take_back_version(before)
+    return None if _marked(before, ("version",), FILE_MARK) and not document.text else document.text
+
+
+def add_import(text: str, pattern: str, *, where: str) -> str:
+    """Return the text with ``pattern`` among its imports, with a comment on it."""
+    document = toml.parse(text, where)
+    imports = imports_of(document)
+    if "imports" not in document.data:
+        after = toml.parse(toml.add(document, (), {"imports": [pattern]}, IMPORTS_MARK), where)
+    else:
+        raw = toml.raw_value(document, ("imports",))
+        after = toml.parse(
+            toml.append_element(document, ("imports",), toml.render(pattern, "'" if "'" in raw else '"')), where
+        )
+        mark = f"{IMPORT_MARK}{toml.render(pattern)}"
+        after = toml.parse(toml.set_tail(after, toml.statement_of(after, ("imports",)), mark), where)
+    _prove({**document.data, "imports": [*imports, pattern]}, after)
+    return after.text
+
+
+def remove_import(text: str, pattern: str, *, where: str) -> str:
+    """Return the text without ``pattern`` among its imports where it was us who added it, else as it is."""
+    document = toml.parse(text, where)
+    imports = imports_of(document)
+    if pattern not in imports:
+        return text
+    mark = f"{IMPORT_MARK}{toml.render(pattern)}"
+    if _marked(document, ("imports",), IMPORTS_MARK):
+        if imports == [pattern]:
+            return toml.remove(document, ("imports",))
+        return toml.remove_element(document, ("imports",), pattern)
+    if not _marked(document, ("imports",), mark):
+        return text
+    document = toml.parse(toml.drop_mark(document, toml.statement_of(document, ("imports",)), mark), where)
+    return toml.remove_element(document, ("imports",), pattern)
+
+
+def imports_of(document: toml.Document) -> list[str]:
+    """Return the file's imports. Raises GvisorError when they are not a list of strings."""
+    imports = document.data.get("imports", [])
+    if not isinstance(imports, list) or not all(isinstance(entry, str) for entry in imports):
+        line = toml.line_of(document, ("imports",))
+        raise GvisorError(
+            f"{document.where}, line {line}: imports must be a list of strings but is {imports!r}. Nothing was written.",
+            file=document.where,
+            line=line,
+        )
+    return imports
+
+
+# --- what the host's containerd makes of it ---
+
+
+def judge(
+    before: dict[str, Any],
+    after: dict[str, Any],
+    *,
+    where: str,
+    containerd: str,
+    name: str,
+    wanted: dict[str, Any] | None,
+    default: bool | None,
+) -> None:
+    """Raise GvisorError unless the host's containerd understands the candidate as it is meant.
+
+    ``before`` and ``after`` are the dumps (rc, stdout, stderr) of the file as it is and as it would be; ``wanted`` is the handler's
+    table, None when it is to be absent. containerd's own exit code is not enough: it ignores much without a word.
+    """
+    who = f"containerd {containerd}"
+    if after["rc"] != 0:
+        raise GvisorError(
+            f"{where}: {who} refuses the result: {after['stderr']}. Nothing was written.",
+            file=where,
+            validation=after["stderr"],
+        )
+    is_read = before["rc"] == 0
+    old, new = (
+        toml.parse(before["stdout"], f"{who}'s dump").data if is_read else {},
+        toml.parse(after["stdout"], f"{who}'s dump").data,
+    )
+    had, has = handlers(old), handlers(new)
+    faults: list[str] = []
+    if wanted is None:
+        if name in has and name != DEFAULT_RUNTIME:
+            faults.append(f"handler {name} would still be there, from a file that another file imports")
+    elif name not in has:
+        faults.append(f"handler {name} would have no effect: {_why_ignored(after)}")
+    else:
+        missing = _difference(wanted, has[name])
+        faults += [f"handler {name}: {missing} would not be in effect"] if missing else []
+    for other, table in had.items():
+        # The built-in runc has keys filled in that ours gets when the CRI plugin starts (sandbox_mode): its type is what counts.
+        if other != name and other not in has:
+            faults.append(f"handler {other} would be lost")
+        elif other != name and _difference(RUNC if other == DEFAULT_RUNTIME else table, has[other]):
+            faults.append(f"handler {other} would change: {_difference(table, has[other])}")
+    chosen = default_name(new)
+    if has and chosen not in has and (wanted is not None or default_name(old) in had):
+        faults.append(f"the default runtime {chosen} would name no handler, and the CRI plugin would not start")
+    if default and chosen != name:
+        faults.append(f"the default runtime would be {chosen}")
+    notes = _unknown_keys(after["stderr"]) - (_unknown_keys(before["stderr"]) if is_read else set())
+    faults += [f"it does not know {note}" for note in sorted(notes)]
+    if faults:
+        raise GvisorError(
+            f"{where}: {who} would not take the result as it is meant: {'; '.join(faults)}. Nothing was written.",
+            file=where,
+        )
+
+
+def _why_ignored(after: dict[str, Any]) -> str:
+    if _unknown_keys(after["stderr"]):
+        return "it ignores the CRI plugin's settings in a file without a version line; convert the file with `containerd config migrate` first"
+    return "it ignores the table without saying why"
+
+
+def _unknown_keys(stderr: str) -> set[str]:
+    """Return the keys that containerd's notes call unknown, with their plugin."""
+    return {
+        f"{key.strip(chr(34))} in {plugin}"
+        for key, plugin in re.findall(r"[Uu]nknown key.*?key=(\"[^\"]*\"|\S+)\s+plugin=(\S+)", stderr)
+    }
+
+
+def _difference(wanted: dict[str, Any], there: Any) -> str:
+    """Return the first of the wanted keys that ``there`` does not have as wanted, "" when it has them all."""
+    for key, value in wanted.items():
+        found = there.get(key, toml.MISSING) if isinstance(there, dict) else toml.MISSING
+        if isinstance(value, dict):
+            inner = _difference(value, found)
+            if inner:
+                return f"{key}.{inner}"
+        elif found is toml.MISSING or not same(value, found):
+            return key
+    return ""
 
 
 def _put(document: toml.Document, path: toml.Path, wanted: dict[str, Any]) -> toml.Document:
@@ -301,7 +463,9 @@ def _set_default(document: toml.Document, cri: toml.Path, name: str) -> toml.Doc
     where = document.where
     if value is toml.MISSING:
         is_new = toml.table_at(document, path[:-1]) is None or not _has_place(document, path[:-1])
-        document = toml.parse(toml.add(document, path[:-1], {path[-1]: name}, SECTION_MARK if is_new else DEFAULT_MARK), where)
+        document = toml.parse(
+            toml.add(document, path[:-1], {path[-1]: name}, SECTION_MARK if is_new else DEFAULT_MARK), where
+        )
         return document
     raw = toml.raw_value(document, path)
     if "\n" in raw:
@@ -353,7 +517,10 @@ def _unset_default(document: toml.Document, cri: toml.Path, name: str) -> toml.D
         alone = toml.section_keys(document, section) == [path]
         return toml.parse(toml.remove_section(document, section) if alone else toml.remove(document, path), where)
     # Somebody else made it the default: the built-in default comes next, if there is one.
-    if DEFAULT_RUNTIME not in (toml.table_at(document, (*cri, "containerd", "runtimes")) or {}) or name == DEFAULT_RUNTIME:
+    if (
+        DEFAULT_RUNTIME not in (toml.table_at(document, (*cri, "containerd", "runtimes")) or {})
+        or name == DEFAULT_RUNTIME
+    ):
         line = toml.line_of(document, path)
         raise GvisorError(
             f"{where}, line {line}: {name} is the default runtime and there is no {DEFAULT_RUNTIME} to take its place. Nothing was written; "
@@ -376,7 +543,9 @@ def _take_back_runc(document: toml.Document, runtimes: toml.Path) -> toml.Docume
 
 def _take_back_version(document: toml.Document) -> toml.Document:
     """Take out the version line that we added, when nothing in the file depends on it."""
-    if is_neutral(document) and (_marked(document, ("version",), VERSION_MARK) or _marked(document, ("version",), FILE_MARK)):
+    if is_neutral(document) and (
+        _marked(document, ("version",), VERSION_MARK) or _marked(document, ("version",), FILE_MARK)
+    ):
         return toml.parse(toml.remove(document, ("version",)), document.where)
     return document
 

@@ -13,11 +13,11 @@ All functions are pure. Paths are tuples of unquoted key names, from the root of
 from __future__ import annotations
 
 import re
-import tomllib
 from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Iterator, Mapping
 
+import tomllib
 from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
 
 try:
@@ -227,7 +227,11 @@ def table_at(document: Document, path: Path) -> dict[str, Any] | None:
         if value is MISSING:
             return None
         if not isinstance(value, dict):
-            kind = "an array of tables" if isinstance(value, list) and value and isinstance(value[0], dict) else f"the value {value!r}"
+            kind = (
+                "an array of tables"
+                if isinstance(value, list) and value and isinstance(value[0], dict)
+                else f"the value {value!r}"
+            )
             line = line_of(document, path[:length])
             raise GvisorError(
                 f"{document.where}, line {line}: {dotted(path[:length])} must be a table but is {kind}. Nothing was written.",
@@ -284,7 +288,9 @@ def render(value: Any, quote: str = '"') -> str:
     Raises GvisorError for values that TOML does not have (null).
     """
     if TOMLKIT_ERROR:
-        raise GvisorError("the Python library tomlkit is missing on the controller: pip install -r requirements.txt") from TOMLKIT_ERROR
+        raise GvisorError(
+            "the Python library tomlkit is missing on the controller: pip install -r requirements.txt"
+        ) from TOMLKIT_ERROR
     if isinstance(value, str):
         plain = quote == "'" and "'" not in value and value.isprintable()
         return tomlkit.string(value, literal=plain).as_string()
@@ -438,9 +444,13 @@ def _mark(mark: str) -> str:
 
 
 def _insert_first(document: Document, values: Mapping[str, Any], mark: str) -> str:
-    """Add pairs to the root table, at the very top: what stands after a header belongs to that header."""
+    """Add pairs to the root table: after its last one, else at the very top, as what follows a header belongs to that header."""
     quote = _quote(document, ())
-    lines = [f"{dotted((key,), quote)} = {render(value, quote)}{_mark(mark)}" for key, value in values.items()]
+    roots = [pair for pair in document.pairs if not pair.header]
+    indent = roots[-1].indent if roots else ""
+    lines = [f"{indent}{dotted((key,), quote)} = {render(value, quote)}{_mark(mark)}" for key, value in values.items()]
+    if roots:
+        return _insert_lines(document, roots[-1].end, lines)
     newline = _newline(document, 0)
     return "".join(line + newline for line in lines) + document.text
 
@@ -506,7 +516,8 @@ def _add_dotted(document: Document, beside: Statement, path: Path, values: Mappi
     """Add dotted keys after ``beside``, in its section."""
     quote, relative = _quote(document, path), path[len(beside.header) :]
     lines = [
-        f"{beside.indent}{dotted((*relative, *key), quote)} = {render(value, quote)}{_mark(mark)}" for key, value in _flat(values)
+        f"{beside.indent}{dotted((*relative, *key), quote)} = {render(value, quote)}{_mark(mark)}"
+        for key, value in _flat(values)
     ]
     return _insert_lines(document, beside.end, lines)
 
@@ -527,7 +538,9 @@ def _add_to_section(document: Document, header: Statement, path: Path, values: M
     plain = {key: value for key, value in values.items() if not isinstance(value, dict)}
     text = document.text
     if plain:
-        lines = [f"{indent}{dotted((key,), quote)} = {render(value, quote)}{_mark(mark)}" for key, value in plain.items()]
+        lines = [
+            f"{indent}{dotted((key,), quote)} = {render(value, quote)}{_mark(mark)}" for key, value in plain.items()
+        ]
         text = _insert_lines(document, after.end, lines)
     for key, value in values.items():
         if isinstance(value, dict):
@@ -568,7 +581,9 @@ def _header_indent(document: Document, path: Path) -> tuple[str, str]:
         for header in document.headers
         if header.path[:-1] in known and header.indent.startswith(known[header.path[:-1]])
     )
-    nearest = max(document.headers, key=lambda header: (_common(header.path, path), len(header.path) == len(path), header.start))
+    nearest = max(
+        document.headers, key=lambda header: (_common(header.path, path), len(header.path) == len(path), header.start)
+    )
     if units:
         unit = units.most_common(1)[0][0]
     else:
@@ -601,9 +616,14 @@ def _section_place(document: Document, path: Path) -> int:
     statements = document.statements
     limit = len(statements)
     for length in range(len(path) - 1, 0, -1):
-        relatives = [i for i, s in enumerate(statements) if s.kind in ("table", "array") and s.path[:length] == path[:length]]
+        relatives = [
+            i for i, s in enumerate(statements) if s.kind in ("table", "array") and s.path[:length] == path[:length]
+        ]
         if relatives:
-            limit = next((i for i in range(relatives[-1] + 1, len(statements)) if statements[i].kind in ("table", "array")), limit)
+            limit = next(
+                (i for i in range(relatives[-1] + 1, len(statements)) if statements[i].kind in ("table", "array")),
+                limit,
+            )
             break
     last = limit
     if limit < len(statements):
@@ -622,7 +642,9 @@ def _add_section(document: Document, path: Path, values: Mapping[str, Any], mark
     lines = [""] if at > 0 and _is_spaced(document) else []
     lines.append(f"{indent}[{dotted(path, quote)}]{_mark(mark)}")
     lines += [
-        f"{key_indent}{dotted((key,), quote)} = {render(value, quote)}" for key, value in values.items() if not isinstance(value, dict)
+        f"{key_indent}{dotted((key,), quote)} = {render(value, quote)}"
+        for key, value in values.items()
+        if not isinstance(value, dict)
     ]
     text = _insert_lines(document, at, lines)
     for key, value in values.items():

@@ -1,0 +1,281 @@
+#!/usr/bin/python
+# Copyright (c) 2026, the ggen.gvisor authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: containerd_runtime
+short_description: Add, change or remove one runtime handler in containerd's configuration
+version_added: 0.1.0
+author: The ggen.gvisor authors (@ggen-gvisor)
+description:
+  - Edits the runtime handlers of containerd's CRI plugin in the configuration file that is there, whoever wrote it. Comments, order,
+    spacing, quoting and line endings of everything else stay byte for byte, and O(state=absent) after O(state=present) gives the
+    original file back byte for byte.
+  - Knows the configuration versions 1 to 4 and never changes a file's version. Where a file needs more than the handler (a version
+    line, an imports line, or runc, which a runtimes table on containerd 1.x would otherwise turn off), it is added with a comment, and
+    O(state=absent) takes it away again.
+  - Nothing is written before the host's own containerd has read the result and it is proven to mean what it should. With
+    O(restart=true) the old file comes back by itself when containerd, its CRI plugin, runc or a running container does not survive the
+    restart. The work on the host finishes even when the connection breaks.
+  - The file is edited on the controller, which needs the Python library tomlkit. Hosts need nothing but Python.
+extends_documentation_fragment:
+  - ggen.gvisor.containerd
+attributes:
+  check_mode:
+    support: full
+    description: Can run in check_mode and tell what would change, with containerd's verdict on it, without changing it.
+  diff_mode:
+    support: full
+    description: Returns the difference between the old file and the new one.
+  idempotent:
+    support: full
+    description: A second run with the same options changes nothing.
+  platform:
+    support: full
+    platforms: linux
+    description: The systems that the module runs on.
+options:
+  name:
+    description:
+      - The handler's name. It is what the C(handler) field of a Kubernetes RuntimeClass names, so it takes lower case letters, digits and
+        dashes only.
+    type: str
+    default: runsc
+  state:
+    description: Whether the handler is to be there.
+    type: str
+    choices: [present, absent]
+    default: present
+  path:
+    description: containerd's main configuration file. It may be missing.
+    type: path
+    default: /etc/containerd/config.toml
+  runtime_type:
+    description: The shim's type, such as V(io.containerd.runsc.v1). Needed for a handler that is not there yet.
+    type: str
+  options:
+    description: Options for the shim, such as C(TypeUrl) and C(ConfigPath). Options that are not named stay as they are.
+    type: dict
+    default: {}
+  pod_annotations:
+    description: Patterns of the pod annotations that are passed on to the shim.
+    type: list
+    elements: str
+  snapshotter:
+    description: The snapshotter for this handler's containers, where it is not containerd's default one (containerd 1.7 or newer).
+    type: str
+  default:
+    description:
+      - V(true) makes the handler the default runtime. V(false) puts the earlier default back if the handler is the default.
+      - Without it the default runtime stays as it is.
+    type: bool
+  dropin:
+    description:
+      - Where a new handler is written. V(auto) is a file of its own in the C(conf.d) folder beside O(path) where that is safe, which is with
+        containerd 2.0 or newer and a main file that has a version line; an imports line is added if it is missing. Elsewhere it is O(path),
+        as older versions of containerd let a drop-in replace whole tables.
+      - V(never) is always O(path). Anything else is the drop-in's path.
+      - A handler that is there already is changed where it is.
+    type: str
+    default: auto
+  allow_newer_config_version:
+    description: Treat a configuration version that this module does not know yet like the newest one that it knows.
+    type: bool
+    default: false
+  backup:
+    description: Keep a copy of each changed file beside it, with its owner, mode, labels and times.
+    type: bool
+    default: false
+  validate:
+    description: Have the host's containerd read the result before it is written. Turn this off only where containerd is not installed yet.
+    type: bool
+    default: true
+  restart:
+    description: Restart containerd after a change, see that it works, and put the old file back when it does not.
+    type: bool
+    default: false
+  timeout:
+    description: Seconds to wait for containerd to end, and to answer.
+    type: float
+    default: 60
+  address:
+    description: The socket of containerd's API. Taken from the configuration when it is not given.
+    type: path
+  program:
+    description: The containerd program, by name or path.
+    type: str
+    default: containerd
+  plan:
+    description: Set by the action plugin, which runs this module once to read the host, once to validate and once to write. Leave it alone.
+    type: dict
+    default: {}
+requirements:
+  - tomlkit (on the controller)
+notes:
+  - Distributions that generate containerd's configuration from a template at each start (k3s, rke2) need the handler in their template.
+  - The lock that serialises concurrent runs on a host is on the folder of O(path).
+"""
+
+EXAMPLES = r"""
+- name: Let containerd run containers in gVisor
+  ggen.gvisor.containerd_runtime:
+    name: runsc
+    runtime_type: io.containerd.runsc.v1
+    options:
+      TypeUrl: io.containerd.runsc.v1.options
+      ConfigPath: /etc/containerd/runsc.toml
+    restart: true
+
+- name: A second handler, for pods that may set gVisor's flags
+  ggen.gvisor.containerd_runtime:
+    name: runsc-debug
+    runtime_type: io.containerd.runsc.v1
+    pod_annotations: ["dev.gvisor.*"]
+    backup: true
+    restart: true
+
+- name: Take the handler away again
+  ggen.gvisor.containerd_runtime:
+    name: runsc
+    state: absent
+    restart: true
+"""
+
+RETURN = r"""
+file:
+  description: The file that has the handler, or had it.
+  returned: always
+  type: str
+  sample: /etc/containerd/config.toml
+files:
+  description: The files that were changed, or would be.
+  returned: always
+  type: list
+  elements: str
+  sample: [/etc/containerd/config.toml]
+config_version:
+  description: The configuration version of the main file, 1 where it has no version line.
+  returned: always
+  type: int
+  sample: 2
+containerd_version:
+  description: The version of the host's containerd, empty where it is not installed.
+  returned: always
+  type: str
+  sample: 1.7.24
+validation:
+  description: What the host's containerd said of the result, V(not needed) without a change.
+  returned: always
+  type: str
+  sample: accepted by containerd 1.7.24
+backup_file:
+  description: The copy of the changed file.
+  returned: when O(backup=true) and a file was changed
+  type: str
+  sample: /etc/containerd/config.toml.4242.2026-11-24@06:34:00~
+restarted:
+  description: Whether containerd was restarted.
+  returned: always
+  type: bool
+  sample: true
+rolled_back:
+  description: Whether the old files were put back after a failure.
+  returned: always
+  type: bool
+  sample: false
+reason:
+  description: What made the change fail.
+  returned: when the change was rolled back
+  type: str
+  sample: "containerd runs but its CRI plugin does not: invalid plugin config"
+journal:
+  description: The last lines that containerd wrote before it failed.
+  returned: when the change was rolled back
+  type: str
+  sample: "containerd: invalid plugin config"
+cri:
+  description: The state of the CRI plugin after the restart, V(ok), V(absent) where it is turned off, or what is wrong with it.
+  returned: when containerd was restarted
+  type: str
+  sample: ok
+"""
+
+import os
+from typing import Any, Dict
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.ggen.gvisor.plugins.module_utils._containerd_files import read_all, validate
+from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._transaction import (
+    JOURNAL,
+    locked,
+    recover,
+    run_detached,
+)
+
+
+def read(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
+    """Return the configuration as it is, after undoing what a killed run has left."""
+    folder = os.path.dirname(os.path.realpath(params["path"]))
+    recovered = None
+    if os.path.exists(os.path.join(folder, JOURNAL)) and not check_mode:
+        recovered = recover(folder)
+    dropin = params["dropin"] if params["dropin"] not in ("auto", "never") else "conf.d/{0}.toml".format(params["name"])
+    arguments = (params["path"], params["program"], dropin, params["plan"].get("imports"))
+    if os.path.isdir(folder):
+        with locked(folder, shared=True):
+            found = read_all(*arguments)
+    else:
+        found = read_all(*arguments)
+    return {"params": params, "found": found, "recovered": recovered}
+
+
+def main() -> None:
+    """Run the module: the phase that the action plugin asks for."""
+    module = AnsibleModule(
+        argument_spec={
+            "name": {"type": "str", "default": "runsc"},
+            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+            "path": {"type": "path", "default": "/etc/containerd/config.toml"},
+            "runtime_type": {"type": "str"},
+            "options": {"type": "dict", "default": {}},
+            "pod_annotations": {"type": "list", "elements": "str"},
+            "snapshotter": {"type": "str"},
+            "default": {"type": "bool"},
+            "dropin": {"type": "str", "default": "auto"},
+            "allow_newer_config_version": {"type": "bool", "default": False},
+            "backup": {"type": "bool", "default": False},
+            "validate": {"type": "bool", "default": True},
+            "restart": {"type": "bool", "default": False},
+            "service": {"type": "str", "default": "containerd"},
+            "manager": {"type": "str", "choices": ["auto", "systemd", "daemon"], "default": "auto"},
+            "timeout": {"type": "float", "default": 60},
+            "address": {"type": "path"},
+            "pid_file": {"type": "path", "default": "/run/containerd/containerd.pid"},
+            "log_file": {"type": "path", "default": "/var/log/containerd.log"},
+            "program": {"type": "str", "default": "containerd"},
+            "plan": {"type": "dict", "default": {}},
+        },
+        supports_check_mode=True,
+    )
+    plan = module.params["plan"]
+    try:
+        phase = plan.get("phase", "read")
+        if phase == "read":
+            module.exit_json(changed=False, **read(module.params, module.check_mode))
+        elif phase == "validate":
+            module.exit_json(changed=False, **validate(module.params["program"], plan["main"], plan["others"]))
+        elif phase == "apply" and not module.check_mode:
+            module.exit_json(changed=True, **run_detached(plan))
+        module.fail_json(msg="plan: unknown phase {0!r}".format(phase))
+    except GvisorError as error:
+        module.fail_json(msg=error.message, **error.details)
+    except OSError as error:
+        module.fail_json(msg="{0}: {1}".format(error.filename, error.strerror))
+
+
+if __name__ == "__main__":
+    main()
