@@ -89,9 +89,10 @@ class Archive:
         except OSError as error:
             raise GvisorError(f"image archive {path} cannot be read: {error.strerror}", archive=path) from error
         try:
-            if self._stream.read(2) == b"\x1f\x8b":
-                self._stream = cast(BinaryIO, gzip.GzipFile(fileobj=self._stream))
+            compressed = self._stream.read(2) == b"\x1f\x8b"
             self._stream.seek(0)
+            if compressed:
+                self._stream = cast(BinaryIO, gzip.GzipFile(fileobj=self._stream))
             self._entries = self._list()
         except BaseException:
             self._stream.close()
@@ -128,6 +129,9 @@ class Archive:
 
     def _blocks(self, name: str) -> Iterator[bytes]:
         member = self._entries.get(name)
+        if member is not None and member.issym():
+            # docker save of versions before 25 writes the second of two equal layers as a link to the first.
+            member = self._entries.get(posixpath.normpath(posixpath.join(posixpath.dirname(name), member.linkname)))
         if member is None:
             raise self._fail(f"{name} is missing; the archive is incomplete, make or copy it again")
         if member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE) or member.issparse():

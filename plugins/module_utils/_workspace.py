@@ -58,6 +58,8 @@ def _walk(root: str) -> Iterator[Tuple[str, List[str], List[str], int]]:
             links = [name for name in folders if stat.S_ISLNK(os.lstat(name, dir_fd=descriptor).st_mode)]
             real = [name for name in folders if name not in links] if links else folders
             yield "" if relative == "." else f"{relative}/", real, names + links, descriptor
+    except OSError as error:
+        raise _fail(error.filename or root, error) from error
     except RecursionError as error:
         raise GvisorError(f"{root} is nested too deeply to be looked at") from error
 

@@ -1,0 +1,46 @@
+# Copyright (c) 2026, the ggen.gvisor authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Run a module of the collection as Ansible does: a process of its own, its arguments as JSON on standard input."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+def start_module(name: str, *, check: bool = False, diff: bool = False, **params: object) -> subprocess.Popen:
+    """Start module ``name`` and return its process; ``check`` and ``diff`` are Ansible's modes."""
+    arguments = {**params, "_ansible_check_mode": check, "_ansible_diff": diff, "_ansible_version": "2.19.0"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", f"ansible_collections.ggen.gvisor.plugins.modules.{name}"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT / ".collections"), "LC_ALL": "C.UTF-8"},
+        text=True,
+    )
+    assert process.stdin
+    process.stdin.write(json.dumps({"ANSIBLE_MODULE_ARGS": arguments}))
+    process.stdin.close()
+    process.stdin = None
+    return process
+
+
+def finish_module(process: subprocess.Popen, timeout: float = 120) -> dict:
+    """Return the module's result once it ends."""
+    stdout, stderr = process.communicate(timeout=timeout)
+    try:
+        return json.loads(stdout)
+    except ValueError:
+        raise AssertionError(f"the module did not return JSON:\n{stdout[-2000:]}\n{stderr[-4000:]}") from None
+
+
+def run_module(name: str, *, timeout: float = 120, **params: object) -> dict:
+    """Run module ``name`` to its end and return its result; ``failed`` is always there."""
+    return {"failed": False, **finish_module(start_module(name, **params), timeout)}
