@@ -14,7 +14,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
-def start_module(name: str, *, check: bool = False, diff: bool = False, **params: object) -> subprocess.Popen:
+def start_module(name: str, /, *, check: bool = False, diff: bool = False, **params: object) -> subprocess.Popen:
     """Start module ``name`` and return its process; ``check`` and ``diff`` are Ansible's modes."""
     arguments = {**params, "_ansible_check_mode": check, "_ansible_diff": diff, "_ansible_version": "2.19.0"}
     process = subprocess.Popen(
@@ -41,6 +41,6 @@ def finish_module(process: subprocess.Popen, timeout: float = 120) -> dict:
         raise AssertionError(f"the module did not return JSON:\n{stdout[-2000:]}\n{stderr[-4000:]}") from None
 
 
-def run_module(name: str, *, timeout: float = 120, **params: object) -> dict:
+def run_module(name: str, /, *, timeout: float = 120, **params: object) -> dict:
     """Run module ``name`` to its end and return its result; ``failed`` is always there."""
     return {"failed": False, **finish_module(start_module(name, **params), timeout)}

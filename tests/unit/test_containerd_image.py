@@ -1,0 +1,200 @@
+# Copyright (c) 2026, the ggen.gvisor authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""containerd_image against a real containerd."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support import oci
+from support.containerd import Daemon
+from support.module import run_module
+
+pytestmark = pytest.mark.host
+REF = "docker.io/library/tool:1"
+_number = itertools.count()
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    with Daemon(tmp_path_factory.mktemp("containerd")) as running:
+        yield running
+
+
+@pytest.fixture
+def namespace() -> str:
+    return f"test{next(_number)}"
+
+
+def archive_of(tmp_path: Path, *refs: str, text: bytes = b"#!tool", **more: str) -> tuple[str, str]:
+    entries, digest = oci.oci_entries(oci.tar({"bin/tool": (text, 0o755)}), *refs, **more)
+    path = tmp_path / f"image{next(_number)}.tar"
+    path.write_bytes(oci.tar(entries))
+    return str(path), digest
+
+
+def listed(daemon: Daemon, namespace: str) -> dict[str, str]:
+    rows = daemon.ctr("images", "ls", namespace=namespace).stdout.splitlines()[1:]
+    return {row.split()[0]: row.split()[2] for row in rows}
+
+
+def image(daemon: Daemon, namespace: str, **params: object) -> dict:
+    return run_module("containerd_image", address=daemon.address, namespace=namespace, **params)
+
+
+def test_import_by_the_archives_names_and_again(daemon: Daemon, namespace: str, tmp_path: Path) -> None:
+    archive, digest = archive_of(tmp_path, REF, "docker.io/library/tool:latest")
+    first = image(daemon, namespace, archive=archive)
+    assert (first["changed"], first["digest"]) == (True, digest), first
+    assert listed(daemon, namespace) == {REF: digest, "docker.io/library/tool:latest": digest}
+    again = image(daemon, namespace, archive=archive, digest=digest)
+    assert (again["changed"], again["digest"]) == (False, digest)
+
+
+def test_another_image_under_the_same_name_replaces_it(daemon: Daemon, namespace: str, tmp_path: Path) -> None:
+    image(daemon, namespace, archive=archive_of(tmp_path, REF)[0])
+    archive, digest = archive_of(tmp_path, REF, text=b"second")
+    result = image(daemon, namespace, archive=archive, diff=True)
+    assert result["changed"]
+    assert digest in result["diff"]["after"]
+    assert digest not in result["diff"]["before"]
+    assert listed(daemon, namespace) == {REF: digest}
+
+
+def test_names_asked_for_are_the_only_ones(daemon: Daemon, namespace: str, tmp_path: Path) -> None:
+    """The archive's own name stays where it was, on another image."""
+    other, other_digest = archive_of(tmp_path, REF, text=b"other")
+    image(daemon, namespace, archive=other)
+    archive, digest = archive_of(tmp_path, REF)
+    names = ["docker.io/library/tool:2", "localhost/x/tool:latest"]
+    assert image(daemon, namespace, archive=archive, name=names)["changed"]
+    assert listed(daemon, namespace) == {REF: other_digest, **dict.fromkeys(names, digest)}
+    assert not image(daemon, namespace, archive=archive, name=names)["changed"]
+
+
+def test_one_missing_name_is_added(daemon: Daemon, namespace: str, tmp_path: Path) -> None:
+    archive, digest = archive_of(tmp_path, REF)
+    image(daemon, namespace, archive=archive)
+    assert image(daemon, namespace, archive=archive, name=[REF, f"{REF}-b"])["changed"]
+    assert listed(daemon, namespace) == {REF: digest, f"{REF}-b": digest}
+
+
+def test_check_mode_changes_nothing(daemon: Daemon, namespace: str, tmp_path: Path) -> None:
+    archive, digest = archive_of(tmp_path, REF)
+    result = image(daemon, namespace, archive=archive, check=True, diff=True)
+    assert result["changed"]
+    assert result["diff"]["after"] == f"{REF} {digest}\n"
+    assert listed(daemon, namespace) == {}
+    image(daemon, namespace, archive=archive)
+    assert not image(daemon, namespace, archive=archive, check=True)["changed"]
+    assert image(daemon, namespace, name=[REF], state="absent", check=True)["changed"]
+    assert listed(daemon, namespace) == {REF: digest}
+
+
+def test_an_image_with_a_lost_blob_is_imported_again(daemon: Daemon, namespace: str, tmp_path: Path) -> None:
+    archive, digest = archive_of(tmp_path, REF)
+    image(daemon, namespace, archive=archive)
+    layer = next(
+        line.split()[0]
+        for line in daemon.ctr("content", "ls", namespace=namespace).stdout.splitlines()[1:]
+        if line.split()[0] != digest and "uncompressed" in line
+    )
+    daemon.ctr("content", "rm", layer, namespace=namespace)
+    assert "incomplete" in daemon.ctr("images", "check", namespace=namespace).stdout
+    assert image(daemon, namespace, archive=archive)["changed"]
+    assert "incomplete" not in daemon.ctr("images", "check", namespace=namespace).stdout
+
+
+def test_nameless_archive(daemon: Daemon, namespace: str, tmp_path: Path) -> None:
+    archive, digest = archive_of(tmp_path)
+    result = image(daemon, namespace, archive=archive)
+    assert result["failed"]
+    assert "no name" in result["msg"]
+    assert image(daemon, namespace, archive=archive, name=[REF])["changed"]
+    assert listed(daemon, namespace) == {REF: digest}
+
+
+def test_a_name_that_is_only_a_tag(daemon: Daemon, namespace: str, tmp_path: Path) -> None:
+    result = image(daemon, namespace, archive=archive_of(tmp_path, "latest")[0])
+    assert "only a tag" in result["msg"]
+
+
+def test_docker_archive(daemon: Daemon, namespace: str, tmp_path: Path) -> None:
+    entries, config = oci.docker_entries(oci.tar({"bin/tool": (b"#!tool", 0o755)}), REF)
+    path = tmp_path / "docker.tar"
+    path.write_bytes(oci.tar(entries))
+    result = image(daemon, namespace, archive=str(path))
+    assert (result["changed"], result["config_digest"]) == (True, config), result
+    assert result["digest"] == listed(daemon, namespace)[REF]
+    assert not image(daemon, namespace, archive=str(path))["changed"]
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"digest": f"sha256:{'0' * 64}"}, "is expected"),
+        ({"digest": "latest"}, "is no digest"),
+        ({"platform": "linux/s390x"}, "linux/s390x is needed"),
+        ({"name": ["two words"]}, "no image name"),
+        ({"name": ["$(id)"]}, "no image name"),
+        ({"name": ["--force"]}, "no image name"),
+        ({"name": ["x" * 4096]}, "no image name"),
+        ({"name": ["a\nb"]}, "no image name"),
+        ({"name": ["grün"]}, "no image name"),
+    ],
+)
+def test_bad_input(daemon: Daemon, namespace: str, tmp_path: Path, params: dict, message: str) -> None:
+    result = image(daemon, namespace, archive=archive_of(tmp_path, REF)[0], **params)
+    assert result["failed"]
+    assert message in result["msg"]
+    assert listed(daemon, namespace) == {}
+
+
+def test_foreign_architecture(daemon: Daemon, namespace: str, tmp_path: Path) -> None:
+    archive, _digest = archive_of(tmp_path, REF, arch=oci.FOREIGN_ARCH)
+    result = image(daemon, namespace, archive=archive)
+    assert result["failed"]
+    assert f"linux/{oci.FOREIGN_ARCH}" in result["msg"]
+    assert listed(daemon, namespace) == {}
+
+
+def test_truncated_archive(daemon: Daemon, namespace: str, tmp_path: Path) -> None:
+    archive, _digest = archive_of(tmp_path, REF, text=os.urandom(100000))
+    os.truncate(archive, 60000)
+    result = image(daemon, namespace, archive=archive)
+    assert result["failed"]
+    assert "truncated" in result["msg"]
+    assert listed(daemon, namespace) == {}
+
+
+def test_an_altered_layer_is_refused_before_anything_changes(daemon: Daemon, namespace: str, tmp_path: Path) -> None:
+    entries, _digest = oci.oci_entries(b"layer", REF)
+    entries[oci.blob_name(b"layer")] = b"rayel"
+    path = tmp_path / "altered.tar"
+    path.write_bytes(oci.tar(entries))
+    result = image(daemon, namespace, archive=str(path))
+    assert result["failed"]
+    assert "altered" in result["msg"]
+    assert listed(daemon, namespace) == {}
+
+
+def test_absent(daemon: Daemon, namespace: str, tmp_path: Path) -> None:
+    archive, digest = archive_of(tmp_path, REF, f"{REF}-b")
+    image(daemon, namespace, archive=archive)
+    assert image(daemon, namespace, name=[REF, "docker.io/library/never:1"], state="absent")["changed"]
+    assert listed(daemon, namespace) == {f"{REF}-b": digest}
+    assert image(daemon, namespace, archive=archive, state="absent")["changed"]
+    assert not image(daemon, namespace, archive=archive, state="absent")["changed"]
+    assert listed(daemon, namespace) == {}
+
+
+def test_no_containerd(tmp_path: Path) -> None:
+    archive, _digest = archive_of(tmp_path, REF)
+    result = run_module("containerd_image", address=str(tmp_path / "no.sock"), archive=archive, timeout=5)
+    assert result["failed"]
+    assert "does not answer" in result["msg"]
