@@ -6,32 +6,26 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Any, Mapping
+from collections.abc import Collection, Mapping
+from typing import Any
 
 SHIM = "containerd-shim-runsc-v1"
-TOLERANT = "no-oom-score"
+MODE = "0755"  # gVisor re-executes itself as nobody
 
 
-def choose_shim(wanted: str, cap_sys_resource: bool) -> str:
-    """Return the shim build for a host, ``upstream`` or ``no-oom-score``; ``wanted`` may be ``auto``.
+def wanted_files(row: Mapping[str, Any], capabilities: Collection[str], shim: str = "auto") -> dict[str, str]:
+    """Return what a release's folder must hold on a host: the installed name → the name that it was built under.
 
-    Upstream's shim lowers its own OOM score and ends where the kernel forbids that.
+    ``row`` is the release's row of releases.yml. A file of the row that is built for hosts without a capability takes the other one's place where
+    ``capabilities`` lacks it; ``shim`` overrides that: ``upstream``, or the suffix of the build to install.
     """
-    if wanted != "auto":
-        return wanted
-    return "upstream" if cap_sys_resource else TOLERANT
-
-
-def wanted_files(built: Mapping[str, str], shim: str) -> dict[str, dict[str, str]]:
-    """Return what a release folder must hold: installed name → the name it was built under, and its sha256.
-
-    ``built`` maps the names under bin/ to sha256; ``shim`` is ``upstream`` or ``no-oom-score``.
-    Raises KeyError when the release has no such build.
-    """
-    suffix = "" if shim == "upstream" else f".{shim}"
-    variants = {SHIM: f"{SHIM}{suffix}"}
-    names = [name for name in built if not name.startswith(f"{SHIM}.")]
-    return {name: {"source": variants.get(name, name), "sha256": built[variants.get(name, name)]} for name in names}
+    wanted = {item["name"]: item["name"] for item in row["files"] if "install_as" not in item}
+    for item in row["files"]:
+        if "install_as" in item:
+            lacking = item["without_capability"] not in capabilities
+            if item["name"].endswith(f".{shim}") or (shim == "auto" and lacking):
+                wanted[item["install_as"]] = item["name"]
+    return wanted
 
 
 def runsc_config(flags: Mapping[str, Any], binary: str) -> str:
@@ -44,27 +38,38 @@ def runsc_config(flags: Mapping[str, Any], binary: str) -> str:
         plain = str(value).lower() if isinstance(value, bool) else str(value)
         return '"{}"'.format(plain.replace("\\", "\\\\").replace('"', '\\"'))
 
-    lines = ["# Written by Ansible (ggen.gvisor): the options of gVisor's shim.", f"binary_name = {text(binary)}", "", "[runsc_config]"]
+    lines = [
+        "# Written by Ansible (ggen.gvisor): the options of gVisor's shim.",
+        f"binary_name = {text(binary)}",
+        "",
+        "[runsc_config]",
+    ]
     return "\n".join([*lines, *(f"{name} = {text(value)}" for name, value in sorted(flags.items()))]) + "\n"
 
 
 def host_plan(
-    info: Mapping[str, Any], release: str, built: Mapping[str, str], *, folder: str, shim: str = "auto", flags: Mapping[str, Any] | None = None
+    info: Mapping[str, Any],
+    release: str,
+    row: Mapping[str, Any],
+    built: Mapping[str, str],
+    *,
+    folder: str,
+    shim: str = "auto",
+    flags: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Compare a host with what it should have and return what must be written.
 
-    ``info`` is containerd_info's result, ``built`` the sha256 of each file of the release as built, ``folder`` where releases live on the host,
-    ``shim`` and ``flags`` what the user asked for.
+    ``info`` is containerd_info's result, ``row`` the release's row of releases.yml, ``built`` the sha256 of each file as built, ``folder`` where
+    releases live on the host; ``shim`` and ``flags`` are what the user asked for.
     """
     target = f"{folder}/{release}"
-    variant = choose_shim(shim, info["host"]["cap_sys_resource"])
-    files = wanted_files(built, variant)
+    wanted = wanted_files(row, info["host"]["capabilities"], shim)
     options = runsc_config(flags or {}, f"{target}/runsc")
     gvisor = info["gvisor"]
     present = gvisor["files"].get(release, {})
     plan = {
-        "files": {name: want for name, want in files.items() if present.get(name) != {"sha256": want["sha256"], "mode": "0755"}},
-        "links": [name for name in files if gvisor["links"].get(name) != f"{target}/{name}"],
+        "files": {name: source for name, source in wanted.items() if present.get(name) != {"sha256": built[source], "mode": MODE}},
+        "links": [name for name in wanted if gvisor["links"].get(name) != f"{target}/{name}"],
         "options": gvisor["runsc_config_sha256"] != hashlib.sha256(options.encode()).hexdigest(),
     }
     return {
@@ -72,7 +77,7 @@ def host_plan(
         **plan,
         "release": release,
         "folder": target,
-        "shim": variant,
-        "shim_sha256": files[SHIM]["sha256"],
+        "shim": wanted[SHIM].removeprefix(SHIM).lstrip(".") or "upstream",
+        "sha256": {name: built[source] for name, source in wanted.items()},
         "runsc_config": options,
     }

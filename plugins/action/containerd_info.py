@@ -1,0 +1,23 @@
+# Copyright (c) 2026, the ggen.gvisor authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""containerd_info on the controller: reads the TOML that the host sent."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+from ansible_collections.ggen.gvisor.plugins.plugin_utils.containerd_dump import describe_config
+
+
+class ActionModule(ActionBase):
+    """Run the module once, then replace the configuration's text by what it says."""
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Return the module's result with ``config`` described."""
+        super().run(tmp, task_vars)
+        result = self._execute_module(task_vars=task_vars)
+        if not result.get("failed"):
+            result["config"] = describe_config(result["config"])
+        return result

@@ -1,0 +1,65 @@
+# Copyright (c) 2026, the ggen.gvisor authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: host_plan
+short_description: What a sandbox host still needs of a gVisor release
+version_added: 0.1.0
+description:
+  - The decision between looking at a host and changing it. Compares the result of M(ggen.gvisor.containerd_info) with a built release.
+positional: _input, release, row, built
+options:
+  _input:
+    description: The host, as M(ggen.gvisor.containerd_info) returns it.
+    type: dict
+    required: true
+  release:
+    description: The release to install.
+    type: str
+    required: true
+  row:
+    description: The release's row of C(releases.yml).
+    type: dict
+    required: true
+  built:
+    description: The sha256 of each of the release's files, by the name that it was built under.
+    type: dict
+    required: true
+  folder:
+    description: The folder on the host that holds one folder for each release.
+    type: path
+    required: true
+  shim:
+    description: The build of the shim; V(auto) takes upstream's wherever containerd has the capability that it needs.
+    type: str
+    choices: [auto, upstream, no-oom-score]
+    default: auto
+  flags:
+    description: runsc's flags for the shim's options file.
+    type: dict
+    default: {}
+"""
+
+EXAMPLES = r"""
+plan: "{{ host | ggen.gvisor.host_plan('20260518', releases['20260518'], sums, folder='/usr/local/lib/gvisor') }}"
+"""
+
+RETURN = r"""
+_value:
+  description: What to write (C(files), C(links), C(options)), whether that is anything (C(changed)), and what was decided (C(shim), C(folder), C(sha256)).
+  type: dict
+"""
+
+from typing import Any, Callable
+
+from ansible_collections.ggen.gvisor.plugins.plugin_utils.host_plan import host_plan
+
+
+class FilterModule:
+    """What Ansible loads."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        """Return the filters by name."""
+        return {"host_plan": host_plan}

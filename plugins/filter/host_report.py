@@ -1,0 +1,61 @@
+# Copyright (c) 2026, the ggen.gvisor authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: host_report
+short_description: What a sandbox host has, and how it differs from what it should have
+version_added: 0.1.0
+description:
+  - Makes the document that C(playbooks/verify.yml) and C(site.yml) leave under C(reports/).
+positional: _input, plan, handler
+options:
+  _input:
+    description: The host, as M(ggen.gvisor.containerd_info) returns it.
+    type: dict
+    required: true
+  plan:
+    description: What P(ggen.gvisor.host_plan#filter) returned.
+    type: dict
+    required: true
+  handler:
+    description: The runtime handler that containerd's configuration should have.
+    type: str
+    required: true
+  image:
+    description: The C(references), C(digest) and C(namespaces) of the image that should be there.
+    type: dict
+    default: {}
+  proof:
+    description: What was observed of a sandbox on the host.
+    type: dict
+    default: {}
+  runs:
+    description: What ran in the sandbox.
+    type: list
+    elements: dict
+    default: []
+"""
+
+EXAMPLES = r"""
+report: "{{ host | ggen.gvisor.host_report(plan, 'runsc') }}"
+"""
+
+RETURN = r"""
+_value:
+  description: The report. C(healthy) says whether C(drift), a list of sentences, is empty.
+  type: dict
+"""
+
+from typing import Any, Callable
+
+from ansible_collections.ggen.gvisor.plugins.plugin_utils.host_report import host_report
+
+
+class FilterModule:
+    """What Ansible loads."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        """Return the filters by name."""
+        return {"host_report": host_report}

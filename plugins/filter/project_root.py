@@ -1,0 +1,49 @@
+# Copyright (c) 2026, the ggen.gvisor authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: project_root
+short_description: The folder that build output and reports belong to
+version_added: 0.1.0
+description:
+  - From C(playbook_dir), the folder of the project that a playbook runs for; C(bin/), C(dist/) and C(reports/) are made in it.
+  - That is the folder of the playbook, or the one above where the playbook is in C(playbooks/). A playbook of an installed collection (run as
+    C(ansible-playbook ggen.gvisor.site)) works for the current folder, because nothing should be written among the installed files.
+options:
+  _input:
+    description: C(playbook_dir).
+    type: path
+    required: true
+"""
+
+EXAMPLES = r"""
+runsc_build_dest: "{{ playbook_dir | ggen.gvisor.project_root }}/bin"
+"""
+
+RETURN = r"""
+_value:
+  description: The folder's absolute path.
+  type: path
+"""
+
+import os
+from typing import Callable
+
+INSTALLED = os.path.join("ansible_collections", "ggen", "gvisor", "playbooks")
+
+
+def project_root(playbook_dir: str) -> str:
+    """Return the folder that output belongs to, from Ansible's ``playbook_dir``."""
+    if playbook_dir.endswith(INSTALLED):
+        return os.getcwd()
+    return os.path.dirname(playbook_dir) if os.path.basename(playbook_dir) == "playbooks" else playbook_dir
+
+
+class FilterModule:
+    """What Ansible loads."""
+
+    def filters(self) -> dict[str, Callable[[str], str]]:
+        """Return the filters by name."""
+        return {"project_root": project_root}

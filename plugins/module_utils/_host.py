@@ -1,0 +1,162 @@
+# Copyright (c) 2026, the ggen.gvisor authors
+# Simplified BSD License (see LICENSES/BSD-2-Clause.txt or https://opensource.org/licenses/BSD-2-Clause)
+# SPDX-License-Identifier: BSD-2-Clause
+"""What a host has: each function reads one part of it and describes absence instead of failing."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import socket
+import struct
+from typing import Any, Dict, List, Optional
+
+from ansible_collections.ggen.gvisor.plugins.module_utils._ctr import Ctr
+from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._files import sha256_file
+from ansible_collections.ggen.gvisor.plugins.module_utils._process import run
+
+GO_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+# By bit, from include/uapi/linux/capability.h.
+CAPABILITIES = (
+    "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE NET_BIND_SERVICE NET_BROADCAST NET_ADMIN NET_RAW "
+    "IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT SYS_PTRACE SYS_PACCT SYS_ADMIN SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD "
+    "LEASE AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE"
+).split()
+# Colima and upstream's archive put containerd under /usr/local; a module's PATH need not hold it.
+SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def _read(path: str) -> Optional[str]:
+    """Return the file's text, or None where it cannot be read."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as stream:
+            return stream.read()
+    except OSError:
+        return None
+
+
+def version_number(text: str) -> Optional[str]:
+    """Return the first x.y.z in ``text`` without packaging suffixes: "containerd … 1.6.20~ds1" → "1.6.20"."""
+    found = re.search(r"\d+\.\d+\.\d+", text)
+    return found.group() if found else None
+
+
+def listener_pid(address: str) -> Optional[int]:
+    """Return the process that listens on the socket ``address``, as the kernel knows it, or None where nobody does."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        try:
+            connection.connect(address)
+        except OSError:
+            return None
+        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
+    return int(struct.unpack("3i", credentials)[0])
+
+
+def _candidate() -> Optional[str]:
+    """Return the containerd version that apt would install, or None where apt is missing or its lists are empty."""
+    if not shutil.which("apt-cache", path=SEARCH_PATH):
+        return None
+    policy = run(["apt-cache", "policy", "containerd"]).stdout
+    found = re.search(r"^\s*Candidate:\s*(\S+)", policy, re.MULTILINE)
+    return version_number(found.group(1)) if found else None
+
+
+def containerd(address: str) -> Dict[str, Any]:
+    """Describe containerd: the program, the daemon behind the socket ``address`` and the state of its plugins."""
+    path = shutil.which("containerd", path=SEARCH_PATH)
+    state: Dict[str, Any] = {
+        "installed": path is not None,
+        "path": path,
+        "version": version_number(run([path, "--version"]).stdout) if path else None,
+        "candidate": None if path else _candidate(),
+        "pid": listener_pid(address),
+        "address": address,
+        "running": False,
+        "server_version": None,
+        "plugins": {},
+    }
+    if path and state["pid"]:
+        ctr = Ctr(address)
+        try:
+            state["plugins"] = {f"{row['type']}.{row['id']}": row["status"] for row in ctr.plugins()}
+            state["server_version"] = ctr.server_version()
+            state["running"] = True
+        except GvisorError:
+            pass  # it listens and does not answer: described as not running
+    return state
+
+
+def read_config(path: str, program: Optional[str]) -> Dict[str, Any]:
+    """Return the configuration file as it is and as containerd understands it (``dump``), unparsed.
+
+    TOML is parsed on the controller: Python has no TOML reader before 3.11 and hosts need Python alone.
+    """
+    exists = os.path.exists(path)
+    dump = run([program, "--config", path, "config", "dump"]) if program and exists else None
+    if program and not exists:
+        dump = run([program, "config", "default"])  # without a file containerd runs on its defaults
+    return {
+        "path": path,
+        "exists": exists,
+        "sha256": sha256_file(path) if exists else None,
+        "text": _read(path) if exists else "",
+        "dump": dump.stdout if dump and dump.rc == 0 else "",
+        "error": dump.stderr.strip() if dump and dump.rc != 0 else None,
+    }
+
+
+def gvisor(releases: str, bin_folder: str, runsc_config: str) -> Dict[str, Any]:
+    """Describe the installed gVisor: releases with the sha256 of their files, the links in use, and the ledger."""
+    folders = sorted(entry.name for entry in os.scandir(releases) if entry.is_dir()) if os.path.isdir(releases) else []
+    files = {
+        folder: {
+            entry.name: {"sha256": sha256_file(entry.path), "mode": f"{entry.stat().st_mode & 0o7777:04o}"}
+            for entry in os.scandir(os.path.join(releases, folder))
+            if entry.is_file()
+        }
+        for folder in folders
+    }
+    names = ("runsc", "containerd-shim-runsc-v1")
+    links = {name: os.path.realpath(os.path.join(bin_folder, name)) for name in names if os.path.exists(os.path.join(bin_folder, name))}
+    runsc = links.get("runsc")
+    inside = runsc is not None and os.path.dirname(os.path.dirname(runsc)) == os.path.realpath(releases)
+    ledger = _read(os.path.join(releases, "ledger.json"))
+    return {
+        "release": os.path.basename(os.path.dirname(runsc)) if inside and runsc else None,
+        "links": links,
+        "files": files,
+        "runsc_version": run([runsc, "--version"]).stdout.partition("\n")[0] if runsc else None,
+        "runsc_config_sha256": sha256_file(runsc_config) if os.path.exists(runsc_config) else None,
+        "ledger": json.loads(ledger) if ledger else {},
+    }
+
+
+def images(address: str) -> Dict[str, Dict[str, str]]:
+    """Return the images by containerd namespace: name → manifest digest."""
+    return {namespace: Ctr(address, namespace).images() for namespace in Ctr(address).namespaces()}
+
+
+def capabilities(pid: int) -> List[str]:
+    """Return the names of the capabilities that the process ``pid`` has in effect."""
+    found = re.search(r"^CapEff:\s*([0-9a-f]+)", _read(f"/proc/{pid}/status") or "", re.MULTILINE)
+    bits = int(found.group(1), 16) if found else 0
+    return [f"CAP_{name}" for bit, name in enumerate(CAPABILITIES) if bits >> bit & 1]
+
+
+def host(pid: int) -> Dict[str, Any]:
+    """Describe the machine; ``pid`` is the process whose capabilities count: containerd's where it runs."""
+    release = dict(re.findall(r'^(\w+)="?([^"\n]*)"?$', _read("/etc/os-release") or "", re.MULTILINE))
+    machine = os.uname().machine
+    return {
+        "architecture": GO_ARCHITECTURES.get(machine, machine),
+        "kernel": os.uname().release,
+        "distribution": release.get("ID"),
+        "distribution_version": release.get("VERSION_ID"),
+        "service_manager": "systemd" if os.path.isdir("/run/systemd/system") else "daemon",
+        # A pure version 2 host mounts cgroup2 at the root; the hybrid layout keeps version 1 controllers there.
+        "cgroup_version": 2 if os.path.exists("/sys/fs/cgroup/cgroup.controllers") else 1,
+        "capabilities": capabilities(pid),
+    }

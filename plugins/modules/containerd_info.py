@@ -1,0 +1,165 @@
+#!/usr/bin/python
+# -*- coding: utf-8 -*-
+# Copyright (c) 2026, the ggen.gvisor authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: containerd_info
+short_description: Everything worth knowing about a containerd and gVisor host, in one remote execution
+version_added: 0.1.0
+description:
+  - Reads what a host has of containerd, its configuration, runtime handlers, plugins and images, of gVisor's releases,
+    and what the kernel and service manager allow. Changes nothing.
+  - Each part is read by itself, so that a host without containerd, or with a daemon that is down, is described and not an error.
+options:
+  path:
+    description: containerd's configuration file.
+    type: path
+    default: /etc/containerd/config.toml
+  address:
+    description: containerd's socket.
+    type: path
+    default: /run/containerd/containerd.sock
+  releases:
+    description: The folder that holds one folder for each installed gVisor release.
+    type: path
+    default: /usr/local/lib/gvisor
+  bin:
+    description: The folder that holds the links to C(runsc) and its shim.
+    type: path
+    default: /usr/local/bin
+  runsc_config:
+    description: The shim's options file.
+    type: path
+    default: /etc/containerd/runsc.toml
+attributes:
+  check_mode:
+    description: It only reads.
+    support: full
+  diff_mode:
+    description: There is nothing to compare.
+    support: none
+  idempotent:
+    support: full
+  platform:
+    platforms: linux
+    support: full
+author:
+  - The ggen.gvisor authors (@ggen-gvisor)
+notes:
+  - The parts that need TOML (C(config.runtimes) and the like) are read on the controller, which needs the Python library tomlkit; hosts need
+    Python alone.
+"""
+
+EXAMPLES = r"""
+- name: Look at the host
+  ggen.gvisor.containerd_info:
+  become: true
+  register: host
+
+- name: Stop where the CRI plugin is down although systemd calls containerd active
+  ansible.builtin.assert:
+    that: host.containerd.plugins['io.containerd.grpc.v1.cri'] | default('ok') == 'ok'
+
+- name: Is gVisor a handler that Kubernetes can name?
+  ansible.builtin.debug:
+    msg: "{{ 'runsc' in host.config.runtimes }}"
+"""
+
+RETURN = r"""
+containerd:
+  description:
+    - The daemon. C(version) is that of the program on disk, C(server_version) that of the running daemon, C(candidate) what the package manager
+      would install where it is missing, C(plugins) maps I(type.id) to its status.
+  returned: always
+  type: dict
+  sample:
+    installed: true
+    path: /usr/bin/containerd
+    version: 1.7.24
+    candidate: null
+    running: true
+    server_version: 1.7.24
+    plugins: {io.containerd.grpc.v1.cri: ok}
+config:
+  description: The configuration file, its version (1 where it names none), and the runtime handlers that containerd reads from it.
+  returned: always
+  type: dict
+  sample:
+    path: /etc/containerd/config.toml
+    exists: true
+    sha256: 5b0b…
+    version: 2
+    default_runtime: runc
+    runtimes: {runsc: {runtime_type: io.containerd.runsc.v1}}
+    error: null
+gvisor:
+  description:
+    - What is installed of gVisor. C(release) is the one that the links lead to, C(files) the sha256 of each file by release,
+      C(ledger) what the roles brought to this host and will take away again.
+  returned: always
+  type: dict
+  sample:
+    release: '20260518'
+    links: {runsc: /usr/local/lib/gvisor/20260518/runsc}
+    files: {'20260518': {runsc: 0c1f…}}
+    runsc_version: runsc version 20260511.0-209a0ce076a1
+    runsc_config_sha256: 93aa…
+    ledger: {packages: [containerd]}
+images:
+  description: Images with their manifest digest, by containerd namespace. Empty where the daemon does not answer.
+  returned: always
+  type: dict
+  sample: {default: {'docker.io/library/ggen:26.5.19': 'sha256:8c1d…'}}
+host:
+  description: The machine. C(capabilities) are containerd's where it runs; without CAP_SYS_RESOURCE gVisor's unmodified shim cannot start.
+  returned: always
+  type: dict
+  sample:
+    architecture: amd64
+    kernel: 6.12.0
+    distribution: debian
+    distribution_version: '13'
+    service_manager: systemd
+    cgroup_version: 2
+    capabilities: [CAP_CHOWN, CAP_SYS_RESOURCE]
+"""
+
+import os
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._host import containerd, gvisor, host, images, read_config
+
+
+def main() -> None:
+    """Read the host, part by part."""
+    module = AnsibleModule(
+        argument_spec={
+            "path": {"type": "path", "default": "/etc/containerd/config.toml"},
+            "address": {"type": "path", "default": "/run/containerd/containerd.sock"},
+            "releases": {"type": "path", "default": "/usr/local/lib/gvisor"},
+            "bin": {"type": "path", "default": "/usr/local/bin"},
+            "runsc_config": {"type": "path", "default": "/etc/containerd/runsc.toml"},
+        },
+        supports_check_mode=True,
+    )
+    parameters = module.params
+    try:
+        daemon = containerd(parameters["address"])
+        result = {
+            "containerd": daemon,
+            "config": read_config(parameters["path"], daemon["path"]),
+            "gvisor": gvisor(parameters["releases"], parameters["bin"], parameters["runsc_config"]),
+            "images": images(parameters["address"]) if daemon["running"] else {},
+            "host": host(daemon["pid"] or os.getpid()),
+        }
+    except (GvisorError, OSError) as error:
+        module.fail_json(msg=f"the host could not be read: {error}")
+    module.exit_json(changed=False, **result)
+
+
+if __name__ == "__main__":
+    main()

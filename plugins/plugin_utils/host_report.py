@@ -1,0 +1,68 @@
+# Copyright (c) 2026, the ggen.gvisor authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A host's report: what it has, how that differs from what it should have, and what was observed to work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+
+def drift(info: Mapping[str, Any], plan: Mapping[str, Any], handler: str, image: Mapping[str, Any] | None = None) -> list[str]:
+    """Return a sentence for each thing on the host that is not as it should be.
+
+    ``info`` is containerd_info's result, ``plan`` host_plan's; ``image`` has the references, digest and namespaces of an image that should be there.
+    """
+    containerd, config = info["containerd"], info["config"]
+    found = [f"{plan['folder']}/{name} is missing, changed or has another mode" for name in plan["files"]]
+    found += [f"the link {name} does not lead to release {plan['release']}" for name in plan["links"]]
+    if plan["options"]:
+        found.append("the shim's options file is missing or changed")
+    if not containerd["installed"]:
+        found.append("containerd is not installed")
+    elif not containerd["running"]:
+        found.append(f"containerd does not answer on {containerd['address']}")
+    if handler not in config["runtimes"]:
+        found.append(f"{config['path']} has no runtime handler {handler}")
+    found += [f"containerd's plugin {name} is in state {state}" for name, state in containerd["plugins"].items() if state == "error" and ".cri" in name]
+    if image:
+        for namespace in image["namespaces"]:
+            present = info["images"].get(namespace, {})
+            found += [
+                f"image {name} in namespace {namespace} is {present.get(name, 'missing')} instead of {image['digest']}"
+                for name in image["references"]
+                if present.get(name) != image["digest"]
+            ]
+    return found
+
+
+def host_report(
+    info: Mapping[str, Any],
+    plan: Mapping[str, Any],
+    handler: str,
+    *,
+    image: Mapping[str, Any] | None = None,
+    proof: Mapping[str, Any] | None = None,
+    runs: Iterable[Mapping[str, Any]] = (),
+) -> dict[str, Any]:
+    """Return the report as one document. ``proof`` and ``runs`` are what containerd_proof and containerd_run observed."""
+    differences = drift(info, plan, handler, image)
+    gvisor, config = info["gvisor"], info["config"]
+    return {
+        "healthy": not differences,
+        "drift": differences,
+        "host": dict(info["host"]),
+        "gvisor": {
+            "release": gvisor["release"],
+            "version": gvisor["runsc_version"],
+            "shim": plan["shim"],
+            "files": {f"{plan['folder']}/{name}": sha256 for name, sha256 in plan["sha256"].items()},
+            "links": gvisor["links"],
+        },
+        "containerd": {key: info["containerd"][key] for key in ("version", "server_version", "running", "plugins")},
+        "config": {**{key: config[key] for key in ("path", "version", "sha256", "default_runtime")}, "handlers": sorted(config["runtimes"])},
+        "image": dict(image) if image else None,
+        "proof": dict(proof) if proof else None,
+        "runs": [dict(run) for run in runs],
+    }

@@ -1,0 +1,89 @@
+"""Reading a host, against this machine's own /proc and real files."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+
+import pytest
+from ansible_collections.ggen.gvisor.plugins.module_utils import _host
+from ansible_collections.ggen.gvisor.plugins.plugin_utils.containerd_dump import describe_config, runtime_handlers
+from conftest import ROOT
+
+FIXTURES = ROOT / "tests/unit/fixtures/containerd/input"
+
+
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [
+        ("containerd github.com/containerd/containerd 1.6.20~ds1 1.6.20~ds1-1+deb12u1", "1.6.20"),
+        ("containerd containerd.io 1.7.24 88bf19b2105c8b17560993bee28a01ddc2f97182", "1.7.24"),
+        ("2.1.9-1", "2.1.9"),
+        ("(none)", None),
+    ],
+)
+def test_version_numbers_lose_their_packaging(text, number):
+    assert _host.version_number(text) == number
+
+
+def test_the_listener_of_a_socket_is_known_by_the_kernel(tmp_path):
+    address = str(tmp_path / "api.sock")
+    assert _host.listener_pid(address) is None
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(address)
+        assert _host.listener_pid(address) is None, "bound and not listening"
+        server.listen()
+        assert _host.listener_pid(address) == os.getpid()
+    assert _host.listener_pid(address) is None, "the file is left and nobody listens"
+
+
+def test_capabilities_have_names(tmp_path, monkeypatch):
+    (tmp_path / "status").write_text("Name:\tx\nCapEff:\t000001fffeffffff\n")
+    monkeypatch.setattr(_host, "_read", lambda path: (tmp_path / "status").read_text() if path == "/proc/7/status" else None)
+    assert "CAP_SYS_RESOURCE" not in _host.capabilities(7)
+    assert len(_host.capabilities(7)) == 40
+    assert _host.capabilities(8) == []
+
+
+def test_a_bare_host_has_no_gvisor(tmp_path):
+    found = _host.gvisor(str(tmp_path / "releases"), str(tmp_path), str(tmp_path / "runsc.toml"))
+    assert found == {"release": None, "links": {}, "files": {}, "runsc_version": None, "runsc_config_sha256": None, "ledger": {}}
+
+
+def test_an_installed_release_is_described(tmp_path):
+    folder = tmp_path / "releases" / "20260518"
+    folder.mkdir(parents=True)
+    (folder / "runsc").write_text("#!/bin/sh\necho runsc version 1\n")
+    (folder / "runsc").chmod(0o755)
+    (tmp_path / "releases" / "ledger.json").write_text(json.dumps({"packages": ["containerd"]}))
+    (tmp_path / "runsc").symlink_to(folder / "runsc")
+    found = _host.gvisor(str(tmp_path / "releases"), str(tmp_path), str(tmp_path / "runsc.toml"))
+    assert found["release"] == "20260518"
+    assert found["runsc_version"] == "runsc version 1"
+    assert found["files"]["20260518"]["runsc"]["mode"] == "0755"
+    assert found["ledger"] == {"packages": ["containerd"]}
+
+
+def test_another_s_runsc_is_no_release_of_ours(tmp_path):
+    (tmp_path / "runsc").write_text("#!/bin/sh\necho runsc version 2\n")
+    (tmp_path / "runsc").chmod(0o755)
+    assert _host.gvisor(str(tmp_path / "releases"), str(tmp_path), "/nonexistent")["release"] is None
+
+
+@pytest.mark.parametrize("version", ["1.6.20", "1.7.24", "2.1.9"])
+def test_handlers_are_read_from_each_containerd_s_dump(version):
+    handlers, default = runtime_handlers((FIXTURES / f"default-{version}.toml").read_text())
+    assert handlers["runc"]["runtime_type"] == "io.containerd.runc.v2"
+    assert default == "runc"
+
+
+def test_a_file_without_version_line_is_version_1():
+    config = {"path": "/x", "exists": True, "sha256": "0", "text": 'root = "/r"\n', "dump": "", "error": None}
+    assert describe_config(config)["version"] == 1
+    assert "text" not in describe_config(config)
+
+
+def test_a_broken_file_is_described_and_no_error():
+    config = {"path": "/x.toml", "exists": True, "sha256": "0", "text": "version = = 2\n", "dump": "", "error": None}
+    assert describe_config(config)["error"].startswith("/x.toml: ")

@@ -1,0 +1,139 @@
+"""The decision between looking at a host and changing it."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+
+import pytest
+import yaml
+from ansible_collections.ggen.gvisor.plugins.plugin_utils.host_plan import host_plan, runsc_config, wanted_files
+from ansible_collections.ggen.gvisor.plugins.plugin_utils.host_report import drift, host_report
+from conftest import ROOT
+
+FOLDER = "/usr/local/lib/gvisor"
+SHIM = "containerd-shim-runsc-v1"
+ROW = yaml.safe_load((ROOT / "vendors/gvisor/releases.yml").read_text())["releases"]["20260518"]
+SUMS = ROW["sha256"]["amd64"]
+
+
+def perfect_host() -> dict:
+    """A host on which nothing is missing, with every capability."""
+    options = runsc_config({}, f"{FOLDER}/20260518/runsc")
+    return {
+        "containerd": {
+            "installed": True,
+            "running": True,
+            "version": "1.7.24",
+            "server_version": "1.7.24",
+            "address": "/run/containerd/containerd.sock",
+            "plugins": {"io.containerd.grpc.v1.cri": "ok"},
+        },
+        "config": {
+            "path": "/etc/containerd/config.toml",
+            "version": 2,
+            "sha256": "ab",
+            "default_runtime": "runc",
+            "runtimes": {"runc": {}, "runsc": {}},
+        },
+        "gvisor": {
+            "release": "20260518",
+            "runsc_version": "runsc version x",
+            "links": {name: f"{FOLDER}/20260518/{name}" for name in ("runsc", SHIM)},
+            "files": {"20260518": {name: {"sha256": SUMS[name], "mode": "0755"} for name in ("runsc", SHIM)}},
+            "runsc_config_sha256": hashlib.sha256(options.encode()).hexdigest(),
+        },
+        "images": {"default": {"docker.io/library/ggen:1": "sha256:1"}},
+        "host": {"capabilities": ["CAP_SYS_RESOURCE"], "architecture": "amd64"},
+    }
+
+
+def plan_of(info: dict, **options) -> dict:
+    return host_plan(info, "20260518", ROW, SUMS, folder=FOLDER, **options)
+
+
+def test_a_perfect_host_needs_nothing():
+    plan = plan_of(perfect_host())
+    assert not plan["changed"]
+    assert (plan["files"], plan["links"], plan["options"]) == ({}, [], False)
+    assert plan["shim"] == "upstream"
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "part"),
+    [
+        (("files", "20260518", "runsc", "sha256"), "0" * 64, "files"),
+        (("files", "20260518", "runsc", "mode"), "0700", "files"),
+        (("files", "20260518"), {}, "files"),
+        (("links", SHIM), "/opt/other/shim", "links"),
+        (("links",), {}, "links"),
+        (("runsc_config_sha256",), None, "options"),
+    ],
+)
+def test_each_difference_is_planned_alone(path, value, part):
+    info = perfect_host()
+    place = info["gvisor"]
+    for name in path[:-1]:
+        place = place[name]
+    place[path[-1]] = value
+    plan = plan_of(info)
+    assert plan["changed"]
+    assert [name for name in ("files", "links", "options") if plan[name]] == [part]
+
+
+def test_a_host_without_the_capability_gets_the_tolerant_shim_and_no_other_does():
+    names = {name: name for name in ("runsc", SHIM)}
+    assert wanted_files(ROW, ["CAP_SYS_RESOURCE"]) == names
+    assert wanted_files(ROW, ["CAP_CHOWN"]) == {**names, SHIM: f"{SHIM}.no-oom-score"}
+    assert wanted_files(ROW, [], "upstream") == names
+    assert wanted_files(ROW, ["CAP_SYS_RESOURCE"], "no-oom-score")[SHIM] == f"{SHIM}.no-oom-score"
+
+
+def test_a_host_that_loses_the_capability_gets_the_other_shim():
+    info = perfect_host()
+    info["host"]["capabilities"] = []
+    plan = plan_of(info)
+    assert plan["files"] == {SHIM: f"{SHIM}.no-oom-score"}
+    assert plan["shim"] == "no-oom-score"
+    assert plan["sha256"][SHIM] == SUMS[f"{SHIM}.no-oom-score"]
+
+
+def test_every_flag_is_a_quoted_string():
+    text = runsc_config({"debug": True, "num-network-channels": 4, "debug-log": 'a"b\\c'}, "/x/runsc")
+    assert 'debug = "true"\n' in text
+    assert 'num-network-channels = "4"\n' in text
+    assert 'debug-log = "a\\"b\\\\c"\n' in text
+    assert 'binary_name = "/x/runsc"\n' in text
+
+
+IMAGE = {"references": ["docker.io/library/ggen:1"], "digest": "sha256:1", "namespaces": ["default"]}
+
+
+def test_a_perfect_host_is_reported_healthy():
+    info = perfect_host()
+    report = host_report(info, plan_of(info), "runsc", image=IMAGE, proof={"kernel": "Starting gVisor..."})
+    assert report["healthy"]
+    assert report["config"]["handlers"] == ["runc", "runsc"]
+    assert report["gvisor"]["files"][f"{FOLDER}/20260518/runsc"] == SUMS["runsc"]
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda info: info["config"]["runtimes"].pop("runsc"), "no runtime handler runsc"),
+        (lambda info: info["containerd"].update(running=False), "does not answer"),
+        (lambda info: info["containerd"].update(installed=False), "not installed"),
+        (lambda info: info["containerd"]["plugins"].update({"io.containerd.grpc.v1.cri": "error"}), "in state error"),
+        (lambda info: info["images"].clear(), "is missing instead of sha256:1"),
+        (lambda info: info["images"]["default"].update({"docker.io/library/ggen:1": "sha256:2"}), "is sha256:2 instead"),
+        (lambda info: info["gvisor"].update(runsc_config_sha256="00"), "options file"),
+        (lambda info: info["gvisor"]["links"].clear(), "does not lead to release"),
+        (lambda info: info["gvisor"]["files"].clear(), "is missing, changed"),
+    ],
+)
+def test_drift_names_what_differs(change, words):
+    info = copy.deepcopy(perfect_host())
+    change(info)
+    found = drift(info, plan_of(info), "runsc", IMAGE)
+    assert found
+    assert all(words in sentence for sentence in found)
