@@ -1,0 +1,218 @@
+#!/usr/bin/python
+# -*- coding: utf-8 -*-
+# Copyright (c) 2026, the ggen.gvisor authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: build_command
+short_description: Run a long command, show how far it is, and survive a lost connection
+version_added: 0.1.0
+description:
+  - Runs a command detached from the connection, its output in a log on the host, and shows a line such as V(212 of 480
+    packages, 1m20s) and where the log is while it runs.
+  - A command that already runs on the host (the connection was lost, or Ansible was stopped) is attached to, not
+    started a second time. The same O(argv), O(env) and O(chdir) under the same O(name) are the same command.
+  - Stopping Ansible (Ctrl-C) does not stop the command, since that is what a lost connection looks like; run the task
+    again to attach to it, or end it, with all it started, with C(kill PID). The process id is in C(job.json) beside the
+    log.
+  - Whether the command is necessary is not decided here; see M(ggen.gvisor.build_cache).
+options:
+  name:
+    description: What runs, for the lines shown. With O(state_dir), the name of the job on the host.
+    type: str
+    required: true
+  argv:
+    description: The command and its arguments. There is no shell.
+    type: list
+    elements: str
+    required: true
+  env:
+    description: Environment variables to add.
+    type: dict
+    default: {}
+  chdir:
+    description: The folder to run in.
+    type: path
+  state_dir:
+    description:
+      - The folder on the host for the log and the state of jobs.
+      - The default is C(ggen.gvisor/jobs) in E(XDG_CACHE_HOME), or in C(~/.cache).
+    type: path
+  network:
+    description:
+      - V(false) runs the command in a network namespace of its own that has nothing in it.
+      - Where the host does not allow that, the command runs with the network and RV(network) says V(shared).
+    type: bool
+    default: true
+  progress:
+    description: What to count in the log.
+    type: list
+    elements: dict
+    default: []
+    suboptions:
+      label:
+        description: What is counted, in the plural.
+        type: str
+        required: true
+      pattern:
+        description: A regular expression; each match is one more that is done.
+        type: str
+        required: true
+      total:
+        description: How many there will be.
+        type: int
+      total_pattern:
+        description: A regular expression whose first group is how many there will be, as the log tells it.
+        type: str
+  timeout:
+    description: Seconds after which the command is killed.
+    type: int
+    default: 7200
+  poll:
+    description: Seconds that one remote execution waits for the command's end. The end is an event; a short command is
+      not waited for longer.
+    type: int
+    default: 10
+  run:
+    description: Set by the action for its second and later remote executions, to look at a run and start nothing.
+    type: str
+attributes:
+  check_mode:
+    description: The command is not run, and the task is skipped.
+    support: full
+  diff_mode:
+    description: There is nothing to compare.
+    support: none
+  idempotent:
+    description: The command runs each time, unless it is running.
+    support: none
+  platform:
+    platforms: posix
+    support: full
+author:
+  - The ggen.gvisor authors (@ggen-gvisor)
+notes:
+  - Where systemd-logind is told to kill a user's processes at log-out (C(KillUserProcesses=yes)), a lost connection
+    ends the command all the same.
+"""
+
+EXAMPLES = r"""
+- name: Compile
+  ggen.gvisor.build_command:
+    name: hello
+    argv: [go, build, -v, -mod=vendor, ./...]
+    chdir: /src/hello
+    env: {GOPROXY: "off"}
+    network: false
+    progress:
+      - label: packages
+        pattern: '^[\w./-]+$'
+        total: 480
+"""
+
+RETURN = r"""
+rc:
+  description: The command's exit code; negative for the signal that ended it.
+  returned: when it ended
+  type: int
+log:
+  description: The log's path on the host.
+  returned: always
+  type: str
+log_tail:
+  description: The log's last lines.
+  returned: always
+  type: list
+  elements: str
+duration:
+  description: Seconds from the command's start to its end.
+  returned: always
+  type: float
+progress:
+  description: What was counted.
+  returned: always
+  type: list
+  elements: dict
+  sample: [{label: packages, done: 212, total: 480}]
+attached:
+  description: Whether the command ran already.
+  returned: always
+  type: bool
+network:
+  description: V(isolated) when the command provably had no network, else V(shared).
+  returned: always
+  type: str
+"""
+
+import os
+import time
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.ggen.gvisor.plugins.module_utils._build_command import Job, progress_of, tail_of
+from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
+
+
+def main() -> None:
+    """Start or attach, wait a while, and tell how far it is."""
+    module = AnsibleModule(
+        argument_spec={
+            "name": {"type": "str", "required": True},
+            "argv": {"type": "list", "elements": "str", "required": True},
+            "env": {"type": "dict", "default": {}},
+            "chdir": {"type": "path"},
+            "state_dir": {"type": "path"},
+            "network": {"type": "bool", "default": True},
+            "progress": {
+                "type": "list",
+                "elements": "dict",
+                "default": [],
+                "options": {
+                    "label": {"type": "str", "required": True},
+                    "pattern": {"type": "str", "required": True},
+                    "total": {"type": "int"},
+                    "total_pattern": {"type": "str"},
+                },
+            },
+            "timeout": {"type": "int", "default": 7200},
+            "poll": {"type": "int", "default": 10},
+            "run": {"type": "str"},
+        },
+        supports_check_mode=True,
+    )
+    values = module.params
+    if module.check_mode:
+        module.exit_json(changed=False, skipped=True, msg=f"would run: {' '.join(values['argv'])}")
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    folder = values["state_dir"] or os.path.join(home, "ggen.gvisor", "jobs")
+    job = Job(os.path.join(os.path.abspath(folder), values["name"].replace("/", "-").replace(" ", "-")))
+    environment = {name: str(value) for name, value in values["env"].items()}
+    try:
+        progress_of("", values["progress"])  # a faulty pattern is found before anything starts
+        if values["run"]:
+            started = job.look()
+        else:
+            started = job.start(values["argv"], environment, values["chdir"], values["timeout"], values["network"])
+        end = job.wait(values["run"] or started["run"], values["poll"])
+        log = job.log_text()
+        counts = progress_of(log, values["progress"])
+    except GvisorError as error:
+        module.fail_json(msg=f"{values['name']}: {error.message}", **error.details)
+    except OSError as error:
+        module.fail_json(msg=f"{values['name']}: {error.filename or folder}: {error.strerror}")
+    module.exit_json(
+        changed=True,
+        run=started["run"],
+        attached=started.get("attached", False),
+        network=started["network"],
+        duration=round(end.get("ended", time.time()) - started["started"], 1),
+        progress=counts,
+        log=job.log,
+        log_tail=tail_of(log),
+        **{name: end[name] for name in ("running", "rc", "error") if name in end},
+    )
+
+
+if __name__ == "__main__":
+    main()
