@@ -233,48 +233,54 @@ def read(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
     return {"params": params, "found": found, "recovered": recovered}
 
 
+ARGUMENT_SPEC: Dict[str, Any] = {
+    "name": {"type": "str", "default": "runsc"},
+    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+    "path": {"type": "path", "default": "/etc/containerd/config.toml"},
+    "runtime_type": {"type": "str"},
+    "options": {"type": "dict", "default": {}},
+    "pod_annotations": {"type": "list", "elements": "str"},
+    "snapshotter": {"type": "str"},
+    "default": {"type": "bool"},
+    "dropin": {"type": "str", "default": "auto"},
+    "allow_newer_config_version": {"type": "bool", "default": False},
+    "backup": {"type": "bool", "default": False},
+    "validate": {"type": "bool", "default": True},
+    "restart": {"type": "bool", "default": False},
+    "service": {"type": "str", "default": "containerd"},
+    "manager": {"type": "str", "choices": ["auto", "systemd", "daemon"], "default": "auto"},
+    "timeout": {"type": "float", "default": 60},
+    "address": {"type": "path"},
+    "pid_file": {"type": "path", "default": "/run/containerd/containerd.pid"},
+    "log_file": {"type": "path", "default": "/var/log/containerd.log"},
+    "program": {"type": "str", "default": "containerd"},
+    "plan": {"type": "dict", "default": {}},
+}
+
+
+def perform(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
+    """Do what the plan's phase says and return the result. Raises GvisorError."""
+    plan = params["plan"]
+    phase = plan.get("phase", "read")
+    try:
+        if phase == "read":
+            return {"changed": False, **read(params, check_mode)}
+        if phase == "validate":
+            return {"changed": False, **validate(params["program"], plan["main"], plan["others"])}
+        if phase == "apply" and not check_mode:
+            return {"changed": True, **run_detached(plan)}
+    except OSError as error:
+        raise GvisorError("{0}: {1}".format(error.filename, error.strerror)) from error
+    raise GvisorError("plan: {0!r} is no phase of this module".format(phase))
+
+
 def main() -> None:
     """Run the module: the phase that the action plugin asks for."""
-    module = AnsibleModule(
-        argument_spec={
-            "name": {"type": "str", "default": "runsc"},
-            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
-            "path": {"type": "path", "default": "/etc/containerd/config.toml"},
-            "runtime_type": {"type": "str"},
-            "options": {"type": "dict", "default": {}},
-            "pod_annotations": {"type": "list", "elements": "str"},
-            "snapshotter": {"type": "str"},
-            "default": {"type": "bool"},
-            "dropin": {"type": "str", "default": "auto"},
-            "allow_newer_config_version": {"type": "bool", "default": False},
-            "backup": {"type": "bool", "default": False},
-            "validate": {"type": "bool", "default": True},
-            "restart": {"type": "bool", "default": False},
-            "service": {"type": "str", "default": "containerd"},
-            "manager": {"type": "str", "choices": ["auto", "systemd", "daemon"], "default": "auto"},
-            "timeout": {"type": "float", "default": 60},
-            "address": {"type": "path"},
-            "pid_file": {"type": "path", "default": "/run/containerd/containerd.pid"},
-            "log_file": {"type": "path", "default": "/var/log/containerd.log"},
-            "program": {"type": "str", "default": "containerd"},
-            "plan": {"type": "dict", "default": {}},
-        },
-        supports_check_mode=True,
-    )
-    plan = module.params["plan"]
+    module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
     try:
-        phase = plan.get("phase", "read")
-        if phase == "read":
-            module.exit_json(changed=False, **read(module.params, module.check_mode))
-        elif phase == "validate":
-            module.exit_json(changed=False, **validate(module.params["program"], plan["main"], plan["others"]))
-        elif phase == "apply" and not module.check_mode:
-            module.exit_json(changed=True, **run_detached(plan))
-        module.fail_json(msg="plan: unknown phase {0!r}".format(phase))
+        module.exit_json(**perform(module.params, module.check_mode))
     except GvisorError as error:
         module.fail_json(msg=error.message, **error.details)
-    except OSError as error:
-        module.fail_json(msg="{0}: {1}".format(error.filename, error.strerror))
 
 
 if __name__ == "__main__":

@@ -463,10 +463,9 @@ def _set_default(document: toml.Document, cri: toml.Path, name: str) -> toml.Doc
     where = document.where
     if value is toml.MISSING:
         is_new = toml.table_at(document, path[:-1]) is None or not _has_place(document, path[:-1])
-        document = toml.parse(
+        return toml.parse(
             toml.add(document, path[:-1], {path[-1]: name}, SECTION_MARK if is_new else DEFAULT_MARK), where
         )
-        return document
     raw = toml.raw_value(document, path)
     if "\n" in raw:
         line = toml.line_of(document, path)
@@ -517,10 +516,8 @@ def _unset_default(document: toml.Document, cri: toml.Path, name: str) -> toml.D
         alone = toml.section_keys(document, section) == [path]
         return toml.parse(toml.remove_section(document, section) if alone else toml.remove(document, path), where)
     # Somebody else made it the default: the built-in default comes next, if there is one.
-    if (
-        DEFAULT_RUNTIME not in (toml.table_at(document, (*cri, "containerd", "runtimes")) or {})
-        or name == DEFAULT_RUNTIME
-    ):
+    has_runc = DEFAULT_RUNTIME in (toml.table_at(document, (*cri, "containerd", "runtimes")) or {})
+    if name == DEFAULT_RUNTIME or not (has_runc or cri not in [CRI_TABLE[version] for version in REPLACES_BUILTIN]):
         line = toml.line_of(document, path)
         raise GvisorError(
             f"{where}, line {line}: {name} is the default runtime and there is no {DEFAULT_RUNTIME} to take its place. Nothing was written; "

@@ -29,6 +29,7 @@ else:
 
 Path = tuple[str, ...]
 MISSING = object()
+DEPTH_LIMIT = 64  # containerd's tables are six deep; what is far beyond that would only end Python's recursion
 
 _BASIC, _LITERAL = r'"(?:[^"\\\n]|\\.)*"', r"'[^'\n]*'"
 # A multi-line string may end with up to two quotes of its own before the three that close it.
@@ -95,16 +96,32 @@ def parse(text: str, where: str) -> Document:
     """Return the document. Raises GvisorError with the line number when ``text`` is not TOML."""
     try:
         data = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        if _depth(data) > DEPTH_LIMIT:
+            raise ValueError(f"tables and arrays are nested more than {DEPTH_LIMIT} deep (at line 1, column 1)")
+    except (ValueError, RecursionError) as error:  # ValueError: also a number of more digits than Python reads
         reason = str(error) or type(error).__name__
         match = _LINE_RE.search(reason)
-        line = int(match[1]) if match and match[1] else text.count("\n") + 1
+        line = int(match[1]) if match and match[1] else text.rstrip().count("\n") + 1
         raise GvisorError(
             f"{where}, line {line}: not valid TOML: {_LINE_RE.sub('', reason).strip()}. Nothing was written; mend the line first.",
             file=where,
             line=line,
         ) from error
     return Document(text, where, data, tuple(_statements(text)))
+
+
+def _depth(data: Any) -> int:
+    """Return how deep tables and arrays are nested, without recursion."""
+    depth, level = 0, [data]
+    while level:
+        depth += 1
+        level = [
+            element
+            for value in level
+            for element in (value.values() if isinstance(value, dict) else value)
+            if isinstance(element, (dict, list))
+        ]
+    return depth
 
 
 def decode(raw: bytes, where: str) -> str:
@@ -635,18 +652,17 @@ def _section_place(document: Document, path: Path) -> int:
 
 
 def _add_section(document: Document, path: Path, values: Mapping[str, Any], mark: str) -> str:
-    """Add ``[path]`` with its values, and a section for each table among them."""
+    """Add ``[path]`` with its values, and a section for each table among them; one with nothing but tables needs no header."""
     quote = _quote(document, path)
-    indent, key_indent = _header_indent(document, path)
-    at = _section_place(document, path)
-    lines = [""] if at > 0 and _is_spaced(document) else []
-    lines.append(f"{indent}[{dotted(path, quote)}]{_mark(mark)}")
-    lines += [
-        f"{key_indent}{dotted((key,), quote)} = {render(value, quote)}"
-        for key, value in values.items()
-        if not isinstance(value, dict)
-    ]
-    text = _insert_lines(document, at, lines)
+    plain = {key: value for key, value in values.items() if not isinstance(value, dict)}
+    text = document.text
+    if plain or not values:
+        indent, key_indent = _header_indent(document, path)
+        at = _section_place(document, path)
+        lines = [""] if at > 0 and _is_spaced(document) else []
+        lines.append(f"{indent}[{dotted(path, quote)}]{_mark(mark)}")
+        lines += [f"{key_indent}{dotted((key,), quote)} = {render(value, quote)}" for key, value in plain.items()]
+        text = _insert_lines(document, at, lines)
     for key, value in values.items():
         if isinstance(value, dict):
             text = add(parse(text, document.where), (*path, key), value)

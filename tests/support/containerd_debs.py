@@ -33,8 +33,12 @@ class Unpacked:
 
     @property
     def path(self) -> str:
-        """A PATH on which this containerd, its shim, ctr and runc come first."""
-        return os.pathsep.join([str(self.bin), str(self.root / "usr" / "sbin"), os.environ.get("PATH", os.defpath)])
+        """A PATH on which a runc, this containerd, its shim and ctr come first.
+
+        runc is the oldest release's: unlike containerd it needs its release's C library, and newer ones run older programs.
+        """
+        runc = cache_root() / next(iter(SUITES)) / "usr" / "sbin"
+        return os.pathsep.join([str(runc), str(self.bin), os.environ.get("PATH", os.defpath)])
 
     @property
     def stock_config(self) -> Path:
@@ -106,6 +110,9 @@ def _fetch(suite: str, work: Path) -> list[Path]:
 
 def ensure(version: str) -> Unpacked:
     """Return the unpacked containerd ``version``, fetching it when the cache does not have it."""
+    oldest = next(iter(SUITES))
+    if version != oldest:
+        ensure(oldest)  # for its runc
     root = cache_root() / version
     if not root.is_dir():
         work = root.with_name(f".{version}.{os.getpid()}")
