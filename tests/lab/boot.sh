@@ -47,9 +47,9 @@ END
 mkdir -p /run/systemd/nspawn
 mount -t tmpfs lab /run/systemd/nspawn
 
-fuse=
+set --
 if [ -e /dev/fuse ]; then
-    fuse=--bind=/dev/fuse
+    set -- --bind=/dev/fuse
 fi
 export SYSTEMD_NSPAWN_API_VFS_WRITABLE=1
 if [ -n "$LAB_UNIFIED" ]; then
@@ -59,7 +59,7 @@ status=133 # what systemd-nspawn ends with when the host asked for a reboot
 while [ "$status" = 133 ]; do
     status=0
     systemd-nspawn --directory=root --machine="$LAB_MACHINE" --hostname="$LAB_HOST" --boot --register=no --keep-unit \
-        --network-namespace-path="$PWD/netns" --capability=all --system-call-filter='@keyring bpf' $fuse \
+        --network-namespace-path="$PWD/netns" --capability=all --system-call-filter='@keyring bpf' "$@" \
         --bind="$PWD/disk/var:/var" --resolv-conf=off --link-journal=no --console=read-only \
         systemd.log_target=console systemd.log_level=notice systemd.show_status=1 || status=$?
 done
