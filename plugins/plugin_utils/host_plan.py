@@ -73,7 +73,7 @@ def host_plan(
         "options": gvisor["runsc_config_sha256"] != hashlib.sha256(options.encode()).hexdigest(),
     }
     return {
-        "changed": any(plan.values()),
+        "needed": any(plan.values()),
         **plan,
         "release": release,
         "folder": target,

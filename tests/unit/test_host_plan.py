@@ -54,7 +54,7 @@ def plan_of(info: dict, **options) -> dict:
 
 def test_a_perfect_host_needs_nothing():
     plan = plan_of(perfect_host())
-    assert not plan["changed"]
+    assert not plan["needed"]
     assert (plan["files"], plan["links"], plan["options"]) == ({}, [], False)
     assert plan["shim"] == "upstream"
 
@@ -77,7 +77,7 @@ def test_each_difference_is_planned_alone(path, value, part):
         place = place[name]
     place[path[-1]] = value
     plan = plan_of(info)
-    assert plan["changed"]
+    assert plan["needed"]
     assert [name for name in ("files", "links", "options") if plan[name]] == [part]
 
 

@@ -1,0 +1,137 @@
+"""The image's build, for real, from a binary and from a checkout: reproducible, labelled, refused when it could not start."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import subprocess
+import tarfile
+
+import pytest
+from conftest import ROOT
+from support.playbook import play
+from support.snapshot import write
+
+pytestmark = pytest.mark.host
+
+MAIN = 'fn main() { println!("ggen 0.0.1"); }\n'
+CARGO = '[package]\nname = "ggen"\nversion = "0.0.1"\nedition = "2021"\n'
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory):
+    """A checkout with a program ggen: a small one, since what is tested is the way from a checkout to an image."""
+    folder = tmp_path_factory.mktemp("checkout")
+    write(folder / "Cargo.toml", CARGO)
+    write(folder / "src/main.rs", MAIN)
+    subprocess.run(["cargo", "generate-lockfile", "--offline"], cwd=folder, check=True, capture_output=True)
+    return folder
+
+
+def build(tmp_path, name="one", **variables):
+    """Build an image with a cache and an output folder of its own; return the play, its manifest and its archive."""
+    out = tmp_path / name
+    done = play(
+        "tests/e2e/image.yml", ggen_image_dest=str(out / "dist"), ggen_image_cache=str(out / "cache"), ggen_image_version="0.0.1", **variables
+    )
+    folder = out / "dist" / "0.0.1" / "linux_amd64"
+    manifest = json.loads((folder / "manifest.json").read_text()) if folder.exists() else {}
+    return done, manifest, folder / "ggen.tar"
+
+
+def sha256(path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_checkout_becomes_an_image_and_twice_the_same_one(checkout, tmp_path):
+    done, first, archive = build(tmp_path, "one", ggen_image_source="path", ggen_image_path=str(checkout))
+    assert done.rc == 0, done.errors
+    binary = checkout / "target/x86_64-unknown-linux-gnu/release/ggen"
+    copy = tmp_path / "ggen"
+    shutil.copy(binary, copy)
+    again, second, other = build(tmp_path, "two", ggen_image_source="binary", ggen_image_binary=str(copy), ggen_image_binary_sha256=sha256(copy))
+    assert again.rc == 0, again.errors
+    assert first["metadata"]["digest"] == second["metadata"]["digest"]
+    assert first["metadata"]["programs"]["ggen"] == sha256(copy)
+    assert archive.read_bytes() == other.read_bytes(), "the archive's own bytes too"
+
+
+def test_the_archive_has_both_references_and_the_labels(checkout, tmp_path):
+    done, manifest, archive = build(tmp_path, ggen_image_source="path", ggen_image_path=str(checkout))
+    assert done.rc == 0, done.errors
+    with tarfile.open(archive) as tar:
+        index = json.load(tar.extractfile("./index.json"))
+        blob = {entry["digest"] for entry in index["manifests"]}
+        assert blob == {manifest["metadata"]["digest"]}
+        document = json.load(tar.extractfile(f"./blobs/sha256/{blob.pop()[7:]}"))
+        config = json.load(tar.extractfile(f"./blobs/sha256/{document['config']['digest'][7:]}"))
+        layers = [tar.extractfile(f"./blobs/sha256/{layer['digest'][7:]}") for layer in document["layers"]]
+        with tarfile.open(fileobj=layers[0], mode="r:gz") as layer:
+            files = {member.name: (member.mode & 0o7777, member.uid) for member in layer}
+    names = {entry["annotations"]["org.opencontainers.image.ref.name"] for entry in index["manifests"]}
+    assert names == {"docker.io/library/ggen:0.0.1", "docker.io/library/ggen:latest"}
+    labels = config["config"]["Labels"]
+    for name in ("version", "revision", "source", "licenses"):
+        assert labels[f"org.opencontainers.image.{name}"]
+    assert config["config"]["Entrypoint"] == ["/usr/local/bin/ggen"]
+    assert config["config"]["WorkingDir"] == "/workspace"
+    assert files["usr/local/bin/ggen"] == (0o755, 0)
+    assert files["usr/local/bin/catatonit"] == (0o755, 0)
+    assert files["tmp"][0] == 0o1777
+    assert {"etc/passwd", "etc/group", "etc/hosts", "etc/nsswitch.conf", "etc/resolv.conf"} <= set(files)
+
+
+def test_an_image_that_is_there_is_not_built_again(checkout, tmp_path):
+    build(tmp_path, ggen_image_source="path", ggen_image_path=str(checkout))
+    done, _manifest, archive = build(tmp_path, ggen_image_source="path", ggen_image_path=str(checkout))
+    assert done.rc == 0, done.errors
+    assert done.changed == []
+    with open(archive, "r+b") as stream:
+        stream.write(b"x")
+    done, _manifest, archive = build(tmp_path, ggen_image_source="path", ggen_image_path=str(checkout))
+    assert done.rc == 0, done.errors
+    with tarfile.open(archive) as tar:
+        assert "./index.json" in tar.getnames(), "a changed byte is mended from the cache"
+
+
+def test_other_bytes_than_the_named_ones_are_refused(checkout, tmp_path):
+    binary = write(tmp_path / "ggen", "something else")
+    done, manifest, _archive = build(tmp_path, ggen_image_source="binary", ggen_image_binary=str(binary), ggen_image_binary_sha256="0" * 64)
+    assert done.rc != 0
+    assert sha256(binary) in done.errors
+    assert manifest == {}
+
+
+def test_a_program_that_needs_libraries_is_refused(tmp_path):
+    program = shutil.which("true")
+    done, manifest, _archive = build(
+        tmp_path, ggen_image_source="binary", ggen_image_binary=program, ggen_image_binary_sha256=hashlib.sha256(open(program, "rb").read()).hexdigest()
+    )
+    assert done.rc != 0
+    assert "not a static ELF program" in done.errors
+    assert manifest == {}
+
+
+def test_a_cargo_that_is_too_old_is_named(checkout, tmp_path, monkeypatch):
+    write(tmp_path / "bin/cargo", "#!/bin/sh\necho 'cargo 1.63.0'; echo 'release: 1.63.0'\n").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
+    done, _manifest, _archive = build(tmp_path, ggen_image_source="path", ggen_image_path=str(checkout))
+    assert done.rc != 0
+    assert "1.87 or newer" in done.errors
+    assert "1.63.0" in done.errors
+
+
+def test_no_network_and_no_cache_is_said_plainly(tmp_path, monkeypatch):
+    # What cargo itself says without a network: a registry that nobody serves.
+    monkeypatch.setenv("CARGO_NET_OFFLINE", "true")
+    done, _manifest, _archive = build(tmp_path, ggen_image_crate_sha256="0" * 64)
+    assert done.rc != 0
+    assert "could not be fetched from the Rust registry" in done.errors
+    assert "ggen_image_source binary" in done.errors
+
+
+def test_the_containerfile_starts_from_nothing():
+    lines = (ROOT / "roles/ggen_image/templates/Containerfile.j2").read_text().splitlines()
+    assert "FROM scratch" in lines
+    assert not [line for line in lines if line.startswith("RUN")]

@@ -1,0 +1,64 @@
+"""Run a playbook of this checkout with ansible-runner and read its events."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import ansible_runner
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+
+class Play:
+    """A playbook that ran: exit code, totals by host, the tasks' results in order, and everything that was printed."""
+
+    def __init__(self, runner: ansible_runner.Runner) -> None:
+        events = list(runner.events)
+        self.rc: int = runner.rc
+        self.output = "\n".join(event["stdout"] for event in events)
+        self.stats: dict[str, Any] = next((e["event_data"] for e in events if e["event"] == "playbook_on_stats"), {})
+        names = ("runner_on_ok", "runner_on_failed", "runner_on_unreachable")
+        self.results = [{**e["event_data"], "event": e["event"]} for e in events if e["event"] in names]
+
+    def total(self, what: str) -> int:
+        """Return the sum over all hosts of ok, changed, failures, dark, skipped …"""
+        return sum(self.stats.get(what, {}).values())
+
+    @property
+    def changed(self) -> list[str]:
+        """The tasks that changed something."""
+        return [event["task"] for event in self.results if event["res"].get("changed")]
+
+    @property
+    def errors(self) -> str:
+        """The messages of the tasks that failed."""
+        failed = [event["res"] for event in self.results if event["event"] != "runner_on_ok" and not event.get("ignore_errors")]
+        return "\n".join(str(result.get("msg", result)) for result in failed)
+
+    def result(self, task: str) -> dict[str, Any]:
+        """Return the result of the one task that has this name."""
+        (found,) = [event["res"] for event in self.results if event["task"] == task]
+        return found
+
+
+def play(playbook: str, *options: str, inventory: str | Path = "inventories/local", **variables: Any) -> Play:
+    """Run ``playbook`` (a path in the checkout) with command line ``options`` and extra ``variables``."""
+    with tempfile.TemporaryDirectory(prefix="runner.") as folder:
+        runner = ansible_runner.run(
+            private_data_dir=folder,
+            project_dir=str(ROOT),
+            playbook=playbook,
+            inventory=str(ROOT / inventory),
+            extravars=variables,
+            cmdline=" ".join(options) or None,
+            envvars={
+                "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+                "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            },
+            quiet=True,
+        )
+        return Play(runner)
