@@ -8,6 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+PROOF = ("kernel", "runc", "cri", "seconds")
+RUN = ("path", "args", "rc", "duration", "timings", "kernel", "summary", "error")
+
 
 def drift(info: Mapping[str, Any], plan: Mapping[str, Any], handler: str, image: Mapping[str, Any] | None = None) -> list[str]:
     """Return a sentence for each thing on the host that is not as it should be.
@@ -46,9 +49,14 @@ def host_report(
     proof: Mapping[str, Any] | None = None,
     runs: Iterable[Mapping[str, Any]] = (),
 ) -> dict[str, Any]:
-    """Return the report as one document. ``proof`` and ``runs`` are what containerd_proof and containerd_run observed."""
+    """Return the report as one document. ``proof`` is what containerd_proof observed, ``runs`` what ran in the sandbox.
+
+    A run proves its kernel too: without a proof of its own the report has the last run's.
+    """
     differences = drift(info, plan, handler, image)
-    gvisor, config = info["gvisor"], info["config"]
+    gvisor, config, containerd = info["gvisor"], info["config"], info["containerd"]
+    runs = [_run(run) for run in runs]
+    seen = [{"kernel": run["kernel"]} for run in runs if run["kernel"]]
     return {
         "healthy": not differences,
         "drift": differences,
@@ -60,9 +68,18 @@ def host_report(
             "files": {f"{plan['folder']}/{name}": sha256 for name, sha256 in plan["sha256"].items()},
             "links": gvisor["links"],
         },
-        "containerd": {key: info["containerd"][key] for key in ("version", "server_version", "running", "plugins")},
+        "containerd": {
+            **{key: containerd[key] for key in ("version", "server_version", "running")},
+            "plugins": {name: state for name, state in containerd["plugins"].items() if state == "error" or ".cri" in name},
+        },
         "config": {**{key: config[key] for key in ("path", "version", "sha256", "default_runtime")}, "handlers": sorted(config["runtimes"])},
         "image": dict(image) if image else None,
-        "proof": dict(proof) if proof else None,
-        "runs": [dict(run) for run in runs],
+        "proof": {key: proof[key] for key in PROOF if key in proof} if proof else (seen or [None])[-1],
+        "runs": runs,
     }
+
+
+def _run(run: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a report tells of a run: not its log, and of its files those that count."""
+    files = [file for file in run.get("changed_files") or [] if not file.get("ignored")]
+    return {**{key: run.get(key) for key in RUN}, "changed_files": files}
