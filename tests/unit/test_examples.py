@@ -1,0 +1,184 @@
+# Copyright (c) 2026, the ggen.gvisor authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The examples: their expected output is valid in its languages, fits together, and is what ggen writes.
+
+GGEN_BINARY=/path/to/ggen compares byte for byte; the end-to-end test does so with the sandbox's output.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+import os
+import re
+import shutil
+import sqlite3
+import subprocess
+import sys
+import types
+import typing
+from pathlib import Path
+
+import pytest
+import tomllib
+from ansible_collections.ggen.gvisor.plugins.plugin_utils.ggen import SIGNING_KEY, check_manifest, jobs, parse_output
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+EXAMPLES = sorted(path.parent for path in (ROOT / "examples").glob("*/ggen.toml"))
+EXPECTED = Path(__file__).parent / "fixtures" / "examples"
+BINARY = os.environ.get("GGEN_BINARY", "")
+needs_binary = pytest.mark.skipif(not BINARY, reason="GGEN_BINARY names no ggen binary to compare with")
+
+
+def expected(name: str) -> dict[str, bytes]:
+    """Return the expected output of an example by its path in the output folder. The suffix keeps linters off it."""
+    folder = EXPECTED / name / "expected"
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    assert all(path.suffix == ".expected" for path in files)
+    return {str(path.relative_to(folder)).removesuffix(".expected"): path.read_bytes() for path in files}
+
+
+ORGANIZATION = {name: data.decode() for name, data in expected("organization").items()}
+
+
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
+def test_an_example_is_whole(example: Path) -> None:
+    text = (example / "ggen.toml").read_text()
+    check_manifest(text, jobs([{"path": str(example)}], {"args": "sync"})[0])
+    output = tomllib.loads(text)["generation"]["output_dir"]
+    ignored = (example / ".gitignore").read_text().split()
+    assert {f"/{output}/", "/.ggen/", "*.backup"} <= set(ignored)
+    readme = (example / "README.md").read_text()
+    assert "ansible-playbook playbooks/run.yml" in readme
+    assert "Licence" in readme
+    assert expected(example.name)
+
+
+def test_the_database_loads_and_holds_an_organization() -> None:
+    with sqlite3.connect(":memory:") as database:
+        database.execute("PRAGMA foreign_keys = ON")
+        database.executescript(ORGANIZATION["schema.sql"])
+        database.execute("INSERT INTO agent VALUES ('acme', 'Acme'), ('lab', 'Laboratory'), ('ada', 'Ada')")
+        database.execute("INSERT INTO organization VALUES ('acme', NULL), ('lab', 'acme')")
+        database.execute("INSERT INTO formal_organization VALUES ('acme')")
+        database.execute("INSERT INTO organizational_unit VALUES ('lab', 'acme')")
+        database.execute("INSERT INTO person VALUES ('ada')")
+        database.execute("INSERT INTO membership VALUES ('m', 'ada', 'lab')")
+        rows = database.execute(
+            "SELECT agent.name, above.name FROM membership JOIN agent ON agent.id = member_id"
+            " JOIN organizational_unit AS unit ON unit.id = membership.organization_id"
+            " JOIN agent AS above ON above.id = unit.unit_of_id"
+        ).fetchall()
+        assert rows == [("Ada", "Acme")]
+        with pytest.raises(sqlite3.IntegrityError):
+            database.execute("INSERT INTO organizational_unit VALUES ('lab2', 'nowhere')")
+
+
+def test_the_python_classes_work() -> None:
+    module = types.ModuleType("organization_model")
+    sys.modules[module.__name__] = module
+    try:
+        exec(compile(ORGANIZATION["model.py"], "model.py", "exec"), module.__dict__)  # noqa: S102 - the test's subject
+        classes = {name: value for name, value in vars(module).items() if dataclasses.is_dataclass(value)}
+        for value in classes.values():
+            assert value.__doc__
+            assert typing.get_type_hints(value)
+        acme = module.FormalOrganization(id="acme", name="Acme")
+        unit = module.OrganizationalUnit(id="lab", unit_of=acme)
+        assert isinstance(unit, module.Agent)
+        assert unit.has_member == []
+        assert typing.get_type_hints(module.ChangeEvent)["started_at_time"] == (datetime.datetime | None)
+    finally:
+        del sys.modules[module.__name__]
+    assert len(classes) == 11
+
+
+def test_the_json_schemas_fit_together() -> None:
+    schemas = {name: json.loads(text) for name, text in ORGANIZATION.items() if name.startswith("json-schema/")}
+    assert len(schemas) == 11
+    for name, schema in schemas.items():
+        assert schema["$schema"] == "https://json-schema.org/draft/2020-12/schema"
+        assert f"json-schema/{schema['$id']}" == name
+        for reference in schema.get("allOf", []):
+            assert f"json-schema/{reference['$ref']}" in schemas
+        for field in schema["properties"].values():
+            assert field["type"] in ("string", "array")
+            assert (field["type"] == "array") == ("items" in field)
+
+
+def test_all_outputs_have_the_same_classes_and_fields() -> None:
+    schemas = {
+        schema["$id"].partition(".")[0]: set(schema["properties"]) - {"id"}
+        for schema in (json.loads(text) for name, text in ORGANIZATION.items() if name.startswith("json-schema/"))
+    }
+    sections = re.split(r"^## (\w+)$", ORGANIZATION["model.md"], flags=re.MULTILINE)[1:]
+    page = {
+        name: set(re.findall(r"^- \*\*(\w+)\*\*", text, re.MULTILINE))
+        for name, text in zip(sections[::2], sections[1::2])
+    }
+    assert page == schemas
+    assert set(re.findall(r"^class (\w+)", ORGANIZATION["model.py"], re.MULTILINE)) == set(schemas)
+
+
+def test_the_page_draws_every_class() -> None:
+    drawing = ORGANIZATION["model.md"].split("```mermaid\n")[1].split("```")[0]
+    assert drawing.startswith("classDiagram\n")
+    for line in drawing.splitlines()[1:]:
+        assert re.fullmatch(r'  (class \w+|\w+ <\|-- \w+|\w+ --> "(0\.\.1|\*)" \w+ : \w+)', line), line
+
+
+def test_of_two_inverses_one_is_stored_and_the_functional_one_wins() -> None:
+    for kept, dropped in (
+        ("member", "hasMembership"),
+        ("unitOf", "hasUnit"),
+        ("postIn", "hasPost"),
+        ("hasSite", "siteOf"),
+    ):
+        assert f"**{kept}**" in ORGANIZATION["model.md"]
+        assert f"**{dropped}**" not in ORGANIZATION["model.md"]
+
+
+def sync(folder: Path) -> tuple[dict[str, object], list[str]]:
+    """Run ggen on a workspace as the role does, and return its outcome and log."""
+    env = {"RUST_LOG": "warn,opentelemetry_sdk=off", "NO_COLOR": "1", "HOME": "/nonexistent"}
+    done = subprocess.run(
+        [BINARY, "sync"], cwd=folder, env=env, capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    outcome, log = parse_output(done.stdout, done.stderr)
+    assert outcome is not None
+    return outcome, log
+
+
+@needs_binary
+@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.name)
+def test_ggen_writes_what_is_expected_each_time(example: Path, tmp_path: Path) -> None:
+    folder = tmp_path / example.name
+    shutil.copytree(example, folder, ignore=shutil.ignore_patterns("generated", ".ggen"))
+    output = folder / tomllib.loads((folder / "ggen.toml").read_text())["generation"]["output_dir"]
+    for time in range(2):
+        outcome, log = sync(folder)
+        written = {
+            str(path.relative_to(output)): path.read_bytes()
+            for path in output.rglob("*")
+            if path.is_file() and path.suffix != ".backup" and ".ggen" not in path.parts
+        }
+        assert written == expected(example.name), f"run {time}"
+        assert sorted(item["path"] for item in outcome["files"]) == sorted(f"{output.name}/{name}" for name in written)
+        assert not [line for line in log if "WARN" in line or "ERROR" in line]
+
+
+@needs_binary
+def test_ggen_leaves_the_mode_of_a_closed_signing_key(tmp_path: Path) -> None:
+    folder = tmp_path / "organization"
+    shutil.copytree(ROOT / "examples" / "organization", folder, ignore=shutil.ignore_patterns("generated", ".ggen"))
+    sync(folder)
+    key = folder / SIGNING_KEY
+    assert key.stat().st_mode & 0o777 == 0o644, "ggen closes its key itself now: the role's task is superfluous"
+    key.chmod(0o600)
+    before = key.read_bytes()
+    sync(folder)
+    assert key.read_bytes() == before
+    assert key.stat().st_mode & 0o777 == 0o600
