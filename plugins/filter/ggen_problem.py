@@ -1,0 +1,52 @@
+# Copyright (c) 2026, the ggen.gvisor authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: ggen_problem
+short_description: Why ggen cannot work with a manifest
+version_added: 0.1.0
+author: The ggen.gvisor authors (@ggen-gvisor)
+description:
+  - Looks at the text of a ggen.toml before anything runs. Finds a manifest that is missing, broken or no manifest at all, and files outside
+    of the workspace that no mount shows to the sandbox.
+options:
+  _input:
+    description: One of the C(results) of M(ansible.builtin.slurp) on the C(manifest) of what P(ggen.gvisor.ggen_jobs#filter) gives.
+    type: dict
+    required: true
+"""
+
+EXAMPLES = r"""
+problems: "{{ manifests.results | map('ggen.gvisor.ggen_problem') | select }}"
+"""
+
+RETURN = r"""
+_value:
+  description: The problem and what mends it; an empty string when there is none.
+  type: str
+"""
+
+import base64
+from typing import Any, Callable
+
+from ansible_collections.ggen.gvisor.plugins.plugin_utils.ggen import GgenError, check_manifest
+
+
+def ggen_problem(read: dict[str, Any]) -> str:
+    """Return the problem, or an empty string; see DOCUMENTATION."""
+    text = base64.b64decode(read["content"]).decode("utf-8", "replace") if "content" in read else None
+    try:
+        check_manifest(text, read[read["ansible_loop_var"]])
+    except GgenError as error:
+        return str(error)
+    return ""
+
+
+class FilterModule:
+    """What Ansible loads."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        """Return the filters by name."""
+        return {"ggen_problem": ggen_problem}

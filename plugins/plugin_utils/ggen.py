@@ -1,0 +1,473 @@
+# Copyright (c) 2026, the ggen.gvisor authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What ggen prints and what it means. Texts and behaviour are those of ggen 26.5.19, each provoked with its binary."""
+
+from __future__ import annotations
+
+import json
+import posixpath
+import re
+import shlex
+import textwrap
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import tomllib
+
+# Where the sandbox shows the workspace.
+WORKSPACE = "/workspace"
+# Made by the first sync with mode 0644; ggen reads it back and never changes it, so a stricter mode stays.
+SIGNING_KEY = ".ggen/keys/signing.key"
+LAST_LINES = 12
+
+_ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
+# tracing's lines of the telemetry exporter, which has no collector to talk to.
+_TELEMETRY = re.compile(r"^\S+\s+(?:TRACE|DEBUG|INFO|WARN|ERROR)\s+(?:ggen_core::telemetry|opentelemetry\w*)\b")
+# What containerd_run says on a host that site.yml has not been through yet: in check mode that is no failure.
+_NOT_READY = re.compile(r"containerd does not answer|is not in containerd's namespace|binary not installed")
+
+
+class GgenError(Exception):
+    """A workspace, its arguments or its manifest cannot work; the message says what mends it."""
+
+
+class Rule(NamedTuple):
+    """One known failure: the text that tells it, what it means and what mends it. Both may name the pattern's groups."""
+
+    pattern: str
+    cause: str
+    mend: str
+
+
+_MANIFEST = "Mend ggen.toml; ggen's example is what `ggen init` writes."
+_FILES = r"(?P<kind>Ontology source|Ontology import|Template file|Query file|SHACL shape file) not found(?: for rule '(?P<rule>[^']*)')?"
+
+RULES: tuple[Rule, ...] = (
+    Rule(
+        r"Manifest not found\s+--> (?P<path>\S+)",
+        "this is no ggen project: there is no {path} in it",
+        "Name a folder that has a ggen.toml (ggen_run_workspace), or make a project there first (ggen_run_args: init).",
+    ),
+    Rule(
+        r"Manifest parse error[\s\S]*?at line (?P<line>\d+), column (?P<column>\d+)[\s\S]*?\^+\n(?P<what>[^\n]+)",
+        "ggen.toml is broken at line {line}, column {column}: {what}",
+        _MANIFEST,
+    ),
+    Rule(
+        _FILES + r": (?P<path>.+)",
+        "ggen.toml names a file that is not there ({kind}): {path}",
+        "Add the file or mend its path in ggen.toml.",
+    ),
+    Rule(
+        r"Manifest (?:validation failed|parse error)[\s\S]*?= error: (?P<what>[^\n]+)",
+        "ggen.toml is not accepted: {what}",
+        _MANIFEST,
+    ),
+    Rule(
+        r"Cannot create output directory: (?P<path>[^\n]+)\n\s*Reason: (?P<what>[^\n]+)",
+        "ggen may not make the output folder {path}: {what}",
+        "The sandbox runs as the owner of the workspace: give that owner the folder (chown), and keep the output inside the workspace.",
+    ),
+    Rule(
+        r"criteria '(?P<name>[^']*)' failed: (?P<what>[^\n]+)",
+        "ggen's quality gate {name} refused the manifest: {what}",
+        "ggen 26 asks for a description under [project] and for one or more [[inference.rules]] with a CONSTRUCT query.",
+    ),
+    Rule(
+        r"Template validation failed for rule '(?P<rule>[^']*)':\s+- (?P<what>[^\n]+)",
+        "the template of rule {rule} is not valid Tera: {what}",
+        "Look for an unclosed or empty {{% … %}} or {{{{ … }}}} in it; ggen does not tell the line.",
+    ),
+    Rule(
+        r"Error Code: GATE_(?P<gate>\S+)[\s\S]*?Context:\n(?P<what>(?:  [^\n]*\n)+)",
+        "ggen's quality gate {gate} stopped it: {what}",
+        "Mend what it names; the log has ggen's own hints.",
+    ),
+    Rule(
+        r"Failed to load Turtle[^:]*: (?:Parser error )?(?P<what>[^\n]+)",
+        "an ontology is not valid Turtle: {what}",
+        "ggen does not tell the file: look at that line in ontology.source and in each of ontology.imports.",
+    ),
+    Rule(
+        r"Failed to read ontology(?: import)? '(?P<path>[^']*)': (?P<what>[^\n]+)",
+        "the ontology {path} cannot be read: {what}",
+        "It must be a UTF-8 Turtle file that the owner of the workspace may read.",
+    ),
+    Rule(
+        r"Inference rule '(?P<rule>[^']*)' failed: (?:CONSTRUCT query failed: )?(?:SPARQL parse error: )?(?P<what>[^\n]+)",
+        "the CONSTRUCT query of inference rule {rule} does not work: {what}",
+        "The numbers are line:column in that query.",
+    ),
+    Rule(
+        r"Generation rule '(?P<rule>[^']*)' query failed: (?:SPARQL parse error: )?(?P<what>[^\n]+)",
+        "the SELECT query of rule {rule} does not work: {what}",
+        "The numbers are line:column in that query.",
+    ),
+    Rule(
+        r"Generation rules require SELECT queries[\s\S]*?rule: '(?P<rule>[^']*)'",
+        "the query of rule {rule} is no SELECT query",
+        "A generation rule needs SELECT; CONSTRUCT belongs under [[inference.rules]], ASK into a rule's `when`.",
+    ),
+    Rule(
+        r"Failed to render template for rule '(?P<rule>[^']*)'[\s\S]*?Caused by: (?P<what>[^\n]+)"
+        r"[\s\S]*?Available variables: (?P<names>[^\n]*)",
+        "the template of rule {rule} cannot be rendered: {what}",
+        "Its query gives these variables: {names}. One that OPTIONAL left out needs `| default(value=…)`.",
+    ),
+    Rule(
+        r"Output path template error in rule '(?P<rule>[^']*)'",
+        "output_file of rule {rule} uses a variable that its query does not give",
+        "Name a variable of the SELECT in output_file, or a plain file name.",
+    ),
+    Rule(
+        r"Generated content is empty\s+--> rule: '(?P<rule>[^']*)'",
+        "rule {rule} made an empty file",
+        "Its template is empty or its loop found nothing; set skip_empty or mend the query.",
+    ),
+    Rule(
+        r"Directory traversal pattern detected[\s\S]*?rule: '(?P<rule>[^']*)', path: '(?P<path>[^']*)'",
+        "rule {rule} wants to write outside of the workspace: {path}",
+        "Take ../ out of output_dir and output_file; ggen and the sandbox both keep the output inside the workspace.",
+    ),
+    Rule(
+        r"(?P<what>[^\n:]*/[^\n:]*): Read-only file system",
+        "ggen wanted to write outside of the workspace: {what}",
+        "Use output paths relative to the workspace; nothing else in the sandbox can be written.",
+    ),
+    Rule(
+        r"Failed to (?:execute git clone|clone git repository)",
+        "a template comes from a git repository, and the sandbox has neither git nor a network",
+        "Put the template into the workspace and name it with `template = {{ file = … }}`.",
+    ),
+    Rule(
+        r"Failed to read template file from package (?P<name>[^:]+):",
+        "a template comes from the package {name}, which is not in the sandbox",
+        "Put the template into the workspace and name it with `template = {{ file = … }}`.",
+    ),
+    Rule(
+        r"Lockfile required[^\n]*",
+        "--locked and the strict profile need .ggen/packs.lock, and the workspace has none",
+        "Leave them out of ggen_run_args, or commit the lock file.",
+    ),
+    Rule(
+        r"(?P<what>Unknown profile[^\n]*)", "ggen does not know the profile: {what}", "Mend --profile in ggen_run_args."
+    ),
+    Rule(
+        r"Argument parsing failed: error: (?P<what>[^\n]+(?:\s+tip: [^\n]+)?)",
+        "ggen does not accept the arguments: {what}",
+        "Mend ggen_run_args; its options have underscores and its switches a value (`--dry_run true`).",
+    ),
+    Rule(
+        r"(?P<what>Rule '[^']*' not found in manifest)[\s\S]*?(?P<names>Available rules: [^\n]*)", "{what}", "{names}."
+    ),
+    Rule(
+        r"Audit failure: (?P<what>[^\n]*Permission denied[^\n]*)",
+        "ggen may not write its records in .ggen: {what}",
+        "The sandbox runs as the owner of the workspace: give that owner the whole folder (chown -R).",
+    ),
+    Rule(
+        r"Audit failure: (?P<what>[^\n]+)",
+        "ggen cannot use the signing key in .ggen/keys: {what}",
+        "Remove .ggen/keys; ggen makes a new pair.",
+    ),
+    Rule(
+        r"(?P<what>[^\n]*Permission denied[^\n]*)",
+        "a file is not accessible to ggen: {what}",
+        "The sandbox runs as the owner of the workspace: give that owner the whole folder (chown -R).",
+    ),
+    Rule(
+        r"already initialized here",
+        "the folder is a ggen project already, so `ggen init` did nothing",
+        "Run `sync`, or init --force true, which overwrites ggen.toml.",
+    ),
+    Rule(r"= error: (?P<what>[^\n]+)", "{what}", "The log has ggen's own hints."),
+    Rule(
+        r"ERROR: (?:CLI execution failed: )?(?:Command execution failed: )?(?P<what>[^\n]+)",
+        "{what}",
+        "The log has all that ggen printed.",
+    ),
+)
+
+
+def plain(text: str) -> str:
+    """Return ``text`` without terminal colours."""
+    return _ANSI.sub("", text)
+
+
+def parse_output(stdout: str, stderr: str = "") -> tuple[dict[str, Any] | None, list[str]]:
+    """Return ggen's closing JSON object, or None, and the other lines of its output without telemetry and blank lines.
+
+    The object is the last line of standard output that is one: with telemetry on, log lines follow it.
+    """
+    outcome: dict[str, Any] | None = None
+    log: list[str] = []
+    lines = [line.rstrip() for line in plain(stdout).splitlines()]
+    for line in reversed(lines):
+        found = _json_object(line) if outcome is None else None
+        if found is None:
+            log.append(line)
+        else:
+            outcome = found
+    log.reverse()
+    log += [line.rstrip() for line in plain(stderr).splitlines()]
+    return outcome, [line for line in log if line and not _TELEMETRY.match(line)]
+
+
+def _json_object(line: str) -> dict[str, Any] | None:
+    if not line.startswith("{"):
+        return None
+    try:
+        found = json.loads(line)
+    except ValueError:
+        return None
+    return found if isinstance(found, dict) and "status" in found else None
+
+
+def explain(stdout: str, stderr: str = "", workspace: str = "") -> dict[str, str] | None:
+    """Return the cause and the mend of the failure that ggen's output tells, or None where it tells none.
+
+    ``workspace`` is the folder on the sandbox host; a file missing because it lies outside of it is explained with the mount it needs.
+    """
+    text = plain(f"{stderr}\n{stdout}")
+    for rule in RULES:
+        found = re.search(rule.pattern, text)
+        if found is None:
+            continue
+        groups = {key: textwrap.shorten(value or "", 300, placeholder=" …") for key, value in found.groupdict().items()}
+        path = groups.get("path", "")
+        if "kind" in groups and _leads_out(path):
+            return {
+                "cause": f"ggen.toml names a file outside of the workspace ({groups['kind']}): {path}",
+                "mend": mount_advice([path], workspace),
+            }
+        return {"cause": rule.cause.format(**groups), "mend": rule.mend.format(**groups)}
+    return None
+
+
+def mount_advice(paths: Iterable[str], workspace: str) -> str:
+    """Return the sentence that tells how to show the sandbox ``paths`` that lead out of ``workspace``."""
+    mounts = json.dumps(mounts_for(paths, workspace))
+    return f"The sandbox sees the workspace alone. Copy the file into it, or show it read-only with ggen_run_mounts: {mounts}"
+
+
+def mounts_for(paths: Iterable[str], workspace: str) -> list[dict[str, str]]:
+    """Return the mounts, one a file, that put ``paths`` where ggen looks for them from inside the sandbox."""
+    return [
+        {
+            "source": posixpath.normpath(posixpath.join(workspace or "WORKSPACE", path)),
+            "target": posixpath.normpath(posixpath.join(WORKSPACE, path)),
+        }
+        for path in sorted(set(paths))
+    ]
+
+
+def outside(manifest: Mapping[str, Any], folder: str = "") -> list[str]:
+    """Return the paths in a parsed ggen.toml that lead out of the workspace, sorted; ``folder`` is the manifest's place in it.
+
+    Only what ggen opens counts: it does not follow owl:imports.
+    """
+    ontology, generation = _table(manifest, "ontology"), _table(manifest, "generation")
+    paths = [ontology.get("source"), *_list(ontology, "imports"), *_list(_table(manifest, "validation"), "shacl")]
+    for rule in _list(generation, "rules"):
+        if isinstance(rule, Mapping):
+            paths += [_table(rule, "query").get("file"), _table(rule, "template").get("file")]
+    names = {posixpath.normpath(posixpath.join(folder, path)) for path in paths if isinstance(path, str) and path}
+    return sorted(filter(_leads_out, names))
+
+
+def outputs_outside(manifest: Mapping[str, Any], folder: str = "") -> list[str]:
+    """Return the outputs in a parsed ggen.toml that lead out of the workspace, sorted; ggen and the sandbox refuse them."""
+    generation = _table(manifest, "generation")
+    base = posixpath.join(folder, str(generation.get("output_dir") or "."))
+    files = [rule.get("output_file") for rule in _list(generation, "rules") if isinstance(rule, Mapping)]
+    names = {posixpath.normpath(posixpath.join(base, path)) for path in [".", *files] if isinstance(path, str)}
+    return sorted(filter(_leads_out, names))
+
+
+def _leads_out(path: str) -> bool:
+    absolute = posixpath.normpath(posixpath.join(WORKSPACE, path))
+    return absolute != WORKSPACE and not absolute.startswith(WORKSPACE + "/")
+
+
+def _table(holder: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = holder.get(key)
+    return value if isinstance(value, Mapping) else {}
+
+
+def _list(holder: Mapping[str, Any], key: str) -> list[Any]:
+    value = holder.get(key)
+    return value if isinstance(value, list) else []
+
+
+def check_manifest(text: str | None, job: Mapping[str, Any]) -> None:
+    """Raise GgenError when ``text``, the manifest of ``job``, is none or names files outside of the workspace that no mount shows."""
+    path, name = job["path"], job["manifest"]
+    if text is None:
+        raise GgenError(f"{path} is no ggen project: there is no {name} that can be read. {RULES[0].mend}")
+    try:
+        manifest = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise GgenError(f"{name} is no valid TOML: {error}. {_MANIFEST}") from error
+    lacking = [table for table in ("project", "ontology", "generation") if not _table(manifest, table)]
+    if lacking:
+        raise GgenError(f"{name} is no ggen manifest: it has no [{'], ['.join(lacking)}]. {_MANIFEST}")
+    folder = posixpath.relpath(posixpath.dirname(name), path)
+    outputs = outputs_outside(manifest, folder)
+    if outputs:
+        raise GgenError(
+            f"{name} writes outside of the workspace: {', '.join(outputs)}. Use paths inside it for output_dir and output_file."
+        )
+    targets = [str(mount.get("target", "")).rstrip("/") for mount in job.get("mounts") or ()]
+    hidden = [
+        item
+        for item in outside(manifest, folder)
+        if not any(f"{mounts_for([item], path)[0]['target']}/".startswith(f"{target}/") for target in targets)
+    ]
+    if hidden:
+        raise GgenError(
+            f"{name} names files outside of the workspace: {', '.join(hidden)}. {mount_advice(hidden, path)}"
+        )
+
+
+def split_arguments(arguments: str | Iterable[Any]) -> list[str]:
+    """Return ggen's arguments as a list; a string is split like a shell's words. Raises GgenError when that cannot be."""
+    if isinstance(arguments, str):
+        try:
+            words = shlex.split(arguments)
+        except ValueError as error:
+            raise GgenError(
+                f"ggen_run_args={arguments!r} cannot be split into words: {error}. Balance the quotes, or write a list."
+            ) from error
+    else:
+        words = [str(word) for word in arguments]
+    if not words:
+        raise GgenError("ggen_run_args is empty. Name ggen's command, for example sync.")
+    return words
+
+
+def jobs(
+    workspaces: Iterable[Mapping[str, Any]], common: Mapping[str, Any], base: str = "", home: str = ""
+) -> list[dict[str, Any]]:
+    """Return one job a workspace: its options laid over ``common``, an absolute path, the arguments as a list, its manifest.
+
+    ``base`` and ``home`` are the controller's folders that a relative path and ``~`` start from; empty where the workspace is
+    on another host, where neither means anything. Raises GgenError.
+    """
+    known = {"path", *common}
+    result: list[dict[str, Any]] = []
+    for entry in workspaces:
+        unknown = sorted(set(entry) - known)
+        if unknown:
+            raise GgenError(
+                f"ggen_run_workspaces has the unknown key {', '.join(unknown)}. Known are: {', '.join(sorted(known))}."
+            )
+        job = {**common, **entry, "path": _absolute(str(entry.get("path") or ""), base, home)}
+        if any(other["path"] == job["path"] for other in result):
+            raise GgenError(f"ggen_run_workspaces names {job['path']} twice. Name each workspace once.")
+        job["args"] = split_arguments(job["args"])
+        job["manifest"] = manifest_of(job["path"], job["args"])
+        result.append(job)
+    return result
+
+
+def _absolute(path: str, base: str, home: str) -> str:
+    if not path:
+        raise GgenError(
+            "A workspace has no path. Set ggen_run_workspace, or path in each entry of ggen_run_workspaces."
+        )
+    if home and (path == "~" or path.startswith("~/")):
+        path = posixpath.join(home, path[2:])
+    if not path.startswith("/") and not base:
+        raise GgenError(f"The workspace {path} is on another host and not absolute. Write its path there from / on.")
+    return posixpath.normpath(posixpath.join(base, path))
+
+
+def manifest_of(path: str, args: list[str]) -> str:
+    """Return the manifest that ggen will open, or an empty string where it opens none (init, sync --queries, other commands)."""
+    if args[0] != "sync" or any(word.partition("=")[0] == "--queries" for word in args):
+        return ""
+    name = "ggen.toml"
+    for word, following in zip(args, [*args[1:], ""]):
+        option, equals, value = word.partition("=")
+        if option == "--manifest":
+            name = value if equals else following
+    return posixpath.join(path, name)
+
+
+def describe_run(run: Mapping[str, Any], job: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what one run of containerd_run for ``job`` came to, for people and for later tasks.
+
+    ``error`` is None, or the cause, the mend and a message with both and the end of the log: for an exit code other than 0, for
+    an outcome that ggen itself calls an error (``ggen init`` in a project exits with 0 and does nothing), and for a run that did
+    not take place or did not end by itself.
+    """
+    stdout, stderr = str(run.get("stdout") or ""), str(run.get("stderr") or "")
+    outcome, log = parse_output(stdout, stderr)
+    changed = list(run.get("changed_files") or [])
+    result = {
+        "path": job["path"],
+        "args": list(job["args"]),
+        "rc": run.get("rc"),
+        "changed": bool(run.get("changed")),
+        "duration": run.get("duration"),
+        "files": _files(outcome, changed),
+        "changed_files": changed,
+        "kernel": run.get("kernel"),
+        "pod": run.get("pod"),
+        "ggen": outcome,
+        "log": log,
+        "open_key": any(item.get("path") == SIGNING_KEY and _open(item) for item in changed),
+        "not_ready": "pod" not in run and bool(_NOT_READY.search(str(run.get("msg") or ""))),
+        "error": _error(run, outcome, stdout, stderr, str(job["path"])),
+    }
+    if result["error"]:
+        result["error"]["message"] = failure_text(result)
+    result["summary"] = _summary(result)
+    return result
+
+
+def _summary(result: Mapping[str, Any]) -> str:
+    what = f"ggen {shlex.join(result['args'])} in {result['path']}"
+    if result["rc"] is None:
+        return f"{what}: not run to its end: {result['error']['cause']}"
+    counts = Counter(item["change"] for item in result["files"])
+    files = ", ".join(f"{counts[change]} {change}" for change in ("created", "modified", "unchanged") if counts[change])
+    return f"{what}: exit code {result['rc']} in {result['duration']} s, files: {files or 'none'}; kernel: {result['kernel']}"
+
+
+def _files(outcome: Mapping[str, Any] | None, changed: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the files that ggen names, each once, with what the run did to them: ggen calls every one of them created."""
+    changes = {item.get("path"): item.get("change") for item in changed}
+    files = {}
+    for item in (outcome or {}).get("files") or []:
+        path = posixpath.normpath(str(item.get("path")))
+        files[path] = {"path": path, "size": item.get("size_bytes"), "change": changes.get(path, "unchanged")}
+    return list(files.values())
+
+
+def _open(item: Mapping[str, Any]) -> bool:
+    return item.get("change") != "removed" and bool(int(str(item.get("mode") or "0"), 8) & 0o077)
+
+
+def _error(
+    run: Mapping[str, Any], outcome: Mapping[str, Any] | None, stdout: str, stderr: str, workspace: str
+) -> dict[str, str] | None:
+    message = str(run.get("msg") or "")
+    if run.get("rc") is None or run.get("timed_out") or run.get("limits_hit"):
+        return {"cause": message or "it did not run", "mend": ""}
+    if run["rc"] != 0 or (outcome or {}).get("status") == "error":
+        return explain(stdout, stderr, workspace) or {"cause": message or "ggen reported an error", "mend": ""}
+    return None
+
+
+def failure_text(result: Mapping[str, Any]) -> str:
+    """Return the message for a result that has an error: what, where, its exit code, the mend and the end of the log."""
+    error = result["error"]
+    code = "" if result["rc"] is None else f" (exit code {result['rc']})"
+    text = f"ggen {shlex.join(result['args'])} in {result['path']} failed{code}: {error['cause']}."
+    if error["mend"]:
+        text += f" {error['mend']}"
+    last = result["log"][-LAST_LINES:]
+    return text + ("\nIts last lines:\n  " + "\n  ".join(last) if last else "")

@@ -1,0 +1,314 @@
+# Copyright (c) 2026, the ggen.gvisor authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The pure functions of plugin_utils/ggen.py and their filters."""
+
+from __future__ import annotations
+
+import base64
+import os
+import re
+from pathlib import Path
+
+import pytest
+import tomllib
+from ansible.errors import AnsibleFilterError
+from ansible_collections.ggen.gvisor.plugins.filter.ggen_jobs import ggen_jobs
+from ansible_collections.ggen.gvisor.plugins.filter.ggen_problem import ggen_problem
+from ansible_collections.ggen.gvisor.plugins.filter.ggen_result import ggen_result
+from ansible_collections.ggen.gvisor.plugins.plugin_utils import ggen
+
+COMMON = {"args": "sync", "timeout": 300, "mounts": []}
+MANIFEST = '[project]\nname = "p"\n[ontology]\nsource = "o.ttl"\n[generation]\nrules = []\n'
+
+
+def job(path: str = "/srv/m", **options: object) -> dict[str, object]:
+    """Return one job."""
+    return ggen.jobs([{"path": path, **options}], COMMON)[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("sync", ["sync"]),
+        ("sync --rule 'a b' --dry_run true", ["sync", "--rule", "a b", "--dry_run", "true"]),
+        (["sync", "--timeout", 5000], ["sync", "--timeout", "5000"]),
+        ("sync $HOME `id` ; rm *", ["sync", "$HOME", "`id`", ";", "rm", "*"]),
+    ],
+)
+def test_arguments_are_split_without_a_shell(text: object, words: list[str]) -> None:
+    assert ggen.split_arguments(text) == words
+
+
+@pytest.mark.parametrize(("text", "message"), [("sync 'a", "Balance the quotes"), ("  ", "is empty"), ([], "is empty")])
+def test_bad_arguments_are_refused(text: object, message: str) -> None:
+    with pytest.raises(ggen.GgenError, match=message):
+        ggen.split_arguments(text)
+
+
+def test_a_workspace_lays_its_options_over_the_common_ones() -> None:
+    first, second = ggen.jobs([{"path": "/a"}, {"path": "/b/", "args": ["init"], "timeout": 5}], COMMON)
+    assert first == {"path": "/a", "args": ["sync"], "timeout": 300, "mounts": [], "manifest": "/a/ggen.toml"}
+    assert second == {"path": "/b", "args": ["init"], "timeout": 5, "mounts": [], "manifest": ""}
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ([{"path": ""}], "has no path"),
+        ([{}], "has no path"),
+        ([{"path": "/a", "argz": "x"}], "unknown key argz"),
+        ([{"path": "/a"}, {"path": "/a/"}], "names /a twice"),
+        ([{"path": "a"}], "on another host and not absolute"),
+        ([{"path": "~/a"}], "on another host and not absolute"),
+    ],
+)
+def test_bad_workspaces_are_refused(entries: list[dict[str, object]], message: str) -> None:
+    with pytest.raises(ggen.GgenError, match=message):
+        ggen.jobs(entries, COMMON)
+
+
+def test_relative_paths_and_the_home_folder_mean_something_on_the_controller() -> None:
+    found = ggen.jobs([{"path": "a/../b"}, {"path": "~/c"}, {"path": "~"}, {"path": "/d"}], COMMON, "/here", "/home/u")
+    assert [entry["path"] for entry in found] == ["/here/b", "/home/u/c", "/home/u", "/d"]
+
+
+@pytest.mark.parametrize(
+    ("args", "manifest"),
+    [
+        ("sync", "/srv/m/ggen.toml"),
+        ("sync --manifest sub/x.toml", "/srv/m/sub/x.toml"),
+        ("sync --manifest=sub/x.toml", "/srv/m/sub/x.toml"),
+        ("sync --queries q", ""),
+        ("sync --queries=q", ""),
+        ("init", ""),
+        ("--version", ""),
+    ],
+)
+def test_the_manifest_that_ggen_opens(args: str, manifest: str) -> None:
+    assert job(args=args)["manifest"] == manifest
+
+
+def test_the_filter_resolves_paths_only_here_and_puts_the_example_where_the_host_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert ggen_jobs([{"path": "x"}], COMMON, local=True)[0]["path"] == f"{tmp_path}/x"
+    assert ggen_jobs([{"path": "~/x"}], COMMON, local=True)[0]["path"] == os.path.expanduser("~/x")
+    assert ggen_jobs([{"path": "/here/e"}], COMMON, moved={"/here/e": "/there"})[0]["path"] == "/there"
+    with pytest.raises(AnsibleFilterError, match="not absolute"):
+        ggen_jobs([{"path": "x"}], COMMON)
+
+
+@pytest.mark.parametrize(
+    ("addition", "paths"),
+    [
+        ("", []),
+        ('imports = ["a.ttl", "sub/../b.ttl", "../../lib/x.ttl", "/abs/y.ttl"]', ["../../lib/x.ttl", "/abs/y.ttl"]),
+        ('imports = ["/workspace/z.ttl", "../workspace/z.ttl"]', []),
+    ],
+)
+def test_files_outside_of_the_workspace(addition: str, paths: list[str]) -> None:
+    text = MANIFEST.replace('source = "o.ttl"', f'source = "o.ttl"\n{addition}')
+    assert ggen.outside(tomllib.loads(text)) == paths
+
+
+def test_every_kind_of_file_can_lie_outside() -> None:
+    manifest = {
+        "ontology": {"source": "../a.ttl"},
+        "validation": {"shacl": ["../b.ttl"]},
+        "generation": {"rules": [{"query": {"file": "../c.rq"}, "template": {"file": "../d.tera"}}, "nonsense"]},
+    }
+    assert ggen.outside(manifest) == ["../a.ttl", "../b.ttl", "../c.rq", "../d.tera"]
+    assert ggen.outside({"ontology": {"source": "../a.ttl"}}, "sub") == []
+
+
+@pytest.mark.parametrize(
+    ("output_dir", "output_file", "found"),
+    [
+        (".", "a.txt", []),
+        ("out", "../a.txt", []),
+        ("out", "{{ name }}/a.txt", []),
+        ("out", "../../a.txt", ["../a.txt"]),
+        ("../out", "a.txt", ["../out", "../out/a.txt"]),
+        ("out", "/etc/a.txt", ["/etc/a.txt"]),
+    ],
+)
+def test_outputs_outside_of_the_workspace(output_dir: str, output_file: str, found: list[str]) -> None:
+    assert (
+        ggen.outputs_outside({"generation": {"output_dir": output_dir, "rules": [{"output_file": output_file}]}})
+        == found
+    )
+
+
+def test_a_mount_puts_the_file_where_the_sandbox_looks() -> None:
+    assert ggen.mounts_for(["../../lib/x.ttl", "/abs/y.ttl"], "/home/u/models/m") == [
+        {"source": "/home/u/lib/x.ttl", "target": "/lib/x.ttl"},
+        {"source": "/abs/y.ttl", "target": "/abs/y.ttl"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (None, "/srv/m is no ggen project: there is no /srv/m/ggen.toml"),
+        ("[x", "is no valid TOML"),
+        ("x = 1", r"has no \[project\], \[ontology\], \[generation\]"),
+        (MANIFEST.replace("o.ttl", "../o.ttl"), r'outside of the workspace: ../o.ttl.*"source": "/srv/o.ttl"'),
+        (MANIFEST.replace("rules", 'output_dir = "../x"\nrules'), "writes outside of the workspace: ../x"),
+    ],
+)
+def test_bad_manifests_are_refused(text: str | None, message: str) -> None:
+    with pytest.raises(ggen.GgenError, match=message):
+        ggen.check_manifest(text, job())
+
+
+@pytest.mark.parametrize("target", ["/lib/o.ttl", "/lib", "/lib/"])
+def test_a_mount_shows_a_file_outside(target: str) -> None:
+    ggen.check_manifest(
+        MANIFEST.replace("o.ttl", "../lib/o.ttl"), job(mounts=[{"source": "/srv/lib", "target": target}])
+    )
+
+
+def test_a_mount_beside_it_does_not() -> None:
+    with pytest.raises(ggen.GgenError, match="outside of the workspace"):
+        ggen.check_manifest(MANIFEST.replace("o.ttl", "../o.ttl"), job(mounts=[{"source": "/x", "target": "/o"}]))
+
+
+def test_the_problem_filter_reads_what_slurp_gives() -> None:
+    read = {"ansible_loop_var": "_job", "_job": job()}
+    assert ggen_problem({**read, "content": base64.b64encode(MANIFEST.encode()).decode()}) == ""
+    assert "is no valid TOML" in ggen_problem({**read, "content": base64.b64encode(b"\xff[").decode()})
+    assert "is no ggen project" in ggen_problem({**read, "failed": True})
+
+
+def run(**values: object) -> dict[str, object]:
+    """Return what the module gives for a run that went well."""
+    good = {
+        "rc": 0,
+        "changed": True,
+        "duration": 0.4,
+        "pod": "ggen-1",
+        "kernel": "Starting gVisor...",
+        "changed_files": [],
+    }
+    return {**good, "stdout": "", "stderr": "", "ansible_loop_var": "_job", "_job": job(), **values}
+
+
+def changed(path: str, change: str = "created", mode: str = "0600") -> dict[str, object]:
+    """Return one of the module's changed files."""
+    return {"path": path, "change": change, "mode": mode, "ignored": False, "kind": "file", "size": 1, "sha256": "0"}
+
+
+def test_files_are_listed_once_with_what_really_happened() -> None:
+    line = (
+        '{"status":"success","files":[{"path":"./a","size_bytes":1,"action":"created"},'
+        '{"path":"./a","size_bytes":2,"action":"created"},{"path":"out/b","size_bytes":3,"action":"created"}]}'
+    )
+    result = ggen_result(run(stdout=line, changed_files=[changed("a", "modified")]))
+    assert result["files"] == [
+        {"path": "a", "size": 2, "change": "modified"},
+        {"path": "out/b", "size": 3, "change": "unchanged"},
+    ]
+    assert result["ggen"]["status"] == "success"
+    assert result["error"] is None
+    assert result["summary"] == (
+        "ggen sync in /srv/m: exit code 0 in 0.4 s, files: 1 modified, 1 unchanged; kernel: Starting gVisor..."
+    )
+
+
+@pytest.mark.parametrize(
+    ("item", "is_open"),
+    [
+        (changed(".ggen/keys/signing.key", mode="0644"), True),
+        (changed(".ggen/keys/signing.key", mode="0640"), True),
+        (changed(".ggen/keys/signing.key", mode="0600"), False),
+        (changed(".ggen/keys/signing.key", "removed", "0644"), False),
+        (changed(".ggen/keys/verifying.key", mode="0644"), False),
+    ],
+)
+def test_an_open_signing_key_is_seen(item: dict[str, object], is_open: bool) -> None:
+    assert ggen_result(run(changed_files=[item]))["open_key"] is is_open
+
+
+def test_a_run_that_did_not_take_place_is_told_with_the_modules_words() -> None:
+    failed = {
+        "failed": True,
+        "msg": "workspace /srv/m does not exist on this host",
+        "ansible_loop_var": "_job",
+        "_job": job(),
+    }
+    result = ggen_result(failed)
+    assert result["rc"] is None
+    assert result["error"]["message"] == "ggen sync in /srv/m failed: workspace /srv/m does not exist on this host."
+    assert result["not_ready"] is False
+    assert "not run to its end: workspace /srv/m does not exist" in result["summary"]
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "containerd does not answer at /run/containerd/containerd.sock (No such file or directory); start it",
+        "image docker.io/library/ggen:latest is not in containerd's namespace default; import it",
+        'failed to resolve runtime path: runtime "io.containerd.runsc.v1" binary not installed',
+    ],
+)
+def test_a_host_without_a_sandbox_is_known(message: str) -> None:
+    assert ggen_result({"msg": message, "ansible_loop_var": "_job", "_job": job()})["not_ready"] is True
+
+
+@pytest.mark.parametrize("flags", [{"rc": None, "timed_out": True}, {"rc": 137, "limits_hit": ["memory"]}])
+def test_a_killed_run_is_not_explained_by_ggens_output(flags: dict[str, object]) -> None:
+    result = ggen_result(
+        run(**flags, msg="it was killed", stderr="ERROR: CLI execution failed: Manifest not found\n --> x")
+    )
+    assert result["error"]["cause"] == "it was killed"
+
+
+def test_an_unknown_failure_keeps_the_exit_code_and_the_last_lines() -> None:
+    log = "\n".join(f"line {number}" for number in range(40))
+    result = ggen_result(run(rc=139, stderr=log, msg="ggen ended with exit code 139"))
+    assert result["rc"] == 139
+    assert "exit code 139" in result["error"]["message"]
+    assert result["error"]["message"].endswith("line 39")
+    assert "line 10\n" not in result["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [
+        (
+            "Context:\n  Cannot create output directory: generated\n  Reason: Permission denied (os error 13)\n",
+            "may not make the output folder generated: Permission denied",
+        ),
+        (
+            "ERROR: CLI execution failed: Command execution failed: Audit failure: Permission denied (os error 13)",
+            "may not write its records in .ggen",
+        ),
+        (
+            "  = error: Failed to create parent directory /srv: Read-only file system (os error 30)",
+            "wanted to write outside of the workspace: Failed to create parent directory /srv",
+        ),
+        (
+            "  = error: Failed to read ontology 'o.ttl': Permission denied (os error 13)",
+            "o.ttl cannot be read: Permission",
+        ),
+    ],
+)
+def test_failures_that_need_another_user_or_a_sandbox(text: str, cause: str) -> None:
+    assert cause in ggen.explain("", text)["cause"]
+
+
+def test_json_that_is_not_the_outcome_stays_in_the_log() -> None:
+    text = '{"x": 1}\n{broken\n[1]\n{"status": "success"}\n{"status": "later"} trailing'
+    outcome, log = ggen.parse_output(text)
+    assert outcome == {"status": "success"}
+    assert log == ['{"x": 1}', "{broken", "[1]", '{"status": "later"} trailing']
+    assert ggen.parse_output("") == (None, [])
+
+
+def test_every_rule_can_be_formatted() -> None:
+    for rule in ggen.RULES:
+        names = dict.fromkeys(re.compile(rule.pattern).groupindex, "x")
+        assert rule.cause.format(**names)
+        assert rule.mend.format(**names)
