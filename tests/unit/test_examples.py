@@ -21,7 +21,9 @@ import types
 import typing
 from pathlib import Path
 
+import jsonschema
 import pytest
+import referencing
 import tomllib
 from ansible_collections.ggen.gvisor.plugins.plugin_utils.ggen import SIGNING_KEY, check_manifest, jobs, parse_output
 
@@ -33,11 +35,9 @@ needs_binary = pytest.mark.skipif(not BINARY, reason="GGEN_BINARY names no ggen 
 
 
 def expected(name: str) -> dict[str, bytes]:
-    """Return the expected output of an example by its path in the output folder. The suffix keeps linters off it."""
+    """Return the expected output of an example by its path in ``generated``."""
     folder = EXPECTED / name / "expected"
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    assert all(path.suffix == ".expected" for path in files)
-    return {str(path.relative_to(folder)).removesuffix(".expected"): path.read_bytes() for path in files}
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 ORGANIZATION = {name: data.decode() for name, data in expected("organization").items()}
@@ -47,9 +47,11 @@ ORGANIZATION = {name: data.decode() for name, data in expected("organization").i
 def test_an_example_is_whole(example: Path) -> None:
     text = (example / "ggen.toml").read_text()
     check_manifest(text, jobs([{"path": str(example)}], {"args": "sync"})[0])
-    output = tomllib.loads(text)["generation"]["output_dir"]
     ignored = (example / ".gitignore").read_text().split()
-    assert {f"/{output}/", "/.ggen/", "*.backup"} <= set(ignored)
+    assert {"/generated/", "/.ggen/", "*.backup"} <= set(ignored)
+    rules = tomllib.loads(text)["generation"]["rules"]
+    assert all(rule["output_file"].startswith("generated/") for rule in rules)
+    assert all(rule["mode"] == "Overwrite" for rule in rules), "in other modes ggen does not write a file again"
     readme = (example / "README.md").read_text()
     assert "ansible-playbook playbooks/run.yml" in readme
     assert "Licence" in readme
@@ -106,6 +108,21 @@ def test_the_json_schemas_fit_together() -> None:
         for field in schema["properties"].values():
             assert field["type"] in ("string", "array")
             assert (field["type"] == "array") == ("items" in field)
+        jsonschema.Draft202012Validator.check_schema(schema)
+
+
+def test_the_json_schemas_accept_a_unit_and_refuse_a_wrong_one() -> None:
+    schemas = [json.loads(text) for name, text in ORGANIZATION.items() if name.startswith("json-schema/")]
+    registry = referencing.Registry().with_resources(
+        (schema["$id"], referencing.Resource.from_contents(schema)) for schema in schemas
+    )
+    unit = next(schema for schema in schemas if schema["title"] == "OrganizationalUnit")
+    validator = jsonschema.Draft202012Validator(unit, registry=registry)
+    lab = {"id": "urn:lab", "name": "Laboratory", "unitOf": "urn:acme", "hasSite": ["urn:north"]}
+    validator.validate(lab)
+    for wrong in ({**lab, "name": 1}, {**lab, "hasSite": "urn:north"}, {"name": "Laboratory"}):
+        with pytest.raises(jsonschema.ValidationError):
+            validator.validate(wrong)
 
 
 def test_all_outputs_have_the_same_classes_and_fields() -> None:
@@ -157,16 +174,18 @@ def sync(folder: Path) -> tuple[dict[str, object], list[str]]:
 def test_ggen_writes_what_is_expected_each_time(example: Path, tmp_path: Path) -> None:
     folder = tmp_path / example.name
     shutil.copytree(example, folder, ignore=shutil.ignore_patterns("generated", ".ggen"))
-    output = folder / tomllib.loads((folder / "ggen.toml").read_text())["generation"]["output_dir"]
+    output = folder / "generated"
     for time in range(2):
         outcome, log = sync(folder)
         written = {
             str(path.relative_to(output)): path.read_bytes()
             for path in output.rglob("*")
-            if path.is_file() and path.suffix != ".backup" and ".ggen" not in path.parts
+            if path.is_file() and path.suffix != ".backup"
         }
         assert written == expected(example.name), f"run {time}"
-        assert sorted(item["path"] for item in outcome["files"]) == sorted(f"{output.name}/{name}" for name in written)
+        assert sorted(os.path.normpath(item["path"]) for item in outcome["files"]) == sorted(
+            f"{output.name}/{name}" for name in written
+        )
         assert not [line for line in log if "WARN" in line or "ERROR" in line]
 
 
