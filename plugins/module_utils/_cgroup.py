@@ -9,8 +9,11 @@ a process limit and says nothing when a host cannot enforce one.
 
 from __future__ import annotations
 
+import contextlib
 import os
-from typing import Dict, List, NamedTuple, Optional, Tuple
+import signal
+import time
+from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 CPU_PERIOD = 100000  # microseconds; the kernel's default
 
@@ -50,6 +53,16 @@ def _read(path: str) -> str:
         return ""
 
 
+def _hierarchies(proc: str) -> Iterator[Tuple[str, str, List[str]]]:
+    """Yield (root, mount point, controllers) of each mounted hierarchy; version 2 has one, with the controller ""."""
+    for line in _read(f"{proc}/self/mountinfo").splitlines():
+        left, _dash, right = line.partition(" - ")
+        kind, _source, options = right.split(None, 2)
+        if kind in ("cgroup", "cgroup2"):
+            root, point = left.split()[3:5]
+            yield root, point, [""] if kind == "cgroup2" else options.split(",")
+
+
 class Group:
     """The control group of one pod, found through one of its processes."""
 
@@ -60,11 +73,7 @@ class Group:
         for line in _read(f"{proc}/{pid}/cgroup").splitlines():
             _number, controllers, path = line.split(":", 2)
             groups.update(dict.fromkeys(controllers.split(","), path))
-        for line in _read(f"{proc}/self/mountinfo").splitlines():
-            left, _dash, right = line.partition(" - ")
-            root, point = left.split()[3:5]
-            kind, _source, options = right.split(None, 2)
-            names = [""] if kind == "cgroup2" else options.split(",") if kind == "cgroup" else []
+        for root, point, names in _hierarchies(proc):
             for name in names:
                 path = groups.get(name)
                 # Only a group of the pod's own: a limit on a shared one would hit the host.
@@ -123,10 +132,21 @@ class Group:
                 names.append(name)
         return names
 
-    def remove(self) -> None:
-        """Remove the pod's empty groups; a shim that was killed could not."""
-        for folder in self._folders.values():
+
+def remove_groups(pod: str) -> None:
+    """Remove the groups named ``pod``, with what is in them; a shim that was killed could not."""
+    folders = {os.path.join(point, pod) for _root, point, _names in _hierarchies("/proc")}
+    deadline = time.monotonic() + 2
+    while folders and time.monotonic() < deadline:
+        for folder in sorted(folders):
+            for word in _read(os.path.join(folder, "cgroup.procs")).split():
+                with contextlib.suppress(OSError):
+                    os.kill(int(word), signal.SIGKILL)
             try:
                 os.rmdir(folder)
+            except FileNotFoundError:
+                folders.discard(folder)
             except OSError:
-                pass  # gone, as it should be, or still busy
+                continue  # what was killed is still ending
+        if folders:
+            time.sleep(0.01)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -15,13 +16,15 @@ import subprocess
 import time
 from typing import Any, Dict, List, NamedTuple, Optional
 
-from ansible_collections.ggen.gvisor.plugins.module_utils._cgroup import Group, Limits
+from ansible_collections.ggen.gvisor.plugins.module_utils._cgroup import Group, Limits, remove_groups
 from ansible_collections.ggen.gvisor.plugins.module_utils._ctr import Ctr
 from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
-from ansible_collections.ggen.gvisor.plugins.module_utils._watch import Excerpt, watch
+from ansible_collections.ggen.gvisor.plugins.module_utils._process import run
+from ansible_collections.ggen.gvisor.plugins.module_utils._watch import Excerpt, Sink, watch
 
 START_TIMEOUT = 60.0  # seconds; a pod takes 0.2 to 0.5 on an idle machine
 REMOVE_TIMEOUT = 60.0
+KILL_TIMEOUT = 5.0
 # After a command's own end: how long ctr may take to hand over the rest of its output. A process that the command left
 # behind can hold the pipe open for ever.
 DRAIN = 1.0
@@ -203,6 +206,7 @@ class Pod:
         """Run ``argv`` in the pod as ``user`` (uid:gid) for at most ``timeout`` seconds.
 
         ``name`` is unique in the pod; ``abort`` is a descriptor at whose end (or next byte) the command is given up.
+        A command that does not end by itself takes the pod with it.
         """
         out, err = Excerpt(max_output), Excerpt(max_output)
         state: Dict[str, Any] = {"why": "timeout", "rc": None, "rest": b""}
@@ -232,16 +236,22 @@ class Pod:
         process = self._popen("tasks", "exec", "--exec-id", name, "--user", user, self.plan.id, *argv)
         assert process.stdout and process.stderr and self._events and self._events.stdout
         try:
-            sinks = {process.stdout.fileno(): out, process.stderr.fileno(): err}
+            sinks: Dict[int, Sink] = {process.stdout.fileno(): out, process.stderr.fileno(): err}
             others = {self._events.stdout.fileno(): event, **({} if abort is None else {abort: aborted})}
             ended = watch(process, sinks, others, begin + timeout)
+            seconds = time.monotonic() - begin
+            if not ended:
+                # First the sandbox, then ctr: a shim that opens the pipes of a ctr that is gone waits for ever.
+                # What ctr says about the dead sandbox is not the command's standard error.
+                self.kill()
+                last: Dict[int, Sink] = {process.stdout.fileno(): out, process.stderr.fileno(): lambda _data: None}
+                watch(process, last, {}, time.monotonic() + KILL_TIMEOUT)
         finally:
             if process.poll() is None:
                 process.kill()
             process.wait()
             process.stdout.close()
             process.stderr.close()
-        seconds = time.monotonic() - begin
         if not ended:
             return Job(state["rc"], out, err, seconds, state["why"])
         rc = process.returncode
@@ -284,25 +294,44 @@ class Pod:
             self._events.kill()
             self._events.communicate()
             self._events = None
-        self.group = self.group or (Group(self.plan.id, self.pid() or 0) if self.pid() else None)
         deadline = time.monotonic() + REMOVE_TIMEOUT
-        pause = 0.05
+        pause = 0.02
+        force: List[str] = []
         while True:
             try:
                 self.kill()
-                self.ctr.run("tasks", "rm", "--force", self.plan.id, timeout=20)
-                done = self.ctr.run("containers", "rm", self.plan.id, timeout=20)
+                self.ctr.run("tasks", "rm", *force, self.plan.id, timeout=KILL_TIMEOUT)
+                done = self.ctr.run("containers", "rm", self.plan.id, timeout=KILL_TIMEOUT)
                 said = done.stderr.strip()
                 if done.rc == 0 or said.endswith("not found"):
                     break
             except GvisorError as error:
                 said = error.message
+                self._kill_shim()
             if time.monotonic() > deadline:
                 raise GvisorError(f"pod {self.plan.id} could not be removed: {said}; the next run tries again")
             time.sleep(pause)  # containerd has no event for "can be removed now"
+            # --force waits for an exit that the shim never reports when the pod was killed before it had started.
+            force = [] if force or pause < 0.3 else ["--force"]
             pause = min(pause * 2, 2.0)
         if done.rc != 0:
             # ctr makes the snapshot before the container; killed between the two it leaves the snapshot alone.
             self.ctr.run("snapshots", "rm", self.plan.id, timeout=20)
-        if self.group is not None:
-            self.group.remove()
+        remove_groups(self.plan.id)
+        self._unmount()
+
+    def _kill_shim(self) -> None:
+        """Kill the pod's shim, which hangs; containerd then cleans up in its place. A shim's working folder is its pod's."""
+        ending = f"/{self.ctr.namespace}/{self.plan.id}"
+        for pid in filter(str.isdigit, os.listdir("/proc")):
+            with contextlib.suppress(OSError):
+                if os.readlink(f"/proc/{pid}/cwd").endswith(ending):
+                    os.kill(int(pid), signal.SIGKILL)
+
+    def _unmount(self) -> None:
+        """Unmount the pod's root file system where a shim that was killed left it mounted."""
+        ending = f"/{self.ctr.namespace}/{self.plan.id}/rootfs"
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as stream:
+            points = [line.split()[4] for line in stream if line.split()[4].endswith(ending)]
+        for point in points:
+            run(["umount", "--lazy", point])

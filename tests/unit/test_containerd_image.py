@@ -195,6 +195,6 @@ def test_absent(daemon: Daemon, namespace: str, tmp_path: Path) -> None:
 
 def test_no_containerd(tmp_path: Path) -> None:
     archive, _digest = archive_of(tmp_path, REF)
-    result = run_module("containerd_image", address=str(tmp_path / "no.sock"), archive=archive, timeout=5)
+    result = run_module("containerd_image", address=str(tmp_path / "no.sock"), archive=archive)
     assert result["failed"]
     assert "does not answer" in result["msg"]

@@ -1,0 +1,534 @@
+# Copyright (c) 2026, the ggen.gvisor authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""containerd_run against a real containerd, with gVisor and with runc; nothing may be left after any test."""
+
+from __future__ import annotations
+
+import concurrent.futures
+import hashlib
+import os
+import signal
+import stat
+import subprocess
+import time
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support import oci
+from support.containerd import Daemon
+from support.gvisor import gvisor_dir
+from support.module import finish_module, run_module, start_module
+
+pytestmark = pytest.mark.host
+IMAGE = "localhost/busybox:1"
+RUNTIMES = {"runsc": "io.containerd.runsc.v1", "runc": "io.containerd.runc.v2"}
+OWNER = 1000
+
+
+class Host:
+    """One containerd with the test image, and the module's own folder."""
+
+    def __init__(self, daemon: Daemon, root: Path, runtime: str) -> None:
+        self.daemon = daemon
+        self.state_dir = str(root / "state")
+        self.runtime = runtime
+        self.name = f"t{uuid.uuid4().hex[:6]}"
+
+    def params(self, script: str | list[str], workspace: Path | None, **params: object) -> dict:
+        argv = ["sh", "-c", script] if isinstance(script, str) else script
+        common = {
+            "image": IMAGE,
+            "argv": argv,
+            "address": self.daemon.address,
+            "state_dir": self.state_dir,
+            "name": self.name,
+        }
+        return {**common, "runtime": self.runtime, "workspace": str(workspace) if workspace else None, **params}
+
+    def run(self, script: str | list[str], workspace: Path | None = None, **params: object) -> dict:
+        return run_module("containerd_run", **self.params(script, workspace, **params))
+
+    def start(self, script: str | list[str], workspace: Path | None = None, **params: object) -> subprocess.Popen:
+        return start_module("containerd_run", **self.params(script, workspace, **params))
+
+    def pods(self) -> list[str]:
+        folder = Path(self.state_dir) / "pods"
+        return [name for name in os.listdir(folder) if name != ".lock"] if folder.exists() else []
+
+    def left(self) -> dict:
+        left = {name: found for name, found in self.daemon.leftovers().items() if found}
+        groups = [str(path) for path in Path("/sys/fs/cgroup").glob(f"*/{self.name}-*")]
+        supervisors = [pid for pid in os.listdir("/proc") if pid.isdigit() and self._holds(pid)]
+        return {**left, **{name: found for name, found in (("pods", self.pods()), ("cgroups", groups)) if found}} | (
+            {"processes": supervisors} if supervisors else {}
+        )
+
+    def _holds(self, pid: str) -> bool:
+        try:
+            words = Path(f"/proc/{pid}/cmdline").read_bytes()
+            return (
+                b"containerd_run" in words and self.daemon.address.encode() in Path(f"/proc/{pid}/environ").read_bytes()
+            )
+        except OSError:
+            return False
+
+    def settle(self, timeout: float = 20) -> dict:
+        """What is left once a killed run's supervisor had its time."""
+        deadline = time.monotonic() + timeout
+        while self.left() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        return self.left()
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    root = tmp_path_factory.mktemp("containerd")
+    with Daemon(root, bin_dir=gvisor_dir(root / "bin")) as running:
+        oci.busybox_archive(root / "busybox.tar", IMAGE)
+        running.ctr("images", "import", str(root / "busybox.tar"))
+        yield running
+
+
+@pytest.fixture(params=list(RUNTIMES))
+def host(request: pytest.FixtureRequest, daemon: Daemon, tmp_path: Path) -> Iterator[Host]:
+    one = Host(daemon, tmp_path, RUNTIMES[request.param])
+    yield one
+    assert one.left() == {}
+
+
+@pytest.fixture
+def runsc(daemon: Daemon, tmp_path: Path) -> Iterator[Host]:
+    one = Host(daemon, tmp_path, RUNTIMES["runsc"])
+    yield one
+    assert one.left() == {}
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    folder = tmp_path / "work space,a=b"
+    folder.mkdir()
+    (folder / "input").write_text("input\n")
+    (folder / "sub").mkdir()
+    (folder / "sub/old").write_text("old\n")
+    for path in [folder, *folder.rglob("*")]:
+        os.chown(path, OWNER, OWNER)
+    return folder
+
+
+def files(result: dict) -> dict[str, str]:
+    return {item["path"]: item["change"] for item in result["changed_files"]}
+
+
+def fingerprint(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted([folder, *folder.rglob("*")]):
+        status = path.lstat()
+        digest.update(f"{path} {status.st_mode} {status.st_uid} {status.st_size} {status.st_mtime_ns}".encode())
+        if stat.S_ISREG(status.st_mode):
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+# What comes back
+
+
+@pytest.mark.parametrize("code", [0, 1, 3, 126, 127, 128, 255])
+def test_the_real_exit_code(host: Host, code: int) -> None:
+    result = host.run(f"exit {code}")
+    assert (result["rc"], result["failed"]) == (code, code != 0), result
+    assert code == 0 or result["msg"] == f"sh ended with exit code {code}"
+
+
+def test_output_apart(host: Host, workspace: Path) -> None:
+    result = host.run("cat input; echo err >&2; pwd", workspace)
+    assert (result["stdout"], result["stderr"]) == ("input\n/workspace\n", "err\n")
+    assert (result["stdout_bytes"], result["output_truncated"]) == (17, False)
+    assert result["duration"] > 0
+    assert set(result["timings"]) == {"pod", "proof", "job", "scan_before", "scan_after", "removed", "total"}
+
+
+def test_a_code_other_than_0_need_not_fail(host: Host) -> None:
+    result = host.run("exit 5", fail_on_rc=False)
+    assert (result["rc"], result["failed"]) == (5, False)
+    assert "exit code 5" in result["msg"]
+
+
+def test_the_job_dies_of_a_signal(host: Host) -> None:
+    assert host.run("kill -9 $$")["rc"] == 137
+
+
+def test_environment_and_arguments_come_through_unchanged(host: Host) -> None:
+    words = ["a b", "$(id)", "line\nbreak", "grün", "--", "-x", "'\"", ""]
+    script = 'printf "<%s>" "$@"; printf "%s" "$ODD" >&2'
+    result = host.run(["sh", "-c", script, "sh", *words], env={"ODD": "x=y, 'z'\nnext"})
+    assert result["stdout"] == "".join(f"<{word}>" for word in words)
+    assert result["stderr"] == "x=y, 'z'\nnext"
+
+
+def test_the_proof_is_gvisors_own(runsc: Host) -> None:
+    assert runsc.run("true")["kernel"] == "Starting gVisor..."
+
+
+def test_runc_is_not_taken_for_gvisor(daemon: Daemon, runsc: Host, tmp_path: Path) -> None:
+    """A shim of gVisor's name that is runc's: the job must not start."""
+    fake = tmp_path / "bin"
+    fake.mkdir()
+    (fake / "containerd-shim-runsc-v1").symlink_to("/usr/bin/containerd-shim-runc-v2")
+    (tmp_path / "ws").mkdir()
+    with Daemon(tmp_path / "fake", bin_dir=fake) as other:
+        oci.busybox_archive(tmp_path / "busybox.tar", IMAGE)
+        other.ctr("images", "import", str(tmp_path / "busybox.tar"))
+        result = Host(other, tmp_path, runsc.runtime).run("touch started", tmp_path / "ws")
+        assert {name: found for name, found in other.leftovers().items() if found} == {}
+    assert result["failed"]
+    assert "is not gVisor" in result["msg"]
+    assert os.listdir(tmp_path / "ws") == []
+
+
+def test_output_without_end_is_bounded(host: Host) -> None:
+    result = host.run("echo begin; yes | head -c 30000000; echo end", max_output=10000)
+    assert result["rc"] == 0
+    assert result["stdout_bytes"] == 30000000 + 10
+    assert result["output_truncated"]
+    assert len(result["stdout"]) < 10100
+    assert result["stdout"].startswith("begin\ny\n")
+    assert result["stdout"].endswith("y\nend\n")
+
+
+def test_something_left_behind_does_not_hold_the_result(host: Host) -> None:
+    """A background process keeps the output open; the command's end is what counts."""
+    begin = time.monotonic()
+    result = host.run("sleep 1000 & echo done; exit 3", timeout=60)
+    assert (result["rc"], result["stdout"], result["timed_out"]) == (3, "done\n", False)
+    assert time.monotonic() - begin < 20
+
+
+# What the job may do
+
+
+def test_files_belong_to_the_workspaces_owner(host: Host, workspace: Path) -> None:
+    result = host.run("id -u; id -g; echo new > new; mkdir d; echo x > d/e; echo more >> input; rm sub/old", workspace)
+    assert result["stdout"] == f"{OWNER}\n{OWNER}\n"
+    assert result["user"] == f"{OWNER}:{OWNER}"
+    assert files(result) == {"new": "created", "d/e": "created", "input": "modified", "sub/old": "removed"}
+    assert result["changed"]
+    assert {path.stat().st_uid for path in workspace.rglob("*")} == {OWNER}
+    (new,) = [item for item in result["changed_files"] if item["path"] == "new"]
+    assert new["sha256"] == hashlib.sha256(b"new\n").hexdigest()
+    assert new["size"] == 4
+
+
+def test_another_user(host: Host, workspace: Path) -> None:
+    result = host.run("id -u; id -g; touch /workspace/x || echo refused", workspace, user="4321")
+    assert result["stdout"] == f"4321\n{OWNER}\nrefused\n"
+    assert host.run("id -u; id -g", user="7:8")["stdout"] == "7\n8\n"
+
+
+def test_no_rights(host: Host, workspace: Path) -> None:
+    """No capability, no new privilege, no way to give files away or to write outside of the workspace and /tmp."""
+    os.chown(workspace, 0, 0)
+    result = host.run(
+        "grep -E '^Cap(Prm|Eff)' /proc/self/status; touch /etc/x /bin/x /x 2>/dev/null && echo WROTE;"
+        "echo t > /tmp/t && cat /tmp/t; chown 5:5 . 2>/dev/null && echo CHOWNED; id -u",
+        workspace,
+    )
+    assert "WROTE" not in result["stdout"]
+    assert "CHOWNED" not in result["stdout"]
+    assert result["stdout"].endswith("t\n0\n")
+    assert result["stdout"].count("0000000000000000") == 2
+
+
+def test_no_network(host: Host) -> None:
+    result = host.run("ls /sys/class/net 2>/dev/null || ip -o link; wget -T 2 -q -O - http://127.0.0.1:1/ || echo none")
+    assert "eth" not in result["stdout"]
+    assert result["stdout"].endswith("none\n")
+
+
+def test_a_writable_root_when_asked_for(host: Host) -> None:
+    assert host.run("touch /x && echo yes", user="0:0", read_only=False)["stdout"] == "yes\n"
+
+
+def test_setid_bits_do_not_stay(host: Host, workspace: Path) -> None:
+    result = host.run("cp /bin/busybox shell; chmod 6755 shell", workspace)
+    assert stat.S_IMODE((workspace / "shell").stat().st_mode) == 0o755
+    assert "set-user-id" in result["warnings"][0]
+    assert result["changed_files"][0]["mode"] == "0755"
+
+
+def test_mounts(host: Host, workspace: Path, tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    (shared / "x.ttl").write_text("ontology\n")
+    mounts = [{"source": str(shared), "target": "/ontologies"}]
+    result = host.run(
+        "cat ../ontologies/x.ttl; touch /ontologies/y 2>/dev/null && echo WROTE", workspace, mounts=mounts
+    )
+    assert result["stdout"] == "ontology\n"
+    os.chown(shared, OWNER, OWNER)
+    writable = [{"source": str(shared), "target": "/out", "writable": True}]
+    assert host.run("touch /out/z", workspace, mounts=writable)["rc"] == 0
+    assert (shared / "z").stat().st_uid == OWNER
+
+
+# What counts as a change
+
+
+def test_rewriting_the_same_bytes_is_no_change(host: Host, workspace: Path) -> None:
+    result = host.run("cp input copy; rm input; mv copy input; touch sub/old", workspace)
+    assert (result["changed"], result["changed_files"]) == (False, [])
+
+
+def test_ignored_files_are_listed_and_do_not_count(host: Host, workspace: Path) -> None:
+    result = host.run(
+        "mkdir .ggen; echo s > .ggen/state; echo b > sub/x.backup", workspace, ignore=[".ggen/**", "*.backup"]
+    )
+    assert not result["changed"]
+    assert [(item["path"], item["ignored"]) for item in result["changed_files"]] == [
+        (".ggen/state", True),
+        ("sub/x.backup", True),
+    ]
+
+
+def test_check_mode_leaves_the_workspace_alone(host: Host, workspace: Path) -> None:
+    os.mkfifo(workspace / "pipe")
+    before = fingerprint(workspace)
+    script = "cat input > new; echo changed > input; rm -r sub; ls -ln | grep -c 1000"
+    result = host.run(script, workspace, check=True, diff=True)
+    assert fingerprint(workspace) == before
+    assert result["changed"]
+    assert result["rc"] == 0
+    assert files(result) == {"new": "created", "input": "modified", "sub/old": "removed"}
+    shown = {item["before_header"]: (item["before"], item["after"]) for item in result["diff"]}
+    assert shown == {"input": ("input\n", "changed\n"), "new (absent)": ("", "input\n"), "sub/old": ("old\n", "")}
+    assert "pipe" in result["warnings"][0]
+    real = host.run(script, workspace, diff=True)
+    assert files(real) == files(result)
+    assert real["diff"] == result["diff"]
+
+
+# What goes wrong
+
+
+def test_timeout(host: Host, workspace: Path) -> None:
+    """The job ignores SIGTERM, and what it said until then is kept."""
+    begin = time.monotonic()
+    result = host.run(
+        "trap '' TERM INT; echo begun; echo x > new; while true; do sleep 1; done", workspace, timeout=1.5
+    )
+    assert time.monotonic() - begin < 30
+    assert (result["failed"], result["timed_out"]) == (True, True)
+    assert "did not end within 1.5 s" in result["msg"]
+    assert result["stdout"] == "begun\n"
+    assert "rc" not in result
+    assert files(result) == {"new": "created"}
+
+
+def test_out_of_memory(host: Host, workspace: Path) -> None:
+    result = host.run("echo begun; dd if=/dev/zero of=/tmp/big bs=1M count=900", workspace, memory="150M")
+    assert result["failed"]
+    assert "out of memory: the pod reached its limit of 150M" in result["msg"], result
+    assert result["limits_hit"] == ["memory"]
+    assert result["stdout"] == "begun\n"
+    assert (workspace / "input").read_text() == "input\n"
+
+
+def test_enough_memory(host: Host) -> None:
+    result = host.run("dd if=/dev/zero of=/tmp/big bs=1M count=50 2>/dev/null; echo done", memory="300M")
+    assert (result["rc"], result["limits_hit"]) == (0, [])
+
+
+def test_a_fork_bomb(host: Host) -> None:
+    result = host.run("bomb() { bomb | bomb & }; bomb; sleep 5; exit 7", pids=150, timeout=15)
+    assert result["limits_hit"] == ["pids"], result
+    assert "limit of 150 tasks" in result.get("msg", "")
+
+
+def test_cpus(runsc: Host) -> None:
+    script = "i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done"
+    free = runsc.run(script)["duration"]
+    limited = runsc.run(script, cpus=0.1)["duration"]
+    assert limited > 2 * free
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"argv": []}, "argv is empty"),
+        ({"argv": [""]}, "argv is empty"),
+        ({"argv": ["nosuch"]}, "nosuch"),
+        ({"image": "localhost/absent:1"}, f"which has {IMAGE}"),
+        ({"image": "--privileged"}, "no image name"),
+        ({"image": "a\nb"}, "no image name"),
+        ({"image": "x" * 4096}, "no image name"),
+        ({"workspace": "/nonexistent/ws"}, "does not exist"),
+        ({"workspace": "/etc/passwd"}, "is not a folder"),
+        ({"workspace": "/"}, "the whole host"),
+        ({"workspace": "/" + "x" * 4096}, "does not exist"),
+        ({"name": "a..b"}, "name='a..b'"),
+        ({"name": "x" * 70}, "at most 63 characters"),
+        ({"namespace": "x" * 77}, "at most 76 characters"),
+        ({"namespace": "$(id)"}, "namespace='$(id)'"),
+        ({"runtime": "io.containerd.absent.v1"}, "does not find the runtime's shim"),
+        ({"pause": ["/no/pause"]}, "option pause"),
+        ({"pause": []}, "pause is empty"),
+        ({"memory": "lots"}, "is no size"),
+        ({"timeout": 0}, "must be more than 0"),
+        ({"cpus": 0}, "at least 0.01"),
+        ({"user": "root"}, "in numbers"),
+        ({"cwd": "relative"}, "absolute path"),
+        ({"env": {"A=B": "x"}}, "name of a variable"),
+        ({"mounts": [{"source": "/nonexistent", "target": "/x"}]}, "not an existing"),
+        ({"mounts": [{"source": "/tmp", "target": "../x"}]}, "not a plain absolute path"),
+        ({"mounts": [{"source": "/tmp", "target": "/proc/x"}]}, "the pod itself needs"),
+    ],
+)
+def test_bad_input(runsc: Host, params: dict, message: str) -> None:
+    result = runsc.run("true", **params)
+    assert result["failed"]
+    assert message in result["msg"]
+
+
+def test_a_namespace_without_images(runsc: Host) -> None:
+    result = runsc.run("true", namespace="empty")
+    assert "has no images" in result["msg"]
+    assert {name: found for name, found in runsc.daemon.leftovers("empty").items() if found} == {}
+
+
+def test_no_containerd(tmp_path: Path) -> None:
+    result = run_module(
+        "containerd_run",
+        image=IMAGE,
+        argv=["true"],
+        address=str(tmp_path / "no.sock"),
+        state_dir=str(tmp_path / "state"),
+    )
+    assert "does not answer" in result["msg"]
+    assert not (tmp_path / "state").exists()
+
+
+# Whatever happens, nothing is left
+
+
+def wait_for(path: Path, process: subprocess.Popen, timeout: float = 20) -> None:
+    deadline = time.monotonic() + timeout
+    while not path.exists():
+        assert process.poll() is None, finish_module(process)
+        assert time.monotonic() < deadline, f"{path} never came"
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_the_module_is_killed_during_the_job(host: Host, workspace: Path, number: int) -> None:
+    process = host.start("touch begun; sleep 1000", workspace)
+    wait_for(workspace / "begun", process)
+    process.send_signal(number)
+    process.communicate(timeout=20)
+    assert host.settle() == {}
+
+
+@pytest.mark.parametrize("delay", [0.15, 0.3, 0.45, 0.6, 0.75])
+def test_the_module_is_killed_at_any_moment(host: Host, workspace: Path, delay: float) -> None:
+    process = host.start("sleep 0.1", workspace)
+    time.sleep(delay)
+    process.kill()
+    process.communicate(timeout=20)
+    assert host.settle() == {}
+
+
+def test_the_connection_is_cut(runsc: Host, workspace: Path) -> None:
+    """The reader of the module's output is gone, as when SSH is: the module itself is not told."""
+    process = runsc.start("touch begun; sleep 1000", workspace)
+    wait_for(workspace / "begun", process)
+    assert process.stdout
+    process.stdout.close()
+    process.wait(timeout=20)
+    assert runsc.settle() == {}
+
+
+def children(pid: int) -> list[int]:
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def test_the_supervisor_is_killed(host: Host, workspace: Path) -> None:
+    process = host.start("touch begun; sleep 1000", workspace)
+    wait_for(workspace / "begun", process)
+    (supervisor,) = children(process.pid)
+    os.kill(supervisor, signal.SIGKILL)
+    result = finish_module(process)
+    assert "was killed; the pod was removed" in result["msg"]
+    assert host.settle() == {}
+
+
+def test_both_are_killed_and_the_next_run_cleans_up(host: Host, workspace: Path) -> None:
+    """… without touching a pod whose owner is alive."""
+    alive = host.start("touch alive; while [ ! -e stop ]; do sleep 0.1; done; echo fine", workspace)
+    wait_for(workspace / "alive", alive)
+    process = host.start("touch begun; sleep 1000", workspace)
+    wait_for(workspace / "begun", process)
+    (supervisor,) = children(process.pid)
+    process.send_signal(signal.SIGSTOP)
+    os.kill(supervisor, signal.SIGKILL)
+    process.kill()
+    process.communicate()
+    assert len(host.pods()) == 2
+    result = host.run("true")
+    assert (result["rc"], len(host.pods())) == (0, 1)
+    assert "that was killed was removed" in result["warnings"][0]
+    (workspace / "stop").touch()
+    assert finish_module(alive)["stdout"] == "fine\n"
+
+
+def test_the_sandbox_is_killed(host: Host, workspace: Path) -> None:
+    process = host.start("touch begun; sleep 1000", workspace)
+    wait_for(workspace / "begun", process)
+    (pod,) = host.pods()
+    os.kill(int((Path(host.state_dir) / "pods" / pod / "pid").read_text()), signal.SIGKILL)
+    result = finish_module(process)
+    assert result["failed"]
+    assert "rc" not in result or result["rc"] == 137
+
+
+def test_the_shim_is_killed(host: Host, workspace: Path) -> None:
+    process = host.start("touch begun; sleep 1000", workspace)
+    wait_for(workspace / "begun", process)
+    for pid, words in host.daemon.shims().items():
+        if "shim" in words[0]:
+            os.kill(pid, signal.SIGKILL)
+    result = finish_module(process)
+    assert result["failed"]
+    assert host.settle() == {}
+
+
+def test_containerd_is_killed_during_the_job(tmp_path: Path, workspace: Path) -> None:
+    """The pod outlives its daemon; it is removed when the daemon is back."""
+    with Daemon(tmp_path / "containerd", bin_dir=gvisor_dir(tmp_path / "bin")) as daemon:
+        oci.busybox_archive(tmp_path / "busybox.tar", IMAGE)
+        daemon.ctr("images", "import", str(tmp_path / "busybox.tar"))
+        host = Host(daemon, tmp_path, RUNTIMES["runsc"])
+        process = host.start("touch begun; sleep 1000", workspace)
+        wait_for(workspace / "begun", process)
+        assert daemon.process
+        daemon.process.kill()
+        daemon.process.wait()
+        daemon.start()
+        result = finish_module(process)
+        assert result["failed"]
+        assert host.settle() == {}
+        assert host.run("echo again", workspace)["stdout"] == "again\n"
+
+
+def test_two_at_once(host: Host, tmp_path: Path) -> None:
+    folders = [tmp_path / f"ws{number}" for number in range(4)]
+    for folder in folders:
+        folder.mkdir()
+
+    def one(folder: Path) -> dict:
+        return host.run(f"echo {folder.name} > out; exit {folder.name[2:]}", folder, fail_on_rc=False)
+
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        results = list(pool.map(one, folders))
+    assert [result["rc"] for result in results] == [0, 1, 2, 3]
+    assert [(folder / "out").read_text() for folder in folders] == [f"{folder.name}\n" for folder in folders]
