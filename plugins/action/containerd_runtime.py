@@ -119,9 +119,7 @@ class ActionModule(ActionBase):
         read = self._on_host(task_vars, phase="read", imports=wanted)
         return read, planning.decide(read["found"], read["params"])
 
-    def _validate(
-        self, task_vars: dict[str, Any] | None, found: dict[str, Any], params: dict[str, Any], plan: planning.Plan
-    ) -> str:
+    def _validate(self, task_vars: dict[str, Any] | None, found: dict[str, Any], params: dict[str, Any], plan: planning.Plan) -> str:
         """Return the verdict of the host's containerd. Raises GvisorError when it is not what it should be."""
         containerd = found["containerd"]
         missing = planning.missing_imports(found)
@@ -139,7 +137,7 @@ class ActionModule(ActionBase):
                 f"{params['program']} was not found on this host, so the result cannot be checked. Nothing was written; install containerd "
                 "first, or set validate: false."
             )
-        dumps = self._on_host(task_vars, phase="validate", **planning.validation_of(plan))
+        dumps = self._on_host(task_vars, phase="validate", **planning.validation_of(plan, containerd))
         config.judge(
             dumps["before"],
             dumps["after"],

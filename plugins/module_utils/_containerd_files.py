@@ -54,9 +54,7 @@ def expand(pattern: str, folder: str) -> List[str]:
     found = ["/"]
     for part in path.strip("/").split("/"):
         if any(letter in part for letter in "*?["):
-            found = [
-                os.path.join(base, name) for base in found for name in _names(base) if fnmatch.fnmatchcase(name, part)
-            ]
+            found = [os.path.join(base, name) for base in found for name in _names(base) if fnmatch.fnmatchcase(name, part)]
         else:
             found = [os.path.join(base, part) for base in found]
     return sorted(name for name in found if os.path.lexists(name))

@@ -5,8 +5,8 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import select
 import signal
 import socket
 import struct
@@ -18,6 +18,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._ctr import DEFAULT_AD
 from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._files import atomic_write
 from ansible_collections.ggen.gvisor.plugins.module_utils._process import run
+from ansible_collections.ggen.gvisor.plugins.module_utils._processes import argv_of, is_alive, wait_exit
 
 DEFAULT_CONFIG = "/etc/containerd/config.toml"
 DEFAULT_PID_FILE = "/run/containerd/containerd.pid"
@@ -80,7 +81,7 @@ class Service:
                 raise self.failure("containerd ended before it answered on {0}".format(self.address))
             if time.monotonic() > deadline:
                 raise self.failure("containerd did not open {0} within {1:g} s".format(self.address, timeout))
-            _wait_exit(pid, pause)  # ends at once when the daemon does
+            wait_exit(pid, pause)  # ends at once when the daemon does
             pause = min(pause * 2, 0.2)
         # From here on gRPC waits by itself until the server answers.
         left = max(1.0, deadline - time.monotonic())
@@ -91,9 +92,7 @@ class Service:
     def failure(self, message: str) -> GvisorError:
         """Return an error that carries the journal's last lines."""
         journal = self.journal()
-        return GvisorError(
-            "{0}{1}".format(message, "; its last lines:\n" + journal if journal else ""), journal=journal
-        )
+        return GvisorError("{0}{1}".format(message, "; its last lines:\n" + journal if journal else ""), journal=journal)
 
 
 class SystemdService(Service):
@@ -136,9 +135,7 @@ class DaemonService(Service):
 
     manager = "daemon"
 
-    def __init__(
-        self, service: str, config: str, address: str, program: str, ctr: str, pid_file: str, log_file: str
-    ) -> None:
+    def __init__(self, service: str, config: str, address: str, program: str, ctr: str, pid_file: str, log_file: str) -> None:
         super().__init__(service, config, address, program, ctr)
         self.pid_file = pid_file
         self.log_file = log_file
@@ -150,16 +147,14 @@ class DaemonService(Service):
         The socket knows best: it also tells of a daemon that somebody else started.
         """
         pid = _peer(self.address)
-        if pid and _alive(pid):
+        if pid and is_alive(pid):
             return pid
         try:
             with open(self.pid_file, encoding="ascii") as stream:
                 pid = int(stream.read())
         except (OSError, ValueError):
             return None
-        return (
-            pid if _alive(pid) and os.path.basename(self.program) in os.path.basename((_argv(pid) or [""])[0]) else None
-        )
+        return pid if is_alive(pid) and os.path.basename(self.program) in os.path.basename((argv_of(pid) or [""])[0]) else None
 
     def start(self, timeout: float = 60.0) -> None:
         """Start the daemon in a session of its own, as it ran before if this object stopped it."""
@@ -171,12 +166,13 @@ class DaemonService(Service):
             "PATH": os.pathsep.join([*filter(None, path), *(p for p in STANDARD_PATH if p not in path)]),
         }
         origin = self._origin or _Origin([self.program, "--config", self.config], environment, "/")
+        argv = _without_missing_config(origin.argv)
         for path_name in (self.pid_file, self.log_file):
             os.makedirs(os.path.dirname(path_name), exist_ok=True)
         try:
             with open(self.log_file, "ab") as log:
                 process = subprocess.Popen(
-                    origin.argv,
+                    argv,
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=log,
@@ -185,7 +181,7 @@ class DaemonService(Service):
                     start_new_session=True,
                 )
         except OSError as error:
-            raise GvisorError("cannot start {0}: {1}".format(origin.argv[0], error.strerror), argv=origin.argv)
+            raise GvisorError("cannot start {0}: {1}".format(origin.argv[0], error.strerror), argv=origin.argv) from error
         atomic_write(self.pid_file, b"%d\n" % process.pid, 0o644)
 
     def stop(self, timeout: float = 60.0) -> None:
@@ -199,14 +195,12 @@ class DaemonService(Service):
                 os.kill(pid, signal_number)
             except ProcessLookupError:
                 break
-            if _wait_exit(pid, patience):
+            if wait_exit(pid, patience):
                 break
         else:
             raise GvisorError("containerd (process {0}) does not end".format(pid))
-        try:
+        with contextlib.suppress(FileNotFoundError):
             os.unlink(self.pid_file)
-        except FileNotFoundError:
-            pass
 
     def restart(self, timeout: float = 60.0) -> None:
         """Stop and start the daemon, with the arguments and the environment that it had."""
@@ -255,56 +249,27 @@ def _peer(address: str) -> Optional[int]:
         client.settimeout(5)
         if client.connect_ex(address) != 0:
             return None
-        pid, _uid, _gid = struct.unpack(
-            "3i", client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-        )
+        pid, _uid, _gid = struct.unpack("3i", client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
         return pid or None
 
 
-def _state(pid: int) -> str:
-    """Return the process's state letter, "" when there is no such process."""
-    try:
-        with open("/proc/{0}/stat".format(pid), encoding="utf-8", errors="replace") as stream:
-            return stream.read().rpartition(")")[2].split()[0]
-    except OSError:
-        return ""
+def _without_missing_config(argv: List[str]) -> List[str]:
+    """Return the command line without ``--config`` for the default file where that does not exist.
 
-
-def _alive(pid: int) -> bool:
-    """Tell whether the process runs; a zombie does not."""
-    return _state(pid) not in ("", "Z", "X")
-
-
-def _wait_exit(pid: int, timeout: float) -> bool:
-    """Wait until the process has ended, at most ``timeout`` seconds; tell whether it has."""
-    deadline = time.monotonic() + timeout
-    try:
-        descriptor = os.pidfd_open(pid)  # Python 3.9, Linux 5.3
-    except ProcessLookupError:
-        return True
-    except (AttributeError, OSError):
-        while _alive(pid) and time.monotonic() < deadline:
-            time.sleep(0.02)
-        return not _alive(pid)
-    try:
-        return bool(select.select([descriptor], [], [], max(0.0, timeout))[0]) or not _alive(pid)
-    finally:
-        os.close(descriptor)
-
-
-def _argv(pid: int) -> Optional[List[str]]:
-    """Return the process's command line, None when it cannot be read."""
-    try:
-        with open("/proc/{0}/cmdline".format(pid), "rb") as stream:
-            return [os.fsdecode(part) for part in stream.read().split(b"\0")[:-1]]
-    except OSError:
-        return None
+    containerd starts without that file, but not when it is named.
+    """
+    for flag in ("--config", "-c"):
+        if flag in argv[:-1]:
+            at = argv.index(flag)
+            if argv[at + 1] == DEFAULT_CONFIG and not os.path.exists(DEFAULT_CONFIG):
+                return argv[:at] + argv[at + 2 :]
+    return argv
 
 
 def _origin(pid: int) -> Optional[_Origin]:
     """Return how the process was started, None when that cannot be read."""
     try:
-        argv = _argv(pid)
+        argv = argv_of(pid)
         with open("/proc/{0}/environ".format(pid), "rb") as stream:
             pairs = [os.fsdecode(part).partition("=") for part in stream.read().split(b"\0") if b"=" in part]
         cwd = os.readlink("/proc/{0}/cwd".format(pid))

@@ -22,11 +22,12 @@ import shutil
 import signal
 import syslog
 import time
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Set
+from typing import Any, Dict, Iterator, List, NamedTuple, Optional
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._files import atomic_write
 from ansible_collections.ggen.gvisor.plugins.module_utils._process import run
+from ansible_collections.ggen.gvisor.plugins.module_utils._processes import Deaths, is_alive, now, shim_of, started_at
 from ansible_collections.ggen.gvisor.plugins.module_utils._service import Service, service_for
 
 JOURNAL = ".ggen.gvisor.transaction"
@@ -115,11 +116,12 @@ def _flock(descriptor: int, kind: int, folder: str, timeout: float) -> None:
 
 
 class Running(NamedTuple):
-    """A container's task."""
+    """A container's task, and the shim that looks after it."""
 
     namespace: str
     container: str
     pid: int
+    shim: int
 
 
 class Observed(NamedTuple):
@@ -146,7 +148,7 @@ def _tasks(service: Service) -> List[Running]:
         listing = _in_namespace(service, namespace, "tasks", "ls")
         for row in (line.split() for line in listing.splitlines()[1:]):
             if len(row) == 3 and row[2] == "RUNNING":
-                found.append(Running(namespace, row[0], int(row[1])))
+                found.append(Running(namespace, row[0], int(row[1]), shim_of(int(row[1]))))
     return found
 
 
@@ -156,9 +158,7 @@ def _in_namespace(service: Service, namespace: str, *args: str) -> str:
 
 def _cri(service: Service) -> str:
     """Return "ok" when the CRI plugin and its parts are, "absent" when it is turned off, else what containerd says of it."""
-    parts = [
-        p for p in service.ctr.plugins() if p["type"].startswith("io.containerd.cri.") or (p["type"], p["id"]) == CRI
-    ]
+    parts = [p for p in service.ctr.plugins() if p["type"].startswith("io.containerd.cri.") or (p["type"], p["id"]) == CRI]
     if CRI not in [(part["type"], part["id"]) for part in parts]:
         return "absent"
     bad = [part for part in parts if part["status"] != "ok"]
@@ -166,9 +166,7 @@ def _cri(service: Service) -> str:
         return "ok"
     details = service.ctr.run("plugins", "ls", "--detailed", "id=={0}".format(bad[0]["id"])).stdout
     reasons = [line.split(":", 1)[1].strip() for line in details.splitlines() if line.strip().startswith("Message:")]
-    return "{0}.{1} is in state {2}{3}".format(
-        bad[0]["type"], bad[0]["id"], bad[0]["status"], ": " + reasons[0] if reasons else ""
-    )
+    return "{0}.{1} is in state {2}{3}".format(bad[0]["type"], bad[0]["id"], bad[0]["status"], ": " + reasons[0] if reasons else "")
 
 
 CRI = ("io.containerd.grpc.v1", "cri")
@@ -186,36 +184,41 @@ def _runc(service: Service) -> bool:
     return bool(runc and shutil.which("containerd-shim-runc-v2", path=path) and run([runc, "--version"]).rc == 0)
 
 
-def verify(service: Service, before: Observed) -> Observed:
-    """Return what the daemon does after a restart. Raises GvisorError when something worked before and does not any more."""
+def verify(service: Service, before: Observed, deaths: Dict[int, float], since: float) -> Observed:
+    """Return what the daemon does after a restart. Raises GvisorError when something worked before and does not any more.
+
+    ``deaths`` tells when shims ended, ``since`` when the restart began, both in seconds after the machine's start.
+    """
     after = observe(service)
     if not after.answers:
         raise service.failure("containerd does not answer on {0}".format(service.address))
-    if after.cri not in ("ok", "absent") and (before.cri in ("ok", "absent")):
+    if after.cri not in ("ok", "absent") and before.cri in ("ok", "absent"):
         raise service.failure("containerd runs but its CRI plugin does not: {0}".format(after.cri))
     if after.cri == "absent" and before.cri == "ok":
         raise service.failure("containerd runs but its CRI plugin is gone")
     if before.runc and not after.runc:
         raise service.failure("containerd no longer finds runc or its shim")
-    lost = _lost(service, before.tasks, after.tasks)
+    lost = _lost(service, before.tasks, after.tasks, deaths, since)
     if lost:
         names = ", ".join("{0}/{1}".format(task.namespace, task.container) for task in lost)
         raise service.failure("the restart lost running containers: {0}".format(names))
     return after
 
 
-def _lost(service: Service, before: List[Running], after: List[Running]) -> List[Running]:
-    """Return the tasks that the restart took away. One that ended by itself is listed as stopped, or its container is gone too."""
-    missing = set(before) - set(after)
-    known: Dict[str, Set[str]] = {}
-    for namespace in {task.namespace for task in missing}:
-        stopped = {
-            line.split()[0]
-            for line in _in_namespace(service, namespace, "tasks", "ls").splitlines()[1:]
-            if "STOPPED" in line
-        }
-        known[namespace] = set(_in_namespace(service, namespace, "containers", "ls", "--quiet").split()) - stopped
-    return sorted(task for task in missing if task.container in known[task.namespace])
+def _lost(service: Service, before: List[Running], after: List[Running], deaths: Dict[int, float], since: float) -> List[Running]:
+    """Return the tasks that the restart took away.
+
+    A container may end by itself meanwhile: then its shim stays until the new daemon has heard of it. A shim that ended between the
+    restart's beginning and the new daemon's was killed, and a process that runs on but is not listed was forgotten.
+    """
+    back = started_at(service.pid() or 0) + 0.02  # the kernel notes it in hundredths of a second, rounded down
+    kept = {(task.namespace, task.container, task.pid) for task in after}
+    return sorted(
+        task
+        for task in before
+        if (task.namespace, task.container, task.pid) not in kept
+        and (since <= deaths.get(task.shim, 0.0) <= back or (task.shim not in deaths and is_alive(task.pid)))
+    )
 
 
 # --- one transaction ---
@@ -226,9 +229,7 @@ class Transaction:
 
     def __init__(self, plan: Dict[str, Any]) -> None:
         self.changes = [
-            Change(
-                os.path.realpath(f["path"]), f["before"], None if f["after"] is None else base64.b64decode(f["after"])
-            )
+            Change(os.path.realpath(f["path"]), f["before"], None if f["after"] is None else base64.b64decode(f["after"]))
             for f in plan["files"]
         ]
         self.folder = os.path.realpath(plan["folder"])
@@ -276,16 +277,16 @@ class Transaction:
                     _switch(change)
                 self._reached("switched")
                 if self.restart:
-                    self.service.restart(self.timeout)
-                    self._reached("restarted")
-                    self.service.wait_api(self.timeout)
-                    self._reached("answering")
-                    after = verify(self.service, before)
+                    since = now()
+                    with Deaths({task.shim for task in before.tasks}) as deaths:
+                        self.service.restart(self.timeout)
+                        self._reached("restarted")
+                        self.service.wait_api(self.timeout)
+                        self._reached("answering")
+                    after = verify(self.service, before, deaths.seen, since)
                     result.update(restarted=True, cri=after.cri)
                     if after.cri not in ("ok", "absent"):
-                        result["remarks"].append(
-                            "The CRI plugin did not work before and does not now: {0}".format(after.cri)
-                        )
+                        result["remarks"].append("The CRI plugin did not work before and does not now: {0}".format(after.cri))
                 self._reached("verified")
             except BaseException as error:
                 raise self._roll_back(_named(error), before)
@@ -306,9 +307,7 @@ class Transaction:
             now = sha_of(change.path)
             if now != change.before:
                 raise GvisorError(
-                    "{0} was changed by someone else between reading and writing: nothing was written. Run again.".format(
-                        change.path
-                    ),
+                    "{0} was changed by someone else between reading and writing: nothing was written. Run again.".format(change.path),
                     file=change.path,
                 )
             if now is not None:
@@ -322,7 +321,7 @@ class Transaction:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(leftover)
             if change.before is not None:
-                os.link(change.path, change.old)
+                _hold(change.path, change.old)
             if change.after is not None:
                 atomic_write(change.new, change.after, 0o644)
                 if change.before is not None:
@@ -344,9 +343,7 @@ class Transaction:
         backups = {}
         for change in self.changes:
             if change.before is not None:
-                name = "{0}.{1}.{2}~".format(
-                    change.path, os.getpid(), time.strftime("%Y-%m-%d@%H:%M:%S~", time.localtime())[:-1]
-                )
+                name = "{0}.{1}.{2}~".format(change.path, os.getpid(), time.strftime("%Y-%m-%d@%H:%M:%S~", time.localtime())[:-1])
                 shutil.copy2(change.path, name)
                 _copy_attributes(change.path, name, times=True)
                 backups[change.path] = name
@@ -370,18 +367,21 @@ class Transaction:
                 _restore(change.path, change.old, change.before, change.after_sha, self.old_bytes.get(change.path))
             except OSError as problem:
                 problems.append("{0} could not be put back: {1}".format(change.path, problem.strerror))
-        if self.restart:
-            try:
-                _revive(self.service, before.running, self.timeout)
-            except GvisorError as problem:
-                problems.append(problem.message)
         if not problems:
             self._clean_up()
             _remove_folders(self.made)
+        remark = ""
+        if self.restart:
+            try:
+                _revive(self.service, before.running, self.timeout)
+                cri = _cri(self.service) if before.answers else "absent"
+                if cri != before.cri:
+                    remark = ", but its CRI plugin does not work with that either, so it was broken before this change: {0}".format(cri)
+            except GvisorError as problem:
+                problems.append(problem.message)
         state = "containerd runs with it again" if before.running else "containerd is not running, as before"
-        outcome = "; ".join(problems) or "the old configuration is back{0}".format(
-            " and " + state if self.restart else ""
-        )
+        back = "the old configuration is back{0}{1}".format(" and " + state if self.restart else "", remark)
+        outcome = "; ".join(problems) or back
         return GvisorError(
             "{0}\nRolled back: {1}.".format(error.message, outcome),
             rolled_back=not problems,
@@ -403,12 +403,19 @@ def _named(error: BaseException) -> GvisorError:
             errno.EPERM: "; it may be immutable (lsattr)",
             errno.EBUSY: "; it is a mount point of its own and cannot be replaced",
         }
-        return GvisorError(
-            "{0}: {1}{2}".format(
-                error.filename2 or error.filename or "write", error.strerror, mend.get(error.errno, "")
-            )
-        )
+        return GvisorError("{0}: {1}{2}".format(error.filename2 or error.filename or "write", error.strerror, mend.get(error.errno, "")))
     return GvisorError("{0}: {1}".format(type(error).__name__, error))
+
+
+def _hold(path: str, old: str) -> None:
+    """Give the file a second name; a copy with all its attributes where the file system has no hard links."""
+    try:
+        os.link(path, old)
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS):
+            raise
+        shutil.copy2(path, old)
+        _copy_attributes(path, old, times=True)
 
 
 def _copy_attributes(source: str, target: str, times: bool) -> None:
@@ -452,9 +459,7 @@ def _sync(folder: str) -> None:
         os.close(descriptor)
 
 
-def _restore(
-    path: str, old: str, before: Optional[str], after: Optional[str], remembered: Optional[bytes] = None
-) -> bool:
+def _restore(path: str, old: str, before: Optional[str], after: Optional[str], remembered: Optional[bytes] = None) -> bool:
     """Put one old file back where the new one still lies, and tell whether that was needed. Someone else's edit stays."""
     now = sha_of(path)
     if now == before or now != after:
@@ -498,22 +503,18 @@ def _recover(folder: str) -> Optional[str]:
     except FileNotFoundError:
         return None
     changes = [Change(f["path"], f["before"], None) for f in journal["files"]]
-    restored = [
-        change.path
-        for change, f in zip(changes, journal["files"])
-        if _restore(change.path, change.old, f["before"], f["after"])
-    ]
+    restored = [change.path for change, f in zip(changes, journal["files"]) if _restore(change.path, change.old, f["before"], f["after"])]
     service = service_for(**journal["service"])
-    if journal["restart"]:
-        # The daemon may run with either version, or not at all: make it run with what is there now.
-        _revive(service, journal["was_running"], journal["timeout"])
-    for leftover in [path, *(p for change in changes for p in (change.new, change.old))]:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(leftover)
+    try:
+        if journal["restart"]:
+            # The daemon may run with either version, or not at all: make it run with what is there now.
+            _revive(service, journal["was_running"], journal["timeout"])
+    finally:
+        for leftover in [path, *(p for change in changes for p in (change.new, change.old))]:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(leftover)
     what = "put back " + ", ".join(restored) if restored else "found the files as they were"
-    return "An earlier run was killed in the middle: {0}{1}.".format(
-        what, " and restarted containerd" if journal["restart"] else ""
-    )
+    return "An earlier run was killed in the middle: {0}{1}.".format(what, " and restarted containerd" if journal["restart"] else "")
 
 
 # --- the worker and its watcher ---
@@ -537,11 +538,7 @@ def run_detached(plan: Dict[str, Any]) -> Dict[str, Any]:
         os.waitpid(worker, 0)
     if not said:
         done = recover(transaction.folder)
-        raise GvisorError(
-            "the process that was changing the configuration was killed. {0}".format(
-                done or "It had not changed anything."
-            )
-        )
+        raise GvisorError("the process that was changing the configuration was killed. {0}".format(done or "It had not changed anything."))
     outcome = json.loads(said.decode("utf-8"))
     if "error" in outcome:
         raise GvisorError(outcome["error"], **outcome["details"])

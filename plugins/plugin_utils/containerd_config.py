@@ -136,15 +136,24 @@ def cri_table(document: toml.Document, containerd: str | None, allow_newer: bool
     return CRI_TABLE[min(version, NEWEST)]
 
 
+CRI_NAMES = frozenset({"cri", *(table[-1] for table in CRI_TABLE.values())})
+
+
 def disabled_cri(document: toml.Document) -> int | None:
     """Return the line that disables the CRI plugin, or None."""
     disabled = document.data.get("disabled_plugins", [])
-    names = {"cri", *(table[-1] for table in CRI_TABLE.values())}
-    return (
-        toml.line_of(document, ("disabled_plugins",))
-        if isinstance(disabled, list) and names & set(map(str, disabled))
-        else None
-    )
+    if not isinstance(disabled, list) or not CRI_NAMES & set(map(str, disabled)):
+        return None
+    return toml.line_of(document, ("disabled_plugins",))
+
+
+def with_cri(text: str, *, where: str) -> str:
+    """Return the text with the CRI plugin enabled: a disabled one is not in containerd's dump, so nothing could be told of it."""
+    document = toml.parse(text, where)
+    if not disabled_cri(document):
+        return text
+    kept = [name for name in document.data["disabled_plugins"] if name not in CRI_NAMES]
+    return toml.replace_value(document, ("disabled_plugins",), toml.render(kept))
 
 
 def handlers(data: dict[str, Any]) -> dict[str, Any]:
@@ -205,9 +214,7 @@ def set_present(
     cri = cri_table(document, containerd, allow_newer)
     line = disabled_cri(document)
     if line:
-        notes.append(
-            f"{where}, line {line}: disabled_plugins turns the CRI plugin off, so Kubernetes cannot use the handler; ctr can."
-        )
+        notes.append(f"{where}, line {line}: disabled_plugins turns the CRI plugin off, so Kubernetes cannot use the handler; ctr can.")
     runtimes = (*cri, "containerd", "runtimes")
     known = toml.table_at(document, runtimes) or {}
     # Asked for by version: a 2.x that reads a version 2 file merges, but the same file must survive a rollback to 1.x.
@@ -222,9 +229,7 @@ def set_present(
     elif handler.default is False:
         document = _unset_default(document, cri, handler.name)
     _prove_present(before, document, handler, cri)
-    return Edit(
-        document.text if text is not None or document.text else None, version_of(document, allow_newer), tuple(notes)
-    )
+    return Edit(document.text if text is not None or document.text else None, version_of(document, allow_newer), tuple(notes))
 
 
 def set_absent(text: str | None, name: str, *, where: str, allow_newer: bool = False) -> Edit:
@@ -269,9 +274,7 @@ def add_import(text: str, pattern: str, *, where: str) -> str:
         after = toml.parse(toml.add(document, (), {"imports": [pattern]}, IMPORTS_MARK), where)
     else:
         raw = toml.raw_value(document, ("imports",))
-        after = toml.parse(
-            toml.append_element(document, ("imports",), toml.render(pattern, "'" if "'" in raw else '"')), where
-        )
+        after = toml.parse(toml.append_element(document, ("imports",), toml.render(pattern, "'" if "'" in raw else '"')), where)
         mark = f"{IMPORT_MARK}{toml.render(pattern)}"
         after = toml.parse(toml.set_tail(after, toml.statement_of(after, ("imports",)), mark), where)
     _prove({**document.data, "imports": [*imports, pattern]}, after)
@@ -370,15 +373,16 @@ def judge(
 
 def _why_ignored(after: dict[str, Any]) -> str:
     if _unknown_keys(after["stderr"]):
-        return "it ignores the CRI plugin's settings in a file without a version line; convert the file with `containerd config migrate` first"
+        return (
+            "it ignores the CRI plugin's settings in a file without a version line; convert the file with `containerd config migrate` first"
+        )
     return "it ignores the table without saying why"
 
 
 def _unknown_keys(stderr: str) -> set[str]:
     """Return the keys that containerd's notes call unknown, with their plugin."""
     return {
-        f"{key.strip(chr(34))} in {plugin}"
-        for key, plugin in re.findall(r"[Uu]nknown key.*?key=(\"[^\"]*\"|\S+)\s+plugin=(\S+)", stderr)
+        f"{key.strip(chr(34))} in {plugin}" for key, plugin in re.findall(r"[Uu]nknown key.*?key=(\"[^\"]*\"|\S+)\s+plugin=(\S+)", stderr)
     }
 
 
@@ -463,9 +467,7 @@ def _set_default(document: toml.Document, cri: toml.Path, name: str) -> toml.Doc
     where = document.where
     if value is toml.MISSING:
         is_new = toml.table_at(document, path[:-1]) is None or not _has_place(document, path[:-1])
-        return toml.parse(
-            toml.add(document, path[:-1], {path[-1]: name}, SECTION_MARK if is_new else DEFAULT_MARK), where
-        )
+        return toml.parse(toml.add(document, path[:-1], {path[-1]: name}, SECTION_MARK if is_new else DEFAULT_MARK), where)
     raw = toml.raw_value(document, path)
     if "\n" in raw:
         line = toml.line_of(document, path)
@@ -540,9 +542,7 @@ def _take_back_runc(document: toml.Document, runtimes: toml.Path) -> toml.Docume
 
 def _take_back_version(document: toml.Document) -> toml.Document:
     """Take out the version line that we added, when nothing in the file depends on it."""
-    if is_neutral(document) and (
-        _marked(document, ("version",), VERSION_MARK) or _marked(document, ("version",), FILE_MARK)
-    ):
+    if is_neutral(document) and (_marked(document, ("version",), VERSION_MARK) or _marked(document, ("version",), FILE_MARK)):
         return toml.parse(toml.remove(document, ("version",)), document.where)
     return document
 

@@ -105,9 +105,7 @@ def _file(entry: dict[str, Any]) -> File:
 
 def _holds(file: File, name: str, allow_newer: bool) -> bool:
     document = toml.parse(file.text or "", file.path)
-    return name in (
-        toml.table_at(document, (*config.cri_table(document, None, allow_newer), "containerd", "runtimes")) or {}
-    )
+    return name in (toml.table_at(document, (*config.cri_table(document, None, allow_newer), "containerd", "runtimes")) or {})
 
 
 def _new_place(plan: Plan, dropin: File, document: toml.Document, containerd: str | None, wish: str) -> File:
@@ -162,15 +160,11 @@ def _plan_present(plan: Plan, target: File, active: list[File], params: dict[str
     if target is plan.main:
         plan.version = edit.version
     elif not covers(plan.imports, target.path, plan.main.path):
-        plan.main.after = config.add_import(
-            plan.main.after or "", pattern_for(target.path, plan.main.path), where=plan.main.path
-        )
+        plan.main.after = config.add_import(plan.main.after or "", pattern_for(target.path, plan.main.path), where=plan.main.path)
     if handler.default is False:
         for file in active:
             if file is not target:
-                file.after = config.unset_default(
-                    file.after or "", handler.name, where=file.path, allow_newer=allow_newer
-                )
+                file.after = config.unset_default(file.after or "", handler.name, where=file.path, allow_newer=allow_newer)
     plan.files.sort(key=lambda file: file is plan.main)  # a file that the main one names must be there first
 
 
@@ -191,12 +185,14 @@ def _plan_absent(plan: Plan, holders: list[File], active: list[File], name: str,
                 plan.main.after = config.take_back_version(plan.main.after, where=plan.main.path)
 
 
-def validation_of(plan: Plan) -> dict[str, Any]:
+def validation_of(plan: Plan, containerd: str | None = None) -> dict[str, Any]:
     """Return the main file and the imported ones as candidates for the host's containerd.
 
     Candidates of imported files are not where the main file's imports look, so the candidate of the main file names each file instead.
     """
     text = plan.main.after or ""
+    if (config.version_tuple(containerd) or (0, 0)) < (2, 0):  # newer ones have a disabled plugin in their dump as well
+        text = config.with_cri(text, where=plan.main.path)
     others = []
     changed = {file.path: file for file in plan.edits if file is not plan.main}
     if changed:
@@ -231,14 +227,9 @@ def imports_of(file: File) -> list[str]:
 def missing_imports(found: dict[str, Any]) -> list[str]:
     """Return the imports that name a file that is not there: containerd 2.x accepts them in a check and then does not start."""
     there = {entry["path"] for entry in found["imported"] if entry["content"] is not None}
-    return sorted(
-        path for pattern, paths in found["imports"].items() if "*" not in pattern for path in paths if path not in there
-    )
+    return sorted(path for pattern, paths in found["imports"].items() if "*" not in pattern for path in paths if path not in there)
 
 
 def changes_of(plan: Plan) -> list[dict[str, Any]]:
     """Return the edits for the module that writes them."""
-    return [
-        {"path": file.path, "before": file.sha256, "after": None if file.after is None else _encode(file.after)}
-        for file in plan.edits
-    ]
+    return [{"path": file.path, "before": file.sha256, "after": None if file.after is None else _encode(file.after)} for file in plan.edits]

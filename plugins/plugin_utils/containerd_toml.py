@@ -244,11 +244,7 @@ def table_at(document: Document, path: Path) -> dict[str, Any] | None:
         if value is MISSING:
             return None
         if not isinstance(value, dict):
-            kind = (
-                "an array of tables"
-                if isinstance(value, list) and value and isinstance(value[0], dict)
-                else f"the value {value!r}"
-            )
+            kind = "an array of tables" if isinstance(value, list) and value and isinstance(value[0], dict) else f"the value {value!r}"
             line = line_of(document, path[:length])
             raise GvisorError(
                 f"{document.where}, line {line}: {dotted(path[:length])} must be a table but is {kind}. Nothing was written.",
@@ -305,9 +301,7 @@ def render(value: Any, quote: str = '"') -> str:
     Raises GvisorError for values that TOML does not have (null).
     """
     if TOMLKIT_ERROR:
-        raise GvisorError(
-            "the Python library tomlkit is missing on the controller: pip install -r requirements.txt"
-        ) from TOMLKIT_ERROR
+        raise GvisorError("the Python library tomlkit is missing on the controller: pip install -r requirements.txt") from TOMLKIT_ERROR
     if isinstance(value, str):
         plain = quote == "'" and "'" not in value and value.isprintable()
         return tomlkit.string(value, literal=plain).as_string()
@@ -532,10 +526,7 @@ def _flat(values: Mapping[str, Any], prefix: Path = ()) -> Iterator[tuple[Path, 
 def _add_dotted(document: Document, beside: Statement, path: Path, values: Mapping[str, Any], mark: str) -> str:
     """Add dotted keys after ``beside``, in its section."""
     quote, relative = _quote(document, path), path[len(beside.header) :]
-    lines = [
-        f"{beside.indent}{dotted((*relative, *key), quote)} = {render(value, quote)}{_mark(mark)}"
-        for key, value in _flat(values)
-    ]
+    lines = [f"{beside.indent}{dotted((*relative, *key), quote)} = {render(value, quote)}{_mark(mark)}" for key, value in _flat(values)]
     return _insert_lines(document, beside.end, lines)
 
 
@@ -555,9 +546,7 @@ def _add_to_section(document: Document, header: Statement, path: Path, values: M
     plain = {key: value for key, value in values.items() if not isinstance(value, dict)}
     text = document.text
     if plain:
-        lines = [
-            f"{indent}{dotted((key,), quote)} = {render(value, quote)}{_mark(mark)}" for key, value in plain.items()
-        ]
+        lines = [f"{indent}{dotted((key,), quote)} = {render(value, quote)}{_mark(mark)}" for key, value in plain.items()]
         text = _insert_lines(document, after.end, lines)
     for key, value in values.items():
         if isinstance(value, dict):
@@ -598,9 +587,7 @@ def _header_indent(document: Document, path: Path) -> tuple[str, str]:
         for header in document.headers
         if header.path[:-1] in known and header.indent.startswith(known[header.path[:-1]])
     )
-    nearest = max(
-        document.headers, key=lambda header: (_common(header.path, path), len(header.path) == len(path), header.start)
-    )
+    nearest = max(document.headers, key=lambda header: (_common(header.path, path), len(header.path) == len(path), header.start))
     if units:
         unit = units.most_common(1)[0][0]
     else:
@@ -633,9 +620,7 @@ def _section_place(document: Document, path: Path) -> int:
     statements = document.statements
     limit = len(statements)
     for length in range(len(path) - 1, 0, -1):
-        relatives = [
-            i for i, s in enumerate(statements) if s.kind in ("table", "array") and s.path[:length] == path[:length]
-        ]
+        relatives = [i for i, s in enumerate(statements) if s.kind in ("table", "array") and s.path[:length] == path[:length]]
         if relatives:
             limit = next(
                 (i for i in range(relatives[-1] + 1, len(statements)) if statements[i].kind in ("table", "array")),

@@ -129,9 +129,7 @@ def ensure(version: str) -> Unpacked:
         finally:
             shutil.rmtree(work, ignore_errors=True)
     unpacked = Unpacked(version, root)
-    said = subprocess.run(
-        [str(unpacked.bin / "containerd"), "--version"], check=True, capture_output=True, text=True
-    ).stdout
+    said = subprocess.run([str(unpacked.bin / "containerd"), "--version"], check=True, capture_output=True, text=True).stdout
     if f" {version}" not in said:
         raise RuntimeError(
             f"{SUITES[version]} no longer ships containerd {version}: {said.strip()}. Add a row to SUITES and remove {root}."

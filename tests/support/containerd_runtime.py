@@ -14,7 +14,7 @@ from types import SimpleNamespace
 
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible_collections.ggen.gvisor.plugins.action.containerd_runtime import ActionModule
-from ansible_collections.ggen.gvisor.plugins.module_utils import _service
+from ansible_collections.ggen.gvisor.plugins.module_utils import _processes, _service
 from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.modules.containerd_runtime import ARGUMENT_SPEC, perform
 
@@ -102,7 +102,7 @@ class Host(Daemon):
         pid = self.pid()
         if pid and (self.process is None or pid != self.process.pid):
             os.kill(pid, signal.SIGTERM)
-            if not _service._wait_exit(pid, 15):
+            if not _processes.wait_exit(pid, 15):
                 os.kill(pid, signal.SIGKILL)
         super().stop()
 

@@ -6,10 +6,10 @@ UPDATE_GOLDEN=1 writes the golden files anew; look at their difference before co
 from __future__ import annotations
 
 import os
-import tomllib
 from pathlib import Path
 
 import pytest
+import tomllib
 from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.plugin_utils import containerd_config as config
 from ansible_collections.ggen.gvisor.plugins.plugin_utils import containerd_toml as toml
@@ -137,9 +137,7 @@ def test_somebody_elses_additions_stay() -> None:
     edited = text.replace(ours, f"[{cri}.containerd.runtimes.runc.options]\nSystemdCgroup = true\n{ours}")
     assert set(config.handlers(tomllib.loads(absent(edited) or ""))) == {"runc"}
     # A version line of ours stays as long as something depends on it.
-    assert absent(f"{text}[{cri}]\nenable_selinux = true\n") == (
-        f"version = 2 {config.VERSION_MARK}\n[{cri}]\nenable_selinux = true\n"
-    )
+    assert absent(f"{text}[{cri}]\nenable_selinux = true\n") == (f"version = 2 {config.VERSION_MARK}\n[{cri}]\nenable_selinux = true\n")
 
 
 def test_default_that_was_changed_since_stays() -> None:
@@ -320,9 +318,7 @@ WANTED = {"runtime_type": "io.containerd.runsc.v1", "options": {"ConfigPath": "/
 
 def judge(after: str, rc: int = 0, stderr: str = "", before: str = V2 + RUNC_TABLE + KATA_TABLE, **more: object) -> None:
     arguments = {"where": "config.toml", "containerd": "1.7.24", "name": "runsc", "wanted": WANTED, "default": None, **more}
-    config.judge(
-        {"rc": 0, "stdout": before, "stderr": ""}, {"rc": rc, "stdout": after, "stderr": stderr}, **arguments
-    )
+    config.judge({"rc": 0, "stdout": before, "stderr": ""}, {"rc": rc, "stdout": after, "stderr": stderr}, **arguments)
 
 
 def test_judge_accepts_what_is_meant() -> None:

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import copy
 import os
-import tomllib
 from pathlib import Path
 
 import pytest
+import tomllib
 from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.plugin_utils import containerd_config as config
 from ansible_collections.ggen.gvisor.plugins.plugin_utils import containerd_toml as toml
@@ -63,7 +63,12 @@ def nested(values: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
     blank = st.sampled_from(["", " ", "\t"])
     gap = st.sampled_from(["", " ", "\n  ", " # x ] }\n", "\n"])
     return st.one_of(
-        st.builds(lambda items, g, c: f"[{g}{f',{g}'.join(items)}{c if items else ''}{g}]", st.lists(values, max_size=3), gap, st.sampled_from(["", ","])),
+        st.builds(
+            lambda items, g, c: f"[{g}{f',{g}'.join(items)}{c if items else ''}{g}]",
+            st.lists(values, max_size=3),
+            gap,
+            st.sampled_from(["", ","]),
+        ),
         st.builds(lambda items, b: "{" + b + f",{b}".join(f"{k}{b}={b}{v}" for k, v in items) + b + "}", pairs, blank),
     )
 
@@ -389,7 +394,13 @@ def test_malformed_bytes_are_refused_or_edited_but_never_crash(raw: bytes, handl
 
 @pytest.mark.parametrize(
     "raw",
-    [b"a." * 3000 + b"b = 1", b"[" + b"a." * 3000 + b"b]", b"a = " + b"[" * 5000, b"a = 1" + b"0" * 5000, b"a = " + b"{b=" * 200 + b"1" + b"}" * 200],
+    [
+        b"a." * 3000 + b"b = 1",
+        b"[" + b"a." * 3000 + b"b]",
+        b"a = " + b"[" * 5000,
+        b"a = 1" + b"0" * 5000,
+        b"a = " + b"{b=" * 200 + b"1" + b"}" * 200,
+    ],
 )
 def test_monsters_are_refused(raw: bytes) -> None:
     with pytest.raises(GvisorError, match="config.toml, line 1: not valid TOML"):
