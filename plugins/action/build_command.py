@@ -39,7 +39,7 @@ class ActionModule(ActionBase):
                 display.display(line)
                 shown = line
             arguments["run"] = result["run"]
-        if "run" not in result:  # skipped, or failed before anything ran
+        if "run" not in result:  # nothing ran: check mode, a failure, or it exists
             return result
         del result["run"]
         result["attached"] = attached

@@ -110,10 +110,16 @@ class Job:
         atomic_write(self._path(name), json.dumps(value).encode(), 0o644)
 
     def start(
-        self, argv: Sequence[str], env: Mapping[str, str], chdir: Optional[str], timeout: float, network: bool
-    ) -> Dict[str, Any]:
+        self,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        chdir: Optional[str],
+        timeout: float,
+        network: bool,
+        creates: Optional[str],
+    ) -> Optional[Dict[str, Any]]:
         """Start the command, or attach to it if it is running already. Returns the job: ``id``, ``run``, ``started``
-        and the rest.
+        and the rest; None if it is not running and ``creates`` exists.
 
         ``timeout`` is in seconds, after which the command and all it started are killed; ``network`` False takes the
         network away. Raises GvisorError while another command runs under this name.
@@ -132,6 +138,8 @@ class Job:
                         log=self.log,
                     )
                 return {**running, "attached": True}
+            if creates and os.path.exists(creates):
+                return None
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self._path("result.json"))
             prefix = [] if network else network_prefix()

@@ -40,6 +40,11 @@ options:
       - The folder on the host for the log and the state of jobs.
       - The default is C(ggen.gvisor/jobs) in E(XDG_CACHE_HOME), or in C(~/.cache).
     type: path
+  creates:
+    description:
+      - A path that the command makes at its end. Where it exists the command is not run.
+      - Looked at when no other run of the command can be at work, so that of several runs at the same time one does it.
+    type: path
   network:
     description:
       - V(false) runs the command in a network namespace of its own that has nothing in it.
@@ -86,8 +91,8 @@ attributes:
     description: There is nothing to compare.
     support: none
   idempotent:
-    description: The command runs each time, unless it is running.
-    support: none
+    description: With O(creates).
+    support: partial
   platform:
     platforms: posix
     support: full
@@ -163,6 +168,7 @@ def main() -> None:
             "env": {"type": "dict", "default": {}},
             "chdir": {"type": "path"},
             "state_dir": {"type": "path"},
+            "creates": {"type": "path"},
             "network": {"type": "bool", "default": True},
             "progress": {
                 "type": "list",
@@ -193,7 +199,16 @@ def main() -> None:
         if values["run"]:
             started = job.look()
         else:
-            started = job.start(values["argv"], environment, values["chdir"], values["timeout"], values["network"])
+            started = job.start(
+                values["argv"],
+                environment,
+                values["chdir"],
+                values["timeout"],
+                values["network"],
+                values["creates"],
+            )
+        if started is None:
+            module.exit_json(changed=False, rc=0, log=job.log, msg=f"{values['creates']} exists")
         end = job.wait(values["run"] or started["run"], values["poll"])
         log = job.log_text()
         counts = progress_of(log, values["progress"])

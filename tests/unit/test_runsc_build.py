@@ -1,0 +1,421 @@
+# Copyright (c) 2026, the ggen.gvisor authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Role runsc_build, run by Ansible.
+
+Most tests give it a table of their own, whose release is a Go program of a few lines with one vendored module: the
+role, Go, the cache and the sums are real, and a build takes seconds. The test marked slow builds gVisor itself.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import ansible_runner
+import pytest
+import yaml
+from conftest import ROOT
+from support.module import run_module
+
+PROGRAM = """package main
+
+import (
+	"fmt"
+	"os"
+
+	"made.up/score"
+)
+
+var version = "none"
+
+func main() {
+	if len(os.Args) > 1 && os.Args[1] == "--version" {
+		fmt.Println("runsc version", version)
+		return
+	}
+	fmt.Println("Starting gVisor...", score.Word())
+}
+"""
+LIBRARY = 'package score\n\nfunc Word() string { return "strict" }\n'
+PATCH = 'package score\n\nfunc Word() string { return "tolerant" }\n'
+# A stand-in for the SBOM tool, with the options that the role gives to the real one.
+SBOM = """package main
+
+import (
+	"os"
+	"strings"
+)
+
+func main() {
+	for _, argument := range os.Args {
+		if name, found := strings.CutPrefix(argument, "-output="); found {
+			if os.WriteFile(name, []byte("{}\\n"), 0o644) != nil {
+				os.Exit(1)
+			}
+		}
+	}
+}
+"""
+RELEASE = "20990101"
+
+
+def go_version() -> str:
+    found = run_module("go_toolchain", version="1.21", dest="/nonexistent", go=shutil.which("go") or "/usr/local/go/bin/go")
+    return found["version"].split()[0].removeprefix("go")
+
+
+def write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+class Project:
+    """A table of releases with one row, a cache, and a project that uses the role."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.vendors, self.cache, self.bin = root / "vendors", root / "cache", root / "bin"
+        self.folder = self.vendors / "gvisor" / RELEASE
+        write(
+            self.folder / "go.mod",
+            "module made.up\n\ngo 1.21\n\nrequire made.up/score v0.0.0\n\nreplace made.up/score => ./score\n",
+        )
+        write(self.folder / "go.sum", "made.up/score v0.0.0 h1:none=\n")
+        write(self.folder / "runsc" / "main.go", PROGRAM)
+        write(self.folder / "score" / "go.mod", "module made.up/score\n\ngo 1.21\n")
+        write(self.folder / "score" / "score.go", LIBRARY)
+        write(self.vendors / "gvisor" / "overlay" / "score.go", PATCH)
+        write(self.vendors / "sbom" / "go.mod", "module made.up/sbom\n\ngo 1.21\n")
+        write(self.vendors / "sbom" / "go.sum", "")
+        write(self.vendors / "sbom" / "cyclonedx-gomod" / "main.go", SBOM)
+        self.table = yaml.safe_load((ROOT / "vendors" / "gvisor" / "releases.yml").read_text())
+        self.table["go"]["version"] = go_version()
+        self.table["build"]["ldflags"] = "-s -w -X main.version={stamp}"
+        files = [
+            {"name": "runsc", "package": "made.up/runsc", "mode": "0755"},
+            {
+                "name": "runsc.patched",
+                "package": "made.up/runsc",
+                "mode": "0755",
+                "overlay": {"made.up/score/score.go": "score.go"},
+            },
+        ]
+        row = {
+            **self.table["releases"]["20260518"],
+            "stamp": "20990101.0-made",
+            "needs_go": "1.21",
+            "files": files,
+            "sha256": {},
+        }
+        self.table["releases"] = {RELEASE: row}
+        self.runs = itertools.count()
+
+    @property
+    def row(self) -> dict:
+        return self.table["releases"][RELEASE]
+
+    @property
+    def built(self) -> Path:
+        return self.bin / RELEASE / "linux_amd64"
+
+    def run(self, cmdline: str = "", **variables: object) -> ansible_runner.Runner:
+        write(self.vendors / "gvisor" / "releases.yml", yaml.safe_dump(self.table, sort_keys=False))
+        return play(
+            self.root / f"run{next(self.runs)}",
+            cmdline,
+            **{
+                "runsc_build_arch": ["amd64"],
+                "runsc_build_dest": str(self.bin),
+                "runsc_build_cache": str(self.cache),
+                "_runsc_build_vendors": str(self.vendors),
+                "_runsc_build_sbom_package": "made.up/sbom/cyclonedx-gomod",
+                "_runsc_build_gocache": str(self.root.parent / "go-build"),
+                **variables,
+            },
+        )
+
+
+def play(folder: Path, cmdline: str = "", **variables: object) -> ansible_runner.Runner:
+    """Run the role on this machine, as ansible-playbook would."""
+    folder.mkdir(parents=True)
+    return ansible_runner.run(
+        private_data_dir=str(folder),
+        playbook=[{"hosts": "all", "gather_facts": False, "roles": ["ggen.gvisor.runsc_build"]}],
+        inventory={
+            "all": {
+                "hosts": {
+                    "builder": {
+                        "ansible_connection": "local",
+                        "ansible_python_interpreter": "{{ ansible_playbook_python }}",
+                    }
+                }
+            }
+        },
+        envvars={
+            "ANSIBLE_PIPELINING": "1",
+            "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".collections"),
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        },
+        extravars=variables,
+        cmdline=cmdline,
+        quiet=True,
+    )
+
+
+def stats(runner: ansible_runner.Runner) -> tuple[int, int]:
+    """Return how many tasks changed something and how many failed."""
+    assert runner.stats, runner.stdout.read()
+    return sum(runner.stats["changed"].values()), sum(runner.stats["failures"].values())
+
+
+def output(runner: ansible_runner.Runner) -> str:
+    return " ".join(runner.stdout.read().split())
+
+
+# What runs on the controller alone, without starting a Python anywhere.
+LOCAL_ACTIONS = {"debug", "include_tasks", "validate_argument_spec", "assert"}
+
+
+def executions(runner: ansible_runner.Runner) -> list[str]:
+    """Return the tasks for which a module was executed."""
+    done = [event["event_data"] for event in runner.events if event["event"] in ("runner_on_ok", "runner_on_failed")]
+    return [data["task"] for data in done if data["task_action"].split(".")[-1] not in LOCAL_ACTIONS]
+
+
+def sums(folder: Path) -> dict[str, str]:
+    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in folder.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, ansible_runner.Runner]:
+    project = Project(tmp_path_factory.mktemp("first"))
+    return project, project.run()
+
+
+@pytest.fixture
+def project(first: tuple[Project, ansible_runner.Runner], tmp_path: Path) -> Project:
+    """A copy of the first project, built."""
+    mine = Project(tmp_path)
+    for name in ("cache", "bin"):
+        shutil.copytree(first[0].root / name, tmp_path / name, symlinks=True)
+    return mine
+
+
+def test_a_build_from_nothing(first):
+    project, runner = first
+    assert stats(runner)[1] == 0, runner.stdout.read()
+    said = subprocess.run([project.bin / "runsc", "--version"], capture_output=True, text=True, check=True).stdout
+    assert said == "runsc version 20990101.0-made\n"
+    manifest = json.loads((project.built / "manifest.json").read_text())
+    found = sums(project.built)
+    assert {name: entry["sha256"] for name, entry in manifest["files"].items()} == {
+        name: found[name] for name in ("runsc", "runsc.patched", "runsc.cdx.json", "runsc.patched.cdx.json")
+    }
+    inputs = manifest["made_from"]["inputs"]
+    assert inputs["go"] == project.table["go"]["version"]
+    assert inputs["ldflags"].endswith("20990101.0-made")
+    assert inputs["patches"] == {"overlay/score.go": hashlib.sha256(PATCH.encode()).hexdigest()}
+    assert manifest["metadata"]["modules"] == {"made.up/score@v0.0.0": "h1:none="}
+    assert list((project.cache / "work").iterdir()) == []
+    assert "runsc version 20990101.0-made works, and runs a program in its sandbox" in output(runner)
+
+
+def test_the_patch_is_in_the_patched_program_alone(first):
+    for name, word in (("runsc", "strict"), ("runsc.patched", "tolerant")):
+        said = subprocess.run([first[0].built / name, "run"], capture_output=True, text=True, check=True).stdout
+        assert word in said
+
+
+def test_the_compile_had_no_network(first):
+    project, runner = first
+    compiled = [event["event_data"].get("res", {}) for event in runner.events if event["event_data"].get("task") == "Compile the program"]
+    compiled = [result for result in compiled if "network" in result]
+    assert [result["network"] for result in compiled] == ["isolated", "isolated"]
+    assert project.built.exists()
+
+
+def test_a_second_run_is_one_execution_and_changes_nothing(project):
+    runner = project.run()
+    assert stats(runner) == (0, 0)
+    assert executions(runner) == ["Look for the builds in their place and in the controller's cache"]
+
+
+def test_a_second_clone_builds_nothing(project):
+    shutil.rmtree(project.bin)
+    runner = project.run()
+    assert stats(runner) == (1, 0)
+    assert len(executions(runner)) == 1
+    assert (project.bin / "runsc").resolve() == project.built / "runsc"
+
+
+def test_a_changed_byte_is_mended_without_a_build(project):
+    before = sums(project.built)
+    data = bytearray((project.built / "runsc").read_bytes())
+    data[-1] ^= 1
+    (project.built / "runsc").write_bytes(data)
+    assert sums(project.built) != before
+    runner = project.run("--check --diff")
+    assert stats(runner) == (1, 0)
+    assert sums(project.built) != before
+    runner = project.run()
+    assert (stats(runner), len(executions(runner))) == ((1, 0), 1)
+    assert sums(project.built) == before
+    assert stats(project.run()) == (0, 0)
+
+
+def test_check_mode_on_a_bare_machine(tmp_path):
+    project = Project(tmp_path)
+    runner = project.run("--check --diff")
+    assert stats(runner) == (1, 0)
+    assert f"would build runsc {RELEASE}/amd64" in output(runner)
+    assert not project.cache.exists()
+    assert not project.bin.exists()
+
+
+def change_flag(project: Project) -> None:
+    project.table["build"]["ldflags"] = "-s -X main.version={stamp}"
+
+
+def change_patch(project: Project) -> None:
+    write(project.vendors / "gvisor" / "overlay" / "score.go", PATCH.replace("tolerant", "very tolerant"))
+
+
+def change_pin(project: Project) -> None:
+    write(project.folder / "go.sum", "made.up/score v0.0.0 h1:other=\n")
+
+
+@pytest.mark.parametrize("change", [change_flag, change_patch, change_pin])
+def test_a_changed_input_is_another_build(project, change: Callable[[Project], None]):
+    before = json.loads((project.built / "manifest.json").read_text())
+    change(project)
+    runner = project.run()
+    assert stats(runner)[1] == 0, runner.stdout.read()
+    assert "Compile the program" in executions(runner)
+    after = json.loads((project.built / "manifest.json").read_text())
+    assert before["key"] != after["key"]
+    assert (before["files"] != after["files"]) == (change is not change_pin)
+
+
+def test_a_build_that_differs_from_the_table_fails_and_is_not_kept(project):
+    right = sums(project.built)
+    project.row["sha256"] = {"amd64": {"runsc": right["runsc"], "runsc.patched": "0" * 64}}
+    runner = project.run()
+    assert stats(runner)[1] == 1
+    said = output(runner)
+    assert "gave other programs than releases.yml tells. Wrong: runsc.patched." in said
+    assert right["runsc.patched"] in said
+    assert list((project.cache / "objects").iterdir()) != []
+    project.row["sha256"]["amd64"]["runsc.patched"] = right["runsc.patched"]
+    assert stats(project.run())[1] == 0
+
+
+def test_another_go_is_recorded_and_not_compared(project):
+    project.row["sha256"] = {"amd64": {"runsc": "0" * 64}}
+    go = shutil.which("go") or "/usr/local/go/bin/go"
+    runner = project.run(runsc_build_go=go)
+    assert stats(runner)[1] == 0, runner.stdout.read()
+    assert "its programs were not compared" in output(runner)
+    manifest = json.loads((project.built / "manifest.json").read_text())
+    assert manifest["metadata"]["compared"] is False
+    assert set(manifest["made_from"]["inputs"]["go"]) == {"version", "sha256"}
+    assert stats(project.run(runsc_build_go=go)) == (0, 0)
+
+
+def test_a_build_host_of_its_own(project):
+    """The build host's cache and the controller's are two: built there, fetched, and kept here."""
+    controller, host = project.root / "controller-home", project.root / "host-home"
+    inventory = {"runsc_build_cache": "", "_runsc_build_remote": True, "_runsc_build_host_cache": str(host)}
+    shutil.rmtree(project.bin)
+    os.environ["XDG_CACHE_HOME"] = str(controller)
+    try:
+        runner = project.run(**inventory)
+    finally:
+        del os.environ["XDG_CACHE_HOME"]
+    assert stats(runner)[1] == 0, runner.stdout.read()
+    assert (host / "builds" / RELEASE / "linux_amd64" / "runsc").exists()
+    assert sums(project.built)["runsc"] == sums(host / "builds" / RELEASE / "linux_amd64")["runsc"]
+    assert os.access(project.built / "runsc", os.X_OK)
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"runsc_build_release": "20991231"}, "there is no release '20991231'; known: 20990101"),
+        ({"runsc_build_arch": ["mips"]}, "'mips' is no architecture built here; known: amd64, arm64"),
+        ({"runsc_build_targets": [{"containerd": "1.5.9"}]}, "containerd 1.5.9 works with the shim of no release"),
+        ({"runsc_build_go": "/no/such/go"}, "/no/such/go is not a program"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_changes(tmp_path, variables, message):
+    project = Project(tmp_path)
+    write(project.vendors / "gvisor" / "releases.yml", yaml.safe_dump(project.table, sort_keys=False))
+    defaults = {"runsc_build_dest": str(project.bin), "runsc_build_cache": str(project.cache)}
+    runner = play(tmp_path / "run", _runsc_build_vendors=str(project.vendors), **{**defaults, **variables})
+    assert stats(runner) == (0, 1)
+    assert message in output(runner)
+    assert not project.cache.exists()
+    assert not project.bin.exists()
+
+
+def test_two_runs_at_the_same_time_build_once(project):
+    """Both from nothing but the tool: whoever is first builds, the other one joins in or finds the result."""
+    for path in (project.bin, *(project.cache / "objects").glob("*")):
+        if not (path / "cyclonedx-gomod").exists():
+            shutil.rmtree(path)
+    change_patch(project)
+    with ThreadPoolExecutor(2) as pool:
+        runners = list(pool.map(lambda _number: project.run(), range(2)))
+    for runner in runners:
+        assert stats(runner)[1] == 0, runner.stdout.read()
+    results = [event["event_data"].get("res", {}) for runner in runners for event in runner.events]
+    compiled = [result["log"] for result in results if result.get("changed") and result.get("attached") is False]
+    assert len(compiled) == len(set(compiled)), "something was compiled twice"
+    assert stats(project.run()) == (0, 0)
+    assert list((project.cache / "work").iterdir()) == []
+
+
+# gVisor itself.
+
+
+def cold_build(root: Path, seed: Path | None = None) -> tuple[Path, dict]:
+    """Build the oldest release with nothing but the SBOM tool in the cache; Go's own build cache is empty."""
+    cache = root / "cache"
+    for manifest in (seed / "objects").glob("*/manifest.json") if seed else ():
+        if json.loads(manifest.read_text())["name"] == "cyclonedx-gomod":
+            shutil.copytree(manifest.parent, cache / "objects" / manifest.parent.name)
+    release = "20260224"
+    runner = play(
+        root / "run",
+        runsc_build_release=release,
+        runsc_build_arch=["amd64"],
+        runsc_build_dest=str(root / "bin"),
+        runsc_build_cache=str(cache),
+    )
+    assert stats(runner)[1] == 0, runner.stdout.read()
+    assert "Compile the program" in executions(runner)
+    table = yaml.safe_load((ROOT / "vendors" / "gvisor" / "releases.yml").read_text())
+    return root / "bin" / release / "linux_amd64", table["releases"][release]
+
+
+@pytest.mark.slow
+def test_two_builds_of_gvisor_in_different_folders_are_the_same_bytes(tmp_path):
+    """Both are real builds. The table's sums come from a third one, on another day."""
+    users = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ggen.gvisor"
+    one, row = cold_build(tmp_path / "one", users)
+    two, _row = cold_build(tmp_path / "a longer" / "path", tmp_path / "one" / "cache")
+    assert sums(one) == sums(two)  # the manifest and the SBOMs too
+    assert {name: sums(one)[name] for name in row["sha256"]["amd64"]} == row["sha256"]["amd64"]
+    sbom = json.loads((one / "runsc.cdx.json").read_text())
+    assert sbom["bomFormat"] == "CycloneDX"
+    assert sums(one)["runsc"] in json.dumps(sbom)
+    assert len(sbom["components"]) > 10
+    print(f"first  {sums(one)['runsc']}\nsecond {sums(two)['runsc']}")
