@@ -48,9 +48,6 @@ attributes:
     support: full
 author:
   - The ggen.gvisor authors (@ggen-gvisor)
-notes:
-  - The parts that need TOML (C(config.runtimes) and the like) are read on the controller, which needs the Python library tomlkit; hosts need
-    Python alone.
 """
 
 EXAMPLES = r"""

@@ -5,10 +5,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Mapping
-
-import tomlkit
-from tomlkit.exceptions import TOMLKitError
+import tomllib
+from collections.abc import Mapping
+from typing import Any
 
 # The CRI plugin's tables by the version that a dump is written in (always the daemon's newest).
 CRI_PLUGINS = ("io.containerd.cri.v1.runtime", "io.containerd.grpc.v1.cri", "cri")
@@ -17,9 +16,9 @@ CRI_PLUGINS = ("io.containerd.cri.v1.runtime", "io.containerd.grpc.v1.cri", "cri
 def runtime_handlers(dump: str) -> tuple[dict[str, Any], str | None]:
     """Return the runtime handlers (name → table) of a dump and the default's name.
 
-    Raises tomlkit's TOMLKitError when ``dump`` is not TOML.
+    Raises tomllib.TOMLDecodeError when ``dump`` is not TOML.
     """
-    plugins: Mapping[str, Any] = tomlkit.parse(dump).unwrap().get("plugins", {})
+    plugins: Mapping[str, Any] = tomllib.loads(dump).get("plugins", {})
     tables = (plugins[name]["containerd"] for name in CRI_PLUGINS if "containerd" in plugins.get(name, {}))
     table = next(tables, {})
     return dict(table.get("runtimes") or {}), table.get("default_runtime_name")
@@ -30,8 +29,8 @@ def describe_config(config: Mapping[str, Any]) -> dict[str, Any]:
     described = {key: value for key, value in config.items() if key not in ("text", "dump")}
     described |= {"version": None, "runtimes": {}, "default_runtime": None}
     try:
-        described["version"] = tomlkit.parse(config["text"]).unwrap().get("version", 1) if config["exists"] else None
+        described["version"] = tomllib.loads(config["text"]).get("version", 1) if config["exists"] else None
         described["runtimes"], described["default_runtime"] = runtime_handlers(config["dump"])
-    except TOMLKitError as error:
+    except tomllib.TOMLDecodeError as error:
         described["error"] = described["error"] or f"{config['path']}: {error}"
     return described

@@ -32,9 +32,7 @@ def gvisor_dir(target: Path) -> Path:
     arch = {"x86_64": "amd64", "aarch64": "arm64"}[platform.machine()]
     built = [Path(named)] if named else sorted((ROOT / "bin").glob(f"[0-9]*/linux_{arch}"))
     if not built:
-        raise RuntimeError(
-            f"no runsc below {ROOT / 'bin'}: build it (make site) or set GGEN_GVISOR_TEST_BIN to a folder"
-        )
+        raise RuntimeError(f"no runsc below {ROOT / 'bin'}: build it (make site) or set GGEN_GVISOR_TEST_BIN to a folder")
     version = subprocess.run(["containerd", "--version"], capture_output=True, text=True, check=True).stdout.split()[2]
     folder = built[0] if version.lstrip("v").startswith("1.6.") else built[-1]
     tolerant = folder / f"{SHIM}.no-oom-score"

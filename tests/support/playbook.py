@@ -13,6 +13,12 @@ import ansible_runner
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
+# Actions that never reach the host.
+CONTROLLER = {
+    f"ansible.builtin.{name}" for name in ("assert", "debug", "fail", "include_role", "include_tasks", "set_fact", "validate_argument_spec")
+}
+
+
 class Play:
     """A playbook that ran: exit code, totals by host, the tasks' results in order, and everything that was printed."""
 
@@ -32,6 +38,11 @@ class Play:
     def changed(self) -> list[str]:
         """The tasks that changed something."""
         return [event["task"] for event in self.results if event["res"].get("changed")]
+
+    def executions(self, host: str) -> list[str]:
+        """The tasks that ran something on the host itself, once for each item of a loop; the others run on the controller."""
+        events = [e for e in self.results if e["host"] == host and e["task_action"] not in CONTROLLER]
+        return [e["task"] for e in events if not e["res"].get("_ansible_delegated_vars") for _ in e["res"].get("results", [1])]
 
     @property
     def errors(self) -> str:
