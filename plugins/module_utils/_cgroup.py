@@ -125,9 +125,7 @@ class Group:
             if place is None:
                 continue
             folder, row = place
-            counts = dict(
-                line.split(None, 1) for line in _read(os.path.join(folder, row[1])).splitlines() if " " in line
-            )
+            counts = dict(line.split(None, 1) for line in _read(os.path.join(folder, row[1])).splitlines() if " " in line)
             if counts.get(row[2], "0").strip() != "0":
                 names.append(name)
         return names

@@ -51,6 +51,7 @@ class Ctr:
                 raise GvisorError(
                     f"containerd does not answer at {self.address} ({error.strerror or error}); start it or give its address",
                     address=self.address,
+                    missing="containerd",
                 ) from error
 
     def images(self) -> Dict[str, str]:

@@ -21,9 +21,7 @@ from typing import Any, BinaryIO, Dict, Iterator, List, NamedTuple, Optional, Tu
 from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
 
 MAX_DOCUMENT = 4 << 20  # bytes of an index, manifest or configuration; registries and containerd stop at 4 or 8 MiB
-MAX_READ = (
-    1 << 20
-)  # bytes that one read may ask for: a header that claims a name of 10 GB must not cost 10 GB of memory
+MAX_READ = 1 << 20  # bytes that one read may ask for: a header that claims a name of 10 GB must not cost 10 GB of memory
 MAX_ENTRIES = 100000
 
 # What uname calls a machine → what OCI calls it (architecture, variant).
@@ -46,14 +44,10 @@ class Image(NamedTuple):
     """One image of an archive."""
 
     names: List[str]  # references that the archive gives it; may be empty
-    digest: Optional[
-        str
-    ]  # what containerd will list; None for a docker-archive, whose manifest containerd makes itself
+    digest: Optional[str]  # what containerd will list; None for a docker-archive, whose manifest containerd makes itself
     config_digest: str
     platforms: List[str]  # os/architecture[/variant]
-    blobs: Dict[
-        str, Tuple[Optional[str], Optional[int]]
-    ]  # entry → its digest and size, as far as the archive states them
+    blobs: Dict[str, Tuple[Optional[str], Optional[int]]]  # entry → its digest and size, as far as the archive states them
 
 
 def host_platform(machine: str) -> str:
@@ -85,7 +79,7 @@ class Archive:
     def __init__(self, path: str) -> None:
         self.path = path
         try:
-            self._stream: BinaryIO = open(path, "rb")
+            self._stream: BinaryIO = open(path, "rb")  # noqa: SIM115 - closed by close of the archive
         except OSError as error:
             raise GvisorError(f"image archive {path} cannot be read: {error.strerror}", archive=path) from error
         try:
@@ -110,7 +104,7 @@ class Archive:
     def _list(self) -> Dict[str, tarfile.TarInfo]:
         entries: Dict[str, tarfile.TarInfo] = {}
         try:
-            self._tar = tarfile.open(fileobj=cast(BinaryIO, _Reader(self._stream)), mode="r:")
+            self._tar = tarfile.open(fileobj=cast(BinaryIO, _Reader(self._stream)), mode="r:")  # noqa: SIM115 - needs no closing
             for count, member in enumerate(self._tar):
                 name = posixpath.normpath(member.name)
                 if count >= MAX_ENTRIES:
@@ -197,16 +191,12 @@ class Archive:
         if descriptor.get("mediaType") in _INDEX_TYPES or "manifests" in document:
             if depth:
                 raise self._fail("an image index inside an image index is not supported")
-            inner = [
-                self._oci_image(child, 1) for child in document["manifests"] if self._blob(child)[0] in self._entries
-            ]
+            inner = [self._oci_image(child, 1) for child in document["manifests"] if self._blob(child)[0] in self._entries]
             if not inner:
                 raise self._fail(f"the image index {digest} names no manifest that is in the archive")
             for image in inner:
                 blobs.update(image.blobs)
-            return Image(
-                [], digest, inner[0].config_digest, [name for image in inner for name in image.platforms], blobs
-            )
+            return Image([], digest, inner[0].config_digest, [name for image in inner for name in image.platforms], blobs)
         config_entry, config_digest, _size = self._blob(document["config"])
         for child in [document["config"], *document["layers"]]:
             child_entry, child_digest, child_size = self._blob(child)
@@ -217,23 +207,15 @@ class Archive:
         images = []
         for item in self._document("manifest.json"):
             config = posixpath.normpath(item["Config"])
-            digest = (
-                f"sha256:{hashlib.sha256(b''.join(self._blocks(config))).hexdigest()}" if self._small(config) else ""
-            )
-            blobs: Dict[str, Tuple[Optional[str], Optional[int]]] = {
-                posixpath.normpath(name): (None, None) for name in item["Layers"]
-            }
+            digest = f"sha256:{hashlib.sha256(b''.join(self._blocks(config))).hexdigest()}" if self._small(config) else ""
+            blobs: Dict[str, Tuple[Optional[str], Optional[int]]] = {posixpath.normpath(name): (None, None) for name in item["Layers"]}
             blobs[config] = (digest, None)
-            images.append(
-                Image(list(item.get("RepoTags") or []), None, digest, [self._platform(config, digest)], blobs)
-            )
+            images.append(Image(list(item.get("RepoTags") or []), None, digest, [self._platform(config, digest)], blobs))
         return images
 
     def _small(self, name: str) -> bool:
         if name in self._entries and self._entries[name].size > MAX_DOCUMENT:
-            raise self._fail(
-                f"{name} claims {self._entries[name].size} bytes; more than {MAX_DOCUMENT} is no image document"
-            )
+            raise self._fail(f"{name} claims {self._entries[name].size} bytes; more than {MAX_DOCUMENT} is no image document")
         return True
 
     def _platform(self, entry: str, digest: str) -> str:
@@ -251,9 +233,7 @@ class Archive:
                 actual.update(block)
                 length += len(block)
             if digest and digest != f"sha256:{actual.hexdigest()}":
-                raise self._fail(
-                    f"{entry} has the digest sha256:{actual.hexdigest()}; the archive was altered or damaged"
-                )
+                raise self._fail(f"{entry} has the digest sha256:{actual.hexdigest()}; the archive was altered or damaged")
             if size is not None and size != length:
                 raise self._fail(f"{entry} has {length} bytes where its descriptor says {size}")
             total += length

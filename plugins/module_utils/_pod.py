@@ -30,37 +30,25 @@ KILL_TIMEOUT = 5.0
 DRAIN = 1.0
 MAX_ID = 76  # characters of a container's id; containerd's own limit
 # What containerd grants by default; a job gets none of it.
-CAPABILITIES = (
-    "AUDIT_WRITE CHOWN DAC_OVERRIDE FOWNER FSETID KILL MKNOD NET_BIND_SERVICE NET_RAW SETFCAP SETGID SETPCAP SETUID SYS_CHROOT"
-).split()
+CAPABILITIES = [
+    *("AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD", "NET_BIND_SERVICE", "NET_RAW"),
+    *("SETFCAP", "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT"),
+]
 
+SHIM_MEND = "containerd does not find the runtime's shim on its PATH; install it there and restart containerd"
 # What containerd or the shim say → what it means and how to mend it.
 _CAUSES = (
     (
         "set OOM Score on shim",
         "this host lacks CAP_SYS_RESOURCE and has the unmodified shim; install the shim build without OOM score",
     ),
-    (
-        "binary not installed",
-        "containerd does not find the runtime's shim on its PATH; install it there and restart containerd",
-    ),
-    (
-        "not resolved",
-        "containerd does not find the runtime's shim on its PATH; install it there and restart containerd",
-    ),
-    (
-        "error finding executable",
-        "the image has no such program; an image for pods needs a pause program (option pause)",
-    ),
-    (
-        "no such file or directory: unknown",
-        "the image has no such program; an image for pods needs a pause program (option pause)",
-    ),
+    ("binary not installed", SHIM_MEND),
+    ("not resolved", SHIM_MEND),
     ("exec format error", "the image is for another architecture than this host"),
     ("no space left on device", "the disk of this host is full"),
-    (
-        "executable file not found",
-        "the image has no such program; an image for pods needs a pause program (option pause)",
+    *(
+        (sign, "the image has no such program; an image for pods needs a pause program (option pause)")
+        for sign in ("error finding executable", "failed to load", "executable file not found", "unable to start container process")
     ),
 )
 
@@ -156,9 +144,7 @@ class Pod:
         environment = {**os.environ, "LC_ALL": "C"}
         argv = self.ctr.argv(*args)
         try:
-            return subprocess.Popen(
-                argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
-            )
+            return subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
         except OSError as error:
             raise GvisorError(f"{argv[0]} cannot be run: {error.strerror}; install containerd", argv=argv) from error
 
@@ -185,9 +171,11 @@ class Pod:
                 "import it (module containerd_image) or give its full name",
                 image=plan.image,
                 images=names,
+                missing="image",
             )
         message = f"the pod did not start with runtime {plan.runtime} and image {plan.image}: {explain(stderr)}"
-        raise GvisorError(message, ctr_rc=rc, ctr_stderr=stderr)
+        missing = {"missing": "shim"} if SHIM_MEND in message else {}
+        raise GvisorError(message, ctr_rc=rc, ctr_stderr=stderr, **missing)
 
     def pid(self) -> Optional[int]:
         """Return the host's process that is the sandbox, if it is known and still that."""
@@ -200,9 +188,7 @@ class Pod:
             return None
         return pid if ours else None
 
-    def execute(
-        self, name: str, argv: List[str], user: str, timeout: float, max_output: int, abort: Optional[int] = None
-    ) -> Job:
+    def execute(self, name: str, argv: List[str], user: str, timeout: float, max_output: int, abort: Optional[int] = None) -> Job:
         """Run ``argv`` in the pod as ``user`` (uid:gid) for at most ``timeout`` seconds.
 
         ``name`` is unique in the pod; ``abort`` is a descriptor at whose end (or next byte) the command is given up.
@@ -234,7 +220,10 @@ class Pod:
 
         begin = time.monotonic()
         process = self._popen("tasks", "exec", "--exec-id", name, "--user", user, self.plan.id, *argv)
-        assert process.stdout and process.stderr and self._events and self._events.stdout
+        assert process.stdout
+        assert process.stderr
+        assert self._events
+        assert self._events.stdout
         try:
             sinks: Dict[int, Sink] = {process.stdout.fileno(): out, process.stderr.fileno(): err}
             others = {self._events.stdout.fileno(): event, **({} if abort is None else {abort: aborted})}

@@ -106,9 +106,7 @@ def sweep(state_dir: str) -> List[str]:
                 Pod(ctr, Plan(name, "", "", [], [], {}, "/"), folder).remove()
                 said.append(f"pod {name} of an earlier run that was killed was removed")
             elif os.path.isdir(os.path.dirname(known["address"])):
-                said.append(
-                    f"pod {name} of an earlier run that was killed is still there: {known['address']} is missing"
-                )
+                said.append(f"pod {name} of an earlier run that was killed is still there: {known['address']} is missing")
                 continue
             # A containerd whose whole run folder is gone has no pods.
             shutil.rmtree(folder, ignore_errors=True)

@@ -52,9 +52,7 @@ class Excerpt:
         return self._head.decode("utf-8", "replace") + gap + tail.decode("utf-8", "replace")
 
 
-def watch(
-    process: Optional[subprocess.Popen], sinks: Dict[int, Sink], others: Dict[int, Sink], deadline: float
-) -> bool:
+def watch(process: Optional[subprocess.Popen], sinks: Dict[int, Sink], others: Dict[int, Sink], deadline: float) -> bool:
     """Feed what arrives to its sink until every one of ``sinks`` is at its end and ``process`` is too.
 
     ``others`` are descriptors watched meanwhile; every sink gets b"" once at the end of its stream. A sink may return a new

@@ -248,9 +248,7 @@ def copy_tree(source: str, target: str) -> List[str]:
                 if not _copy(name, descriptor, os.path.join(target, folder, name)):
                     skipped.append(printable(folder + name))
         # Folders last, the deepest first: filling one changes its times and needs its write permission.
-        for folder, _folders, _names, descriptor in reversed(
-            [(*item[:3], os.fstat(item[3])) for item in _walk(source)]
-        ):
+        for folder, _folders, _names, descriptor in reversed([(*item[:3], os.fstat(item[3])) for item in _walk(source)]):
             _dress(os.path.join(target, folder), descriptor)
     except OSError as error:
         why = "the throw-away copy for check mode does not fit" if error.errno == errno.ENOSPC else "the copy failed"

@@ -104,7 +104,6 @@ import re
 from typing import Any, Dict, List, NamedTuple, Optional
 
 from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.ggen.gvisor.plugins.module_utils._ctr import DEFAULT_ADDRESS, Ctr
 from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._oci_archive import (
@@ -168,9 +167,7 @@ def choose(images: List[Image], params: Dict[str, Any], platform: str) -> Image:
         named = [image for image in images if set(image.names) & set(asked)]
         if len(named) != 1:
             every = sorted(name for image in images for name in image.names)
-            raise GvisorError(
-                f"image archive {archive} holds {len(images)} images ({', '.join(every)}); set name to one of them"
-            )
+            raise GvisorError(f"image archive {archive} holds {len(images)} images ({', '.join(every)}); set name to one of them")
         images = named
     if not images:
         raise GvisorError(f"image archive {archive} holds no image; make it again", archive=archive)
@@ -250,9 +247,7 @@ def present(module: AnsibleModule, ctr: Ctr) -> Dict[str, Any]:
     before = {name: held[name].digest for name in names if name in held}
     if wrong and not module.check_mode:
         held = import_image(ctr, params, image, names, platform)
-    digest = image.digest or (
-        held[names[0]].digest if names[0] in held and (not wrong or not module.check_mode) else None
-    )
+    digest = image.digest or (held[names[0]].digest if names[0] in held and (not wrong or not module.check_mode) else None)
     return {
         "changed": bool(wrong),
         "names": names,

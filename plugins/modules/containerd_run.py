@@ -216,6 +216,10 @@ kernel:
   type: str
   returned: when the command was started
   sample: Starting gVisor...
+missing:
+  description: What of containerd, image or shim is missing; in check mode the task is then skipped instead of failing.
+  type: str
+  returned: when one of them is missing
 pod:
   description: The pod's id.
   type: str
@@ -233,7 +237,6 @@ import uuid
 from typing import Any, Dict, List, Optional
 
 from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.ggen.gvisor.plugins.module_utils._cgroup import Limits
 from ansible_collections.ggen.gvisor.plugins.module_utils._ctr import DEFAULT_ADDRESS, Ctr
 from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
@@ -286,13 +289,9 @@ def check(params: Dict[str, Any]) -> None:
     if not params["argv"] or not params["argv"][0]:
         raise GvisorError("argv is empty; name the program to run, for example [ggen, sync]")
     if not params["pause"] or not params["pause"][0]:
-        raise GvisorError(
-            "pause is empty; name a program in the image that waits, for example [/usr/local/bin/catatonit, -P]"
-        )
+        raise GvisorError("pause is empty; name a program in the image that waits, for example [/usr/local/bin/catatonit, -P]")
     if not _IMAGE.fullmatch(params["image"]):
-        raise GvisorError(
-            f"image={params['image']!r} is no image name; write for example docker.io/library/ggen:latest"
-        )
+        raise GvisorError(f"image={params['image']!r} is no image name; write for example docker.io/library/ggen:latest")
     longest = MAX_ID - 13
     for option, limit in (("name", longest), ("namespace", MAX_ID)):
         value = params[option]
@@ -310,17 +309,13 @@ def check(params: Dict[str, Any]) -> None:
     if params["pids"] < 0:
         raise GvisorError(f"pids={params['pids']} must not be negative; 0 is no limit")
     if params["user"] is not None and not re.fullmatch(r"\d{1,10}(:\d{1,10})?", params["user"]):
-        raise GvisorError(
-            f"user={params['user']!r} must be uid or uid:gid in numbers; names of the host mean nothing in an image"
-        )
+        raise GvisorError(f"user={params['user']!r} must be uid or uid:gid in numbers; names of the host mean nothing in an image")
     if params["cwd"] is not None and not params["cwd"].startswith("/"):
         raise GvisorError(f"cwd={params['cwd']!r} must be an absolute path")
     for key, value in params["env"].items():
         if not key or "=" in key or "\0" in f"{key}{value}":
             raise GvisorError(f"env has {key!r}, which cannot be the name of a variable")
-    if any(
-        "\0" in word for word in [*params["argv"], *params["pause"], params["workspace"] or "", params["cwd"] or ""]
-    ):
+    if any("\0" in word for word in [*params["argv"], *params["pause"], params["workspace"] or "", params["cwd"] or ""]):
         raise GvisorError("argv, pause, workspace and cwd must not hold NUL characters")
     _check_folders(params)
 
@@ -331,9 +326,7 @@ def _check_folders(params: Dict[str, Any]) -> None:
         if not os.path.isabs(workspace):
             raise GvisorError(f"workspace={workspace!r} is a relative path; write where it is from / on")
         if not os.path.exists(workspace):
-            raise GvisorError(
-                f"workspace {workspace} does not exist on this host; make the folder or copy the project there"
-            )
+            raise GvisorError(f"workspace {workspace} does not exist on this host; make the folder or copy the project there")
         if not os.path.isdir(workspace):
             raise GvisorError(f"workspace {workspace} is not a folder; name the folder that the project is in")
         if os.path.realpath(workspace) == "/":
@@ -436,17 +429,13 @@ class Run:
     def _plan(self, pod: str, workspace: Optional[str], user: str) -> "tuple[Plan, Task]":
         params = self.params
         mounts = [Mount(workspace, WORKSPACE, True)] if workspace else []
-        mounts += [
-            Mount(os.path.realpath(item["source"]), item["target"], item["writable"]) for item in params["mounts"]
-        ]
+        mounts += [Mount(os.path.realpath(item["source"]), item["target"], item["writable"]) for item in params["mounts"]]
         proof = None
         if params["runtime"].startswith(GVISOR):
             try:
                 proof = prepare(params["state_dir"])
             except OSError as error:
-                raise GvisorError(
-                    f"the proof's program cannot be put into {params['state_dir']}: {error.strerror}"
-                ) from error
+                raise GvisorError(f"the proof's program cannot be put into {params['state_dir']}: {error.strerror}") from error
             if proof is None:
                 raise GvisorError("this host has no dmesg to prove the sandbox with; install util-linux")
             mounts.append(Mount(proof.folder, TARGET))
@@ -467,9 +456,7 @@ class Run:
     def _strip(self, workspace: str, before: Scan, after: Scan) -> None:
         stripped = strip_setid(workspace, before, after)
         if stripped:
-            self.warnings.append(
-                f"set-user-id or set-group-id bits were taken off {len(stripped)} files: {', '.join(stripped[:5])}"
-            )
+            self.warnings.append(f"set-user-id or set-group-id bits were taken off {len(stripped)} files: {', '.join(stripped[:5])}")
 
     def _result(self, pod: str, user: str, job: Dict[str, Any], before: Scan, after: Scan) -> Dict[str, Any]:
         params = self.params
@@ -547,6 +534,9 @@ def main() -> None:
     except GvisorError as error:
         for warning in run.warnings:
             module.warn(warning)
+        if module.check_mode and "missing" in error.details:
+            # An earlier task would have brought it; what the command would change cannot be known.
+            module.exit_json(changed=True, skipped=True, msg=f"not rehearsed: {error.message}", **error.details)
         module.fail_json(msg=error.message, **error.details)
     for warning in run.warnings:
         module.warn(warning)

@@ -69,9 +69,7 @@ class Host:
     def _holds(self, pid: str) -> bool:
         try:
             words = Path(f"/proc/{pid}/cmdline").read_bytes()
-            return (
-                b"containerd_run" in words and self.daemon.address.encode() in Path(f"/proc/{pid}/environ").read_bytes()
-            )
+            return b"containerd_run" in words and self.daemon.address.encode() in Path(f"/proc/{pid}/environ").read_bytes()
         except OSError:
             return False
 
@@ -172,7 +170,7 @@ def test_the_proof_is_gvisors_own(runsc: Host) -> None:
     assert runsc.run("true")["kernel"] == "Starting gVisor..."
 
 
-def test_runc_is_not_taken_for_gvisor(daemon: Daemon, runsc: Host, tmp_path: Path) -> None:
+def test_runc_is_not_taken_for_gvisor(runsc: Host, tmp_path: Path) -> None:
     """A shim of gVisor's name that is runc's: the job must not start."""
     fake = tmp_path / "bin"
     fake.mkdir()
@@ -263,9 +261,7 @@ def test_mounts(host: Host, workspace: Path, tmp_path: Path) -> None:
     shared.mkdir()
     (shared / "x.ttl").write_text("ontology\n")
     mounts = [{"source": str(shared), "target": "/ontologies"}]
-    result = host.run(
-        "cat ../ontologies/x.ttl; touch /ontologies/y 2>/dev/null && echo WROTE", workspace, mounts=mounts
-    )
+    result = host.run("cat ../ontologies/x.ttl; touch /ontologies/y 2>/dev/null && echo WROTE", workspace, mounts=mounts)
     assert result["stdout"] == "ontology\n"
     os.chown(shared, OWNER, OWNER)
     writable = [{"source": str(shared), "target": "/out", "writable": True}]
@@ -282,9 +278,7 @@ def test_rewriting_the_same_bytes_is_no_change(host: Host, workspace: Path) -> N
 
 
 def test_ignored_files_are_listed_and_do_not_count(host: Host, workspace: Path) -> None:
-    result = host.run(
-        "mkdir .ggen; echo s > .ggen/state; echo b > sub/x.backup", workspace, ignore=[".ggen/**", "*.backup"]
-    )
+    result = host.run("mkdir .ggen; echo s > .ggen/state; echo b > sub/x.backup", workspace, ignore=[".ggen/**", "*.backup"])
     assert not result["changed"]
     assert [(item["path"], item["ignored"]) for item in result["changed_files"]] == [
         (".ggen/state", True),
@@ -315,9 +309,7 @@ def test_check_mode_leaves_the_workspace_alone(host: Host, workspace: Path) -> N
 def test_timeout(host: Host, workspace: Path) -> None:
     """The job ignores SIGTERM, and what it said until then is kept."""
     begin = time.monotonic()
-    result = host.run(
-        "trap '' TERM INT; echo begun; echo x > new; while true; do sleep 1; done", workspace, timeout=1.5
-    )
+    result = host.run("trap '' TERM INT; echo begun; echo x > new; while true; do sleep 1; done", workspace, timeout=1.5)
     assert time.monotonic() - begin < 30
     assert (result["failed"], result["timed_out"]) == (True, True)
     assert "did not end within 1.5 s" in result["msg"]
@@ -381,14 +373,28 @@ def test_cpus(runsc: Host) -> None:
         ({"cwd": "relative"}, "absolute path"),
         ({"env": {"A=B": "x"}}, "name of a variable"),
         ({"mounts": [{"source": "/nonexistent", "target": "/x"}]}, "not an existing"),
-        ({"mounts": [{"source": "/tmp", "target": "../x"}]}, "not a plain absolute path"),
-        ({"mounts": [{"source": "/tmp", "target": "/proc/x"}]}, "the pod itself needs"),
+        ({"mounts": [{"source": "/etc", "target": "../x"}]}, "not a plain absolute path"),
+        ({"mounts": [{"source": "/etc", "target": "/proc/x"}]}, "the pod itself needs"),
     ],
 )
 def test_bad_input(runsc: Host, params: dict, message: str) -> None:
     result = runsc.run("true", **params)
     assert result["failed"]
     assert message in result["msg"]
+
+
+@pytest.mark.parametrize(
+    ("params", "missing"),
+    [
+        ({"image": "localhost/absent:1"}, "image"),
+        ({"runtime": "io.containerd.absent.v1"}, "shim"),
+        ({"address": "/nonexistent/containerd.sock"}, "containerd"),
+    ],
+)
+def test_what_an_earlier_task_would_have_brought_is_no_error_in_check_mode(runsc: Host, params: dict, missing: str) -> None:
+    rehearsed = runsc.run("true", check=True, **params)
+    assert (rehearsed["failed"], rehearsed["skipped"], rehearsed["missing"]) == (False, True, missing), rehearsed
+    assert runsc.run("true", **params)["missing"] == missing
 
 
 def test_a_namespace_without_images(runsc: Host) -> None:

@@ -12,11 +12,10 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from support import oci
-
 from ansible_collections.ggen.gvisor.plugins.module_utils import _oci_archive
 from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._oci_archive import Archive, host_platform, platform_fits
+from support import oci
 
 REF = "docker.io/library/tool:1"
 LAYER = oci.tar({"bin/tool": (b"#!tool", 0o755)})
@@ -101,7 +100,8 @@ def test_index_of_platforms(tmp_path: Path) -> None:
 
 def test_every_truncation_is_noticed(tmp_path: Path) -> None:
     entries, _digest = oci.oci_entries(b"x" * 3000, REF)
-    used = max(member.offset_data + member.size for member in tarfile.open(write(tmp_path, entries)))
+    with tarfile.open(write(tmp_path, entries)) as archive:
+        used = max(member.offset_data + member.size for member in archive)
     for cut in range(0, used, 97):
         refusal(write(tmp_path, entries, cut))
 

@@ -10,10 +10,9 @@ import subprocess
 import sys
 import time
 
+from ansible_collections.ggen.gvisor.plugins.module_utils._watch import Excerpt, watch
 from hypothesis import given
 from hypothesis import strategies as st
-
-from ansible_collections.ggen.gvisor.plugins.module_utils._watch import Excerpt, watch
 
 
 @given(st.lists(st.binary(max_size=40), max_size=30), st.integers(min_value=1, max_value=64))

@@ -13,9 +13,6 @@ import time
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-
 from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._workspace import (
     compare,
@@ -25,6 +22,8 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._workspace import (
     scan,
     strip_setid,
 )
+from hypothesis import given
+from hypothesis import strategies as st
 
 
 def nothing(_path: str) -> bool:
@@ -184,9 +183,7 @@ def test_diffs(tree: Path) -> None:
     (tree / "a/two").unlink()
     (tree / "a/b/three").write_bytes(b"\1")
     (tree / "kept").write_text("ignored\n")
-    shown = {
-        item["before_header"]: item for item in diffs(before, scan(str(tree), before, True), ignore_matcher(["kept"]))
-    }
+    shown = {item["before_header"]: item for item in diffs(before, scan(str(tree), before, True), ignore_matcher(["kept"]))}
     assert (shown["one"]["before"], shown["one"]["after"]) == ("1\n", "one\n")
     assert (shown["a/two"]["before"], shown["a/two"]["after"]) == ("2\n", "")
     assert shown["a/two"]["after_header"] == "a/two (absent)"
