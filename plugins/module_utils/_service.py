@@ -71,6 +71,10 @@ class Service:
         """Return the last lines that the daemon wrote, "" when there are none to be had."""
         raise NotImplementedError
 
+    def why_containers_would_die(self) -> str:
+        """Return why a restart would end the running containers, "" when it would not."""
+        return ""
+
     def wait_api(self, timeout: float = 60.0) -> None:
         """Return when the API answers. Raises GvisorError when the daemon ends, or ``timeout`` seconds pass, before it does."""
         deadline = time.monotonic() + timeout
@@ -123,6 +127,11 @@ class SystemdService(Service):
     def restart(self, timeout: float = 60.0) -> None:
         """Restart the unit."""
         self._systemctl("restart", timeout)
+
+    def why_containers_would_die(self) -> str:
+        """Return what of the unit lets a restart end the containers: systemd stops all of a unit's processes unless it is told not to."""
+        mode = run(["systemctl", "show", "--property=KillMode", "--value", self.service]).stdout.strip()
+        return "" if mode in ("process", "none") else "unit {0} has KillMode={1}; set KillMode=process".format(self.service, mode)
 
     def journal(self, lines: int = 20) -> str:
         """Return the unit's last journal lines."""

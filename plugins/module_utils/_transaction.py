@@ -258,6 +258,7 @@ class Transaction:
             self._compare()
             self._reached("compared")
             before = observe(self.service) if self.restart else Observed(False, False, [], "absent", False)
+            self._spare(before)
             self._reached("observed")
             try:
                 self._stage()
@@ -294,6 +295,14 @@ class Transaction:
             _remove_folders(self.emptied)
             self._reached("committed")
             return result
+
+    def _spare(self, before: Observed) -> None:
+        """Raise GvisorError when the restart would end containers that run."""
+        reason = self.service.why_containers_would_die() if before.tasks else ""
+        if reason:
+            raise GvisorError(
+                "restarting containerd would end {0} running containers: {1}. Nothing was written.".format(len(before.tasks), reason)
+            )
 
     def _make_folder(self, folder: str) -> None:
         """Make a folder with its parents, and remember what was made."""

@@ -366,9 +366,8 @@ def test_a_symbolic_link_stays_one(host: Host) -> None:
 def test_running_containers_run_on(host: Host) -> None:
     host.import_image()
     kind = ("--runtime", "io.containerd.runsc.v1", "--annotation", "io.kubernetes.cri.container-type=sandbox")
-    image = ("localhost/busybox:1",)
-    host.ctr("run", "-d", *kind, *image, "in-gvisor", "/usr/local/bin/catatonit", "-P")
-    host.ctr("run", "-d", *image, "in-runc", "/usr/local/bin/catatonit", "-P")
+    host.ctr("run", "-d", *kind, "localhost/busybox:1", "in-gvisor", "/usr/local/bin/catatonit", "-P")
+    host.start_runc("in-runc")
     before = host.ctr("tasks", "ls").stdout
     assert before.count("RUNNING") == 2
     try:
@@ -376,9 +375,7 @@ def test_running_containers_run_on(host: Host) -> None:
         assert not result["failed"], result["msg"]
         assert sorted(host.ctr("tasks", "ls").stdout.splitlines()) == sorted(before.splitlines())
     finally:
-        for name in ("in-gvisor", "in-runc"):
-            host.ctr("tasks", "rm", "--force", name, check=False)
-            host.ctr("containers", "rm", name, check=False)
+        host.ctr("tasks", "rm", "--force", "in-gvisor", check=False)
 
 
 def test_without_restart_the_daemon_is_left_alone(host: Host) -> None:
@@ -684,7 +681,7 @@ def test_killed_binary(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_lost_container(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     host.import_image()
-    host.ctr("run", "-d", "localhost/busybox:1", "victim", "/usr/local/bin/catatonit", "-P")
+    victim = host.start_runc("victim")
     old = host.text()
     original = DaemonService.start
 
@@ -697,13 +694,24 @@ def test_lost_container(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(DaemonService, "start", start)
     result = run_action(**RUNSC, **host.options(restart=True))
-    check_rolled_back(host, old, result, "the restart lost running containers: default/victim")
+    check_rolled_back(host, old, result, f"the restart lost running containers: default/{victim}")
+
+
+def test_a_restart_that_would_end_containers_is_refused(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(DaemonService, "why_containers_would_die", lambda _self: "unit x has KillMode=mixed")
+    assert not run_action(**KATA, **host.options(restart=True))["failed"]  # none runs
+    host.import_image()
+    host.start_runc("victim")
+    old, pid = host.text(), host.pid()
+    result = run_action(**RUNSC, **host.options(restart=True))
+    assert "restarting containerd would end 1 running containers: unit x has KillMode=mixed. Nothing was" in result["msg"]
+    assert (host.text(), host.pid(), leftovers(host)) == (old, pid, [])
 
 
 def test_a_container_that_ends_by_itself_is_not_lost(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     host.import_image()
-    host.ctr("run", "-d", "localhost/busybox:1", "short", "/usr/local/bin/catatonit", "-P")
-    at_step(monkeypatch, "switched", lambda: host.ctr("tasks", "kill", "--signal", "SIGKILL", "short"))
+    short = host.start_runc("short")
+    at_step(monkeypatch, "switched", lambda: host.ctr("tasks", "kill", "--signal", "SIGKILL", short))
     result = run_action(**RUNSC, **host.options(restart=True))
     assert not result["failed"], result["msg"]
 

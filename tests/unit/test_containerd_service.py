@@ -119,7 +119,8 @@ def fixture_systemctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         program = tmp_path / name
         program.write_text(
             f'#!/bin/sh\necho {name} "$@" >> {log}\n'
-            f'[ {name} = journalctl ] && echo "last words"\n[ "$1" = show ] && echo 4242\n'
+            f'[ {name} = journalctl ] && echo "last words"\n[ "$2" = --property=MainPID ] && echo 4242\n'
+            f'[ "$2" = --property=KillMode ] && cat {tmp_path}/mode\n'
             f'[ "$1" = restart ] && [ -e {tmp_path}/fail ] && echo "Job failed" >&2 && exit 1\nexit 0\n'
         )
         program.chmod(program.stat().st_mode | stat.S_IXUSR)
@@ -138,6 +139,13 @@ def test_systemd_unit(systemctl: Path) -> None:
         "systemctl reset-failed containerd-two",  # else systemd may refuse after many failures
         "systemctl restart containerd-two",
     ]
+
+
+@pytest.mark.parametrize(("mode", "kills"), [("process", False), ("none", False), ("control-group", True), ("mixed", True)])
+def test_a_unit_that_takes_its_containers_along(mode: str, kills: bool, systemctl: Path) -> None:
+    (systemctl / "mode").write_text(f"{mode}\n")
+    reason = service_for(manager="systemd").why_containers_would_die()
+    assert reason == (f"unit containerd has KillMode={mode}; set KillMode=process" if kills else "")
 
 
 def test_systemd_failure_has_the_journal(systemctl: Path) -> None:
