@@ -9,19 +9,7 @@ import tomllib
 from collections.abc import Mapping
 from typing import Any
 
-# The CRI plugin's tables by the version that a dump is written in (always the daemon's newest).
-CRI_PLUGINS = ("io.containerd.cri.v1.runtime", "io.containerd.grpc.v1.cri", "cri")
-
-
-def runtime_handlers(dump: str) -> tuple[dict[str, Any], str | None]:
-    """Return the runtime handlers (name → table) of a dump and the default's name.
-
-    Raises tomllib.TOMLDecodeError when ``dump`` is not TOML.
-    """
-    plugins: Mapping[str, Any] = tomllib.loads(dump).get("plugins", {})
-    tables = (plugins[name]["containerd"] for name in CRI_PLUGINS if "containerd" in plugins.get(name, {}))
-    table = next(tables, {})
-    return dict(table.get("runtimes") or {}), table.get("default_runtime_name")
+from ansible_collections.ggen.gvisor.plugins.plugin_utils.containerd_config import default_name, handlers
 
 
 def describe_config(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -30,7 +18,8 @@ def describe_config(config: Mapping[str, Any]) -> dict[str, Any]:
     described |= {"version": None, "runtimes": {}, "default_runtime": None}
     try:
         described["version"] = tomllib.loads(config["text"]).get("version", 1) if config["exists"] else None
-        described["runtimes"], described["default_runtime"] = runtime_handlers(config["dump"])
+        dump = tomllib.loads(config["dump"])
+        described["runtimes"], described["default_runtime"] = handlers(dump), default_name(dump)
     except tomllib.TOMLDecodeError as error:
         described["error"] = described["error"] or f"{config['path']}: {error}"
     return described

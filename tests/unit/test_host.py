@@ -8,7 +8,7 @@ import socket
 
 import pytest
 from ansible_collections.ggen.gvisor.plugins.module_utils import _host
-from ansible_collections.ggen.gvisor.plugins.plugin_utils.containerd_dump import describe_config, runtime_handlers
+from ansible_collections.ggen.gvisor.plugins.plugin_utils.containerd_dump import describe_config
 from conftest import ROOT
 
 FIXTURES = ROOT / "tests/unit/fixtures/containerd/input"
@@ -73,9 +73,10 @@ def test_another_s_runsc_is_no_release_of_ours(tmp_path):
 
 @pytest.mark.parametrize("version", ["1.6.20", "1.7.24", "2.1.9"])
 def test_handlers_are_read_from_each_containerd_s_dump(version):
-    handlers, default = runtime_handlers((FIXTURES / f"default-{version}.toml").read_text())
-    assert handlers["runc"]["runtime_type"] == "io.containerd.runc.v2"
-    assert default == "runc"
+    dump = (FIXTURES / f"default-{version}.toml").read_text()
+    described = describe_config({"path": "/x", "exists": True, "sha256": "0", "text": dump, "dump": dump, "error": None})
+    assert described["runtimes"]["runc"]["runtime_type"] == "io.containerd.runc.v2"
+    assert described["default_runtime"] == "runc"
 
 
 def test_a_file_without_version_line_is_version_1():
