@@ -165,7 +165,7 @@ class DaemonService(Service):
             return None
         return pid if is_alive(pid) and os.path.basename(self.program) in os.path.basename((argv_of(pid) or [""])[0]) else None
 
-    def start(self, timeout: float = 60.0) -> None:
+    def start(self, timeout: float = 60.0) -> None:  # noqa: ARG002 - a unit needs it
         """Start the daemon in a session of its own, as it ran before if this object stopped it."""
         if self.is_running():
             return

@@ -109,7 +109,7 @@ def _flock(descriptor: int, kind: int, folder: str, timeout: float) -> None:
     try:
         fcntl.flock(descriptor, kind)
     except Late:
-        raise GvisorError("another run has been changing {0} for more than {1:g} s".format(folder, timeout))
+        raise GvisorError("another run has been changing {0} for more than {1:g} s".format(folder, timeout)) from None
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, previous)
@@ -271,7 +271,7 @@ class Transaction:
             except BaseException as error:
                 self._clean_up()
                 _remove_folders(self.made)
-                raise _named(error)
+                raise _named(error) from error
             result: Dict[str, Any] = {"backup_files": backups, "restarted": False, "rolled_back": False, "remarks": []}
             try:
                 for change in self.changes:
@@ -290,7 +290,7 @@ class Transaction:
                         result["remarks"].append("The CRI plugin did not work before and does not now: {0}".format(after.cri))
                 self._reached("verified")
             except BaseException as error:
-                raise self._roll_back(_named(error), before)
+                raise self._roll_back(_named(error), before) from error
             self._clean_up()
             _remove_folders(self.emptied)
             self._reached("committed")

@@ -41,7 +41,7 @@ class Action(ActionModule):
         self._task = SimpleNamespace(args=args, check_mode=check)
         self.phases: list[str] = []
 
-    def _execute_module(self, module_args: dict, task_vars: dict | None = None) -> dict:
+    def _execute_module(self, module_args: dict, **_more: object) -> dict:
         self.phases.append(module_args["plan"]["phase"])
         checked = ArgumentSpecValidator(ARGUMENT_SPEC).validate(json.loads(json.dumps(module_args)))
         assert not checked.error_messages, checked.error_messages

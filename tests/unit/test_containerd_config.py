@@ -205,7 +205,7 @@ def test_refuses_with_the_line(text: str, line: int, words: str) -> None:
 
 
 def test_refuses_bytes_that_are_no_text_with_the_line() -> None:
-    with pytest.raises(GvisorError, match="config.toml, line 3: byte 0xff is not UTF-8"):
+    with pytest.raises(GvisorError, match=r"config\.toml, line 3: byte 0xff is not UTF-8"):
         toml.decode(b"version = 2\n\n# \xff\n", "config.toml")
 
 

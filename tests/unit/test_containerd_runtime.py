@@ -603,10 +603,11 @@ def check_rolled_back(host: Host, old: str, result: dict, words: str) -> None:
     assert leftovers(host) == []
 
 
+CRI = '[plugins."io.containerd.grpc.v1.cri"'
 BAD = {
     # In the dump all of these look well: only a start tells.
-    "spec that is not there": '[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.x]\nruntime_type = "io.containerd.runc.v2"\nbase_runtime_spec = "/nonexistent"\n',
-    "registry twice": '[plugins."io.containerd.grpc.v1.cri".registry]\nconfig_path = "/a"\n[plugins."io.containerd.grpc.v1.cri".registry.mirrors.x]\nendpoint = ["http://x"]\n',
+    "spec that is not there": f'{CRI}.containerd.runtimes.x]\nruntime_type = "io.containerd.runc.v2"\nbase_runtime_spec = "/nonexistent"\n',
+    "registry twice": f'{CRI}.registry]\nconfig_path = "/a"\n{CRI}.registry.mirrors.x]\nendpoint = ["http://x"]\n',
     "unknown required plugin": None,
 }
 
