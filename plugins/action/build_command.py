@@ -28,9 +28,7 @@ class ActionModule(ActionBase):
         attached = False
         shown = ""
         while True:
-            result = self._execute_module(
-                module_name="ggen.gvisor.build_command", module_args=arguments, task_vars=task_vars
-            )
+            result = self._execute_module(module_name="ggen.gvisor.build_command", module_args=arguments, task_vars=task_vars)
             attached |= result.get("attached", False)
             if not result.pop("running", False):
                 break
@@ -48,7 +46,5 @@ class ActionModule(ActionBase):
             reason = error or f"it ended with exit code {result['rc']}"
             tail = "\n".join(result["log_tail"])
             after = duration_text(result["duration"])
-            result.update(
-                failed=True, msg=f"{name} failed after {after}: {reason}. The end of its log {result['log']}:\n{tail}"
-            )
+            result.update(failed=True, msg=f"{name} failed after {after}: {reason}. The end of its log {result['log']}:\n{tail}")
         return result

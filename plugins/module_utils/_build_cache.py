@@ -40,6 +40,11 @@ class Artifact(NamedTuple):
     metadata: Mapping[str, Any] = {}
 
 
+def cache_root() -> str:
+    """Return the cache's default folder."""
+    return os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "ggen.gvisor")
+
+
 def canonical(value: Any) -> bytes:
     """Return the one JSON text of ``value``: keys sorted, no spaces."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
@@ -54,9 +59,7 @@ def resolve_inputs(artifact: Artifact) -> Dict[str, Any]:
     try:
         files = [[os.path.basename(path), sha256_file(path)] for path in artifact.input_files]
     except OSError as error:
-        raise GvisorError(
-            f"{artifact.name}: the input file {error.filename} cannot be read: {error.strerror}"
-        ) from error
+        raise GvisorError(f"{artifact.name}: the input file {error.filename} cannot be read: {error.strerror}") from error
     return {"name": artifact.name, "inputs": artifact.inputs, "input_files": files, "schema": SCHEMA}
 
 
@@ -128,11 +131,7 @@ def _same(path: str, entry: Mapping[str, Any]) -> bool:
 def unexpected(files: Mapping[str, Mapping[str, Any]], expected: Mapping[str, str]) -> List[str]:
     """Return a line for each file whose sha256 is not the expected one."""
     found = {name: files[name]["sha256"] if name in files else "missing" for name in expected}
-    return [
-        f"{name}: {found[name]} instead of {expected[name]}"
-        for name in sorted(expected)
-        if found[name] != expected[name]
-    ]
+    return [f"{name}: {found[name]} instead of {expected[name]}" for name in sorted(expected) if found[name] != expected[name]]
 
 
 def verified(folder: str, key: str, expected: Mapping[str, str]) -> Optional[Dict[str, Any]]:
@@ -174,9 +173,7 @@ class Cache:
             for name in differing(artifact.dest, manifest["files"]):
                 before[name] = _sum_of(os.path.join(artifact.dest, name))
             self._place(self._object(key), manifest, artifact.dest)
-            result.update(
-                changed=True, files=manifest["files"], manifest=manifest, before=before, after=_sums(manifest)
-            )
+            result.update(changed=True, files=manifest["files"], manifest=manifest, before=before, after=_sums(manifest))
         result["changed"] |= self._link(artifact, result)
         return result
 
@@ -189,9 +186,7 @@ class Cache:
         key = key_of(made_from)
         source = artifact.source
         if not source:
-            raise GvisorError(
-                f"{artifact.name}: state=stored needs source, the folder that the build left its files in"
-            )
+            raise GvisorError(f"{artifact.name}: state=stored needs source, the folder that the build left its files in")
         if self.dry and not os.path.isdir(source):  # check mode: the build before this did not happen
             return {
                 **{"name": artifact.name, "key": key, "dest": artifact.dest, "hit": False, "changed": True},
@@ -201,8 +196,7 @@ class Cache:
         wrong = unexpected(files, artifact.expected)
         if wrong:
             raise GvisorError(
-                f"{artifact.name}: the build in {source} is not the expected one, and was not stored. "
-                + "; ".join(wrong),
+                f"{artifact.name}: the build in {source} is not the expected one, and was not stored. " + "; ".join(wrong),
                 wrong=wrong,
             )
         manifest = {
@@ -278,9 +272,7 @@ class Cache:
         changed = False
         for path, name in sorted(artifact.links.items()):
             if name not in result["files"]:
-                raise GvisorError(
-                    f"{artifact.name}: the link {path} should lead to {name}, which the build does not have"
-                )
+                raise GvisorError(f"{artifact.name}: the link {path} should lead to {name}, which the build does not have")
             target = os.path.relpath(os.path.join(artifact.dest, name), os.path.dirname(path))
             present = os.readlink(path) if os.path.islink(path) else None
             if present is None and os.path.lexists(path):

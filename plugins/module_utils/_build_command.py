@@ -44,13 +44,11 @@ def progress_of(log: str, patterns: Sequence[Mapping[str, Any]]) -> List[Dict[st
     counts = []
     for item in patterns:
         try:
-            done = sum(1 for _ in re.finditer(item["pattern"], log, re.MULTILINE))
+            done = sum(1 for found in re.finditer(item["pattern"], log, re.MULTILINE) if found)
             totals = re.findall(item["total_pattern"], log, re.MULTILINE) if item.get("total_pattern") else []
             total = int(totals[-1]) if totals else item.get("total")
         except (re.error, ValueError, TypeError) as error:
-            raise GvisorError(
-                f"progress pattern of {item['label']!r}: {error}; total_pattern needs one group, a number"
-            ) from error
+            raise GvisorError(f"progress pattern of {item['label']!r}: {error}; total_pattern needs one group, a number") from error
         counts.append({"label": item["label"], "done": done, "total": total})
     return counts
 
@@ -67,8 +65,7 @@ def duration_text(seconds: float) -> str:
 def progress_line(name: str, counts: Sequence[Mapping[str, Any]], seconds: float, log: str) -> str:
     """Return the line that a person watching sees."""
     parts = [
-        f"{item['done']} of {item['total']} {item['label']}" if item["total"] else f"{item['done']} {item['label']}"
-        for item in counts
+        f"{item['done']} of {item['total']} {item['label']}" if item["total"] else f"{item['done']} {item['label']}" for item in counts
     ]
     return f"{name}: " + ", ".join([*parts, duration_text(seconds), f"log: {log}"])
 
@@ -150,9 +147,7 @@ class Job:
                 "started": time.time(),
                 "network": "isolated" if prefix else "shared",
             }
-            self._write(
-                "job.json", {**job, "pid": None}
-            )  # for those who attach before the job could say its process id
+            self._write("job.json", {**job, "pid": None})  # for those who attach before the job could say its process id
             with open(self.log, "wb"):
                 pass
             self._detach(lock, job, [*(prefix or []), *argv], env, chdir, timeout)

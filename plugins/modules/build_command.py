@@ -94,6 +94,7 @@ attributes:
     description: With O(creates).
     support: partial
   platform:
+    description: Linux and macOS.
     platforms: posix
     support: full
 author:
@@ -155,6 +156,7 @@ import os
 import time
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.ggen.gvisor.plugins.module_utils._build_cache import cache_root
 from ansible_collections.ggen.gvisor.plugins.module_utils._build_command import Job, progress_of, tail_of
 from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
 
@@ -190,8 +192,7 @@ def main() -> None:
     values = module.params
     if module.check_mode:
         module.exit_json(changed=False, skipped=True, msg=f"would run: {' '.join(values['argv'])}")
-    home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    folder = values["state_dir"] or os.path.join(home, "ggen.gvisor", "jobs")
+    folder = values["state_dir"] or os.path.join(cache_root(), "jobs")
     job = Job(os.path.join(os.path.abspath(folder), values["name"].replace("/", "-").replace(" ", "-")))
     environment = {name: str(value) for name, value in values["env"].items()}
     try:

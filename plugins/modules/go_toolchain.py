@@ -47,14 +47,16 @@ options:
     default: []
 attributes:
   check_mode:
-    description: It fetches, into caches alone, in check mode too.
-    support: none
+    description: It fetches in check mode too, into caches alone.
+    support: full
   diff_mode:
     description: There is nothing to compare.
     support: none
   idempotent:
+    description: A second run changes nothing.
     support: full
   platform:
+    description: Linux and macOS.
     platforms: posix
     support: full
 author:
@@ -126,9 +128,7 @@ def main() -> None:
     values = module.params
     toolchain = Toolchain(values["version"], values["dest"], values["wheels"], values["pythons"])
     try:
-        found = (
-            toolchain.chosen(values["go"], values["needs"]) if values["go"] else toolchain.find(values["candidates"])
-        )
+        found = toolchain.chosen(values["go"], values["needs"]) if values["go"] else toolchain.find(values["candidates"])
     except GvisorError as error:
         module.fail_json(msg=error.message, **error.details)
     except OSError as error:

@@ -29,9 +29,7 @@ def goarch(machine: str) -> str:
     try:
         return ARCHITECTURES[machine]
     except KeyError:
-        raise ValueError(
-            f"{machine!r} is no architecture built here; known: {', '.join(sorted(set(ARCHITECTURES.values())))}"
-        ) from None
+        raise ValueError(f"{machine!r} is no architecture built here; known: {', '.join(sorted(set(ARCHITECTURES.values())))}") from None
 
 
 def usable(row: Mapping[str, Any], containerd: str) -> bool:
@@ -54,10 +52,7 @@ def select_release(releases: Mapping[str, Any], containerd: str) -> str:
     for release in reversed(list(releases)):
         if usable(releases[release], containerd):
             return release
-    ranges = ", ".join(
-        f"{name} (containerd {row['containerd']['min']} to {row['containerd']['max']})"
-        for name, row in releases.items()
-    )
+    ranges = ", ".join(f"{name} (containerd {row['containerd']['min']} to {row['containerd']['max']})" for name, row in releases.items())
     raise ValueError(f"containerd {containerd} works with the shim of no release: {ranges}; install another containerd")
 
 
@@ -100,15 +95,11 @@ def _for_target(releases: Mapping[str, Any], named: Sequence[str], target: Mappi
     fitting = [name for name in named if usable(releases[name], containerd)]
     if not fitting:
         newest = select_release(releases, containerd)
-        raise ValueError(
-            f"containerd {containerd} does not work with the shim of {', '.join(named)}; the newest for it is {newest}"
-        )
+        raise ValueError(f"containerd {containerd} does not work with the shim of {', '.join(named)}; the newest for it is {newest}")
     return fitting
 
 
-def artifact_of(
-    table: Mapping[str, Any], vendors: Path, release: str, arch: str, go: Mapping[str, str] | None = None
-) -> dict[str, Any]:
+def artifact_of(table: Mapping[str, Any], vendors: Path, release: str, arch: str, go: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Return what building ``release`` for ``arch`` takes, the sums it must have, and what its manifest tells besides.
 
     ``vendors`` is the folder vendors/ of the collection. ``go`` names the user's own Go (version, sha256): the table's
@@ -124,10 +115,7 @@ def artifact_of(
         "flags": build["flags"],
         "ldflags": build["ldflags"].format(stamp=row["stamp"]),
         "env": {**build["env"], "GOARCH": arch},
-        "files": [
-            {name: item[name] for name in ("name", "package", "mode", "overlay") if name in item}
-            for item in row["files"]
-        ],
+        "files": [{name: item[name] for name in ("name", "package", "mode", "overlay") if name in item} for item in row["files"]],
         "sources": {f"{release}/{name}": _sha256(folder / name) for name in ("go.mod", "go.sum")},
         "patches": {f"overlay/{name}": _sha256(vendors / "gvisor" / "overlay" / name) for name in overlays},
         "sbom": {f"sbom/{name}": _sha256(vendors / "sbom" / name) for name in ("go.mod", "go.sum")},
@@ -163,10 +151,7 @@ def module_sums(go_mod: str, go_sum: str) -> dict[str, str]:
     """Return path@version to its h1 sum for every module that go.mod requires. Raises ValueError when go.sum lacks
     one."""
     required = re.findall(r"^(?:require)?\s+([\w.~/-]+)\s+(v[\w.+-]+)", go_mod, re.MULTILINE)
-    sums = {
-        f"{path}@{version}": value
-        for path, version, value in re.findall(r"^(\S+) (v[^\s/]+) (h1:\S+)$", go_sum, re.MULTILINE)
-    }
+    sums = {f"{path}@{version}": value for path, version, value in re.findall(r"^(\S+) (v[^\s/]+) (h1:\S+)$", go_sum, re.MULTILINE)}
     try:
         return {f"{path}@{version}": sums[f"{path}@{version}"] for path, version in required}
     except KeyError as error:

@@ -37,9 +37,7 @@ class World:
     def run(self, state: str = "restored", check: bool = False, **changes: object) -> dict:
         if state == "stored":
             changes.setdefault("source", str(self.source))
-        return run_module(
-            "build_cache", state=state, cache=str(self.cache), artifacts=[self.artifact(**changes)], check=check
-        )
+        return run_module("build_cache", state=state, cache=str(self.cache), artifacts=[self.artifact(**changes)], check=check)
 
     def store(self) -> dict:
         result = self.run("stored")
@@ -52,9 +50,7 @@ class World:
         return found
 
     def intact(self) -> bool:
-        return all(
-            (self.dest / name).read_bytes() == (self.source / name).read_bytes() for name in ("hello", "lib/data")
-        )
+        return all((self.dest / name).read_bytes() == (self.source / name).read_bytes() for name in ("hello", "lib/data"))
 
 
 @pytest.fixture

@@ -64,9 +64,7 @@ def test_the_newest_usable_row_is_chosen(version, release):
 
 @pytest.mark.parametrize("version", ["1.5.18", "1.4", "3.0.0"])
 def test_a_containerd_for_no_row_is_told_the_ranges(version):
-    with pytest.raises(
-        ValueError, match=rf"containerd {version} works with the shim of no release: 1 \(containerd 1.6 to 2\)"
-    ):
+    with pytest.raises(ValueError, match=rf"containerd {version} works with the shim of no release: 1 \(containerd 1.6 to 2\)"):
         select_release(MADE_UP, version)
 
 
@@ -157,9 +155,7 @@ def test_the_user_s_own_go_is_an_input_and_nothing_is_compared():
 
 def test_module_sums():
     mod = "module x\n\ngo 1.25\n\nrequire a.test/b v1.2.0\n\nrequire (\n\tc.test/d/v2 v2.0.1 // indirect\n)\n"
-    sums = (
-        "a.test/b v1.2.0 h1:one=\na.test/b v1.2.0/go.mod h1:no=\nc.test/d/v2 v2.0.1 h1:two=\nother.test v1.0.0 h1:x=\n"
-    )
+    sums = "a.test/b v1.2.0 h1:one=\na.test/b v1.2.0/go.mod h1:no=\nc.test/d/v2 v2.0.1 h1:two=\nother.test v1.0.0 h1:x=\n"
     assert module_sums(mod, sums) == {"a.test/b@v1.2.0": "h1:one=", "c.test/d/v2@v2.0.1": "h1:two="}
     with pytest.raises(ValueError, match=r"go\.sum has no sum of c\.test"):
         module_sums(mod, sums.replace("c.test", "e.test"))
@@ -170,9 +166,7 @@ def test_module_sums():
 
 def test_the_rows_are_in_order_and_every_containerd_since_1_6_has_one():
     assert list(RELEASES) == sorted(RELEASES)
-    assert all(
-        any(usable(row, version) for row in RELEASES.values()) for version in ("1.6.0", "1.7.0", "2.0.0", "2.9.9")
-    )
+    assert all(any(usable(row, version) for row in RELEASES.values()) for version in ("1.6.0", "1.7.0", "2.0.0", "2.9.9"))
 
 
 @pytest.mark.parametrize("release", RELEASES)

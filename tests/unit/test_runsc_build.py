@@ -4,15 +4,17 @@
 """Role runsc_build, run by Ansible.
 
 Most tests give it a table of their own, whose release is a Go program of a few lines with one vendored module: the
-role, Go, the cache and the sums are real, and a build takes seconds. The test marked slow builds gVisor itself.
+role, Go, the cache and the sums are real, and a build takes seconds. The tests marked slow build gVisor itself.
 """
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import itertools
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -23,7 +25,11 @@ from pathlib import Path
 import ansible_runner
 import pytest
 import yaml
+from ansible_collections.ggen.gvisor.plugins.plugin_utils.releases import usable
 from conftest import ROOT
+from support import containerd_debs
+from support.containerd import Daemon
+from support.gvisor import gvisor_dir
 from support.module import run_module
 
 PROGRAM = """package main
@@ -66,6 +72,7 @@ func main() {
 }
 """
 RELEASE = "20990101"
+TABLE = yaml.safe_load((ROOT / "vendors" / "gvisor" / "releases.yml").read_text())
 
 
 def go_version() -> str:
@@ -97,7 +104,7 @@ class Project:
         write(self.vendors / "sbom" / "go.mod", "module made.up/sbom\n\ngo 1.21\n")
         write(self.vendors / "sbom" / "go.sum", "")
         write(self.vendors / "sbom" / "cyclonedx-gomod" / "main.go", SBOM)
-        self.table = yaml.safe_load((ROOT / "vendors" / "gvisor" / "releases.yml").read_text())
+        self.table = copy.deepcopy(TABLE)
         self.table["go"]["version"] = go_version()
         self.table["build"]["ldflags"] = "-s -w -X main.version={stamp}"
         files = [
@@ -402,8 +409,7 @@ def cold_build(root: Path, seed: Path | None = None) -> tuple[Path, dict]:
     )
     assert stats(runner)[1] == 0, runner.stdout.read()
     assert "Compile the program" in executions(runner)
-    table = yaml.safe_load((ROOT / "vendors" / "gvisor" / "releases.yml").read_text())
-    return root / "bin" / release / "linux_amd64", table["releases"][release]
+    return root / "bin" / release / "linux_amd64", TABLE["releases"][release]
 
 
 @pytest.mark.slow
@@ -419,3 +425,44 @@ def test_two_builds_of_gvisor_in_different_folders_are_the_same_bytes(tmp_path):
     assert sums(one)["runsc"] in json.dumps(sbom)
     assert len(sbom["components"]) > 10
     print(f"first  {sums(one)['runsc']}\nsecond {sums(two)['runsc']}")
+
+
+@pytest.fixture(scope="module")
+def releases(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every release for this machine, from the user's cache; what that lacks is built."""
+    root = tmp_path_factory.mktemp("releases")
+    runner = play(root / "run", runsc_build_release=list(TABLE["releases"]), runsc_build_dest=str(root / "bin"))
+    assert stats(runner)[1] == 0, runner.stdout.read()
+    return root / "bin"
+
+
+@pytest.mark.slow
+@pytest.mark.host
+@pytest.mark.parametrize("version", containerd_debs.SUITES)
+@pytest.mark.parametrize("release", TABLE["releases"])
+def test_a_release_works_with_the_containerds_that_its_row_names(releases, tmp_path, monkeypatch, release, version):
+    """And with no other: a row's range is neither too wide nor too narrow."""
+    monkeypatch.setenv("PATH", containerd_debs.ensure(version).path)
+    monkeypatch.setenv("GGEN_GVISOR_TEST_BIN", str(next((releases / release).glob("linux_*"))))
+    with Daemon(tmp_path / "containerd", bin_dir=gvisor_dir(tmp_path / "bin")) as daemon:
+        result = run_module("containerd_proof", address=daemon.address, state_dir=str(tmp_path / "proof"))
+    assert result["failed"] is not usable(TABLE["releases"][release], version), result
+    if not result["failed"]:
+        assert result["kernel"].startswith("Starting gVisor")
+
+
+@pytest.mark.slow
+@pytest.mark.host
+def test_the_unpatched_shim_needs_the_capability(releases, tmp_path, monkeypatch):
+    """Where this stops to fail, the patch is no longer needed."""
+    built = next((releases / "20260224").glob("linux_*"))
+    (tmp_path / "bin").mkdir()
+    for name in ("runsc", "containerd-shim-runsc-v1"):
+        (tmp_path / "bin" / name).symlink_to(built / name)
+    monkeypatch.setenv("PATH", containerd_debs.ensure("1.6.20").path)
+    with Daemon(tmp_path / "containerd", bin_dir=tmp_path / "bin") as daemon:
+        result = run_module("containerd_proof", address=daemon.address, state_dir=str(tmp_path / "proof"))
+    capable = int(re.search(r"^CapEff:\s*(\S+)", Path("/proc/self/status").read_text(), re.M)[1], 16) >> 24 & 1
+    assert result["failed"] is not bool(capable), result
+    if not capable:
+        assert "OOM" in result["msg"]
