@@ -99,7 +99,7 @@ def version_of(document: toml.Document, allow_newer: bool = False) -> int:
     """
     version = document.data.get("version", 1)
     line = toml.line_of(document, ("version",))
-    if type(version) is not int or version < 1:
+    if isinstance(version, bool) or not isinstance(version, int) or version < 1:
         raise GvisorError(
             f"{document.where}, line {line}: version must be a number from 1 to {NEWEST} but is {version!r}. Nothing was written.",
             file=document.where,
