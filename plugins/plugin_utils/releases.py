@@ -47,11 +47,18 @@ def known(releases: Mapping[str, Any], release: str) -> Mapping[str, Any]:
         raise ValueError(f"there is no release {release!r}; known: {', '.join(releases)}") from None
 
 
-def select_release(releases: Mapping[str, Any], containerd: str) -> str:
-    """Return the newest release whose shim works with that containerd. Raises ValueError when there is none."""
-    for release in reversed(list(releases)):
-        if usable(releases[release], containerd):
-            return release
+def select_release(releases: Mapping[str, Any], containerd: str, release: str = AUTO) -> str:
+    """Return the release for a host with that containerd: the one asked for, or for ``auto`` the newest whose shim works with it.
+
+    Raises ValueError, with the mend, when there is none or the one asked for does not work.
+    """
+    if release != AUTO and usable(known(releases, release), containerd):
+        return release
+    fitting = [name for name, row in releases.items() if usable(row, containerd)]
+    if fitting and release == AUTO:
+        return fitting[-1]
+    if fitting:
+        raise ValueError(f"containerd {containerd} does not work with the shim of {release}; the newest release for it is {fitting[-1]}")
     ranges = ", ".join(f"{name} (containerd {row['containerd']['min']} to {row['containerd']['max']})" for name, row in releases.items())
     raise ValueError(f"containerd {containerd} works with the shim of no release: {ranges}; install another containerd")
 

@@ -7,6 +7,7 @@ import json
 import shutil
 import subprocess
 import tarfile
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
@@ -106,7 +107,7 @@ def test_other_bytes_than_the_named_ones_are_refused(checkout, tmp_path):
 def test_a_program_that_needs_libraries_is_refused(tmp_path):
     program = shutil.which("true")
     done, manifest, _archive = build(
-        tmp_path, ggen_image_source="binary", ggen_image_binary=program, ggen_image_binary_sha256=hashlib.sha256(open(program, "rb").read()).hexdigest()
+        tmp_path, ggen_image_source="binary", ggen_image_binary=program, ggen_image_binary_sha256=sha256(Path(program))
     )
     assert done.rc != 0
     assert "not a static ELF program" in done.errors

@@ -18,7 +18,8 @@ def describe(path):
     elif stat.S_ISLNK(status.st_mode):
         said.append(os.readlink(path))
     return said
-found = {path: describe(path) for path in ("/", "/etc", "/usr", "/usr/local", "/usr/local/bin", "/usr/local/lib", "/var", "/var/lib", "/opt", "/run")}
+tops = "/ /etc /usr /usr/local /usr/local/bin /usr/local/lib /var /var/lib /opt /run".split()
+found = {path: describe(path) for path in tops}
 for top in ("/etc", "/usr/local/bin", "/usr/local/lib/gvisor", "/usr/local/sbin", "/opt/containerd", "/opt/cni"):
     for parent, folders, names in os.walk(top):
         for name in folders + names:
@@ -26,11 +27,23 @@ for top in ("/etc", "/usr/local/bin", "/usr/local/lib/gvisor", "/usr/local/sbin"
             found[path] = describe(path)
 for name in os.listdir("/var/lib"):
     found["/var/lib/" + name] = "there"
-packages = subprocess.run(["dpkg-query", "-W", "-f", "${Package} ${Version} ${db:Status-Status}\n"], capture_output=True, text=True).stdout.split("\n")
-units = subprocess.run(["systemctl", "list-unit-files", "--no-legend"], capture_output=True, text=True).stdout.split("\n") if os.path.isdir("/run/systemd/system") else []
-programs = sorted(open("/proc/%s/comm" % pid).read().strip() for pid in os.listdir("/proc") if pid.isdigit() and os.path.exists("/proc/%s/comm" % pid))
-programs = [name for name in programs if name.startswith(("containerd", "runsc", "ctr"))]
-print(json.dumps({"files": found, "packages": sorted(p for p in packages if p.endswith(" installed")), "units": sorted(u for u in units if u), "programs": programs}))
+def lines(*argv):
+    return sorted(subprocess.run(argv, capture_output=True, text=True).stdout.splitlines())
+packages = lines("dpkg-query", "-W", "-f", "${Package} ${Version} ${db:Status-Status}\n")
+units = lines("systemctl", "list-unit-files", "--no-legend") if os.path.isdir("/run/systemd/system") else []
+programs = []
+for pid in filter(str.isdigit, os.listdir("/proc")):
+    try:
+        with open("/proc/%s/comm" % pid) as comm, open("/proc/%s/cmdline" % pid) as cmdline:
+            name, words = comm.read().strip(), cmdline.read()
+    except OSError:
+        continue
+    # Private daemons of other tests live under /tmp.
+    if name.startswith(("containerd", "runsc")) and words and "/tmp/" not in words:
+        programs.append(name)
+programs.sort()
+packages = [line for line in packages if line.endswith(" installed")]
+print(json.dumps({"files": found, "packages": packages, "units": units, "programs": programs}))
 """
 
 # What a package manager leaves for good reasons, and what no uninstall should touch.
