@@ -21,13 +21,17 @@ requirements:
 attributes:
   check_mode:
     support: full
+    description: Can run in check mode and tell what would change without changing it.
   diff_mode:
     support: full
+    description: Returns the difference.
   idempotent:
     support: full
+    description: A second run with the same options changes nothing.
   platform:
     support: full
     platforms: linux
+    description: The systems that the module runs on.
 options:
   archive:
     description: Path of the archive on the host; required for O(state=present). It may be compressed with gzip.

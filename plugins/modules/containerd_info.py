@@ -43,9 +43,11 @@ attributes:
     support: none
   idempotent:
     support: full
+    description: A second run with the same options changes nothing.
   platform:
     platforms: linux
     support: full
+    description: The systems that the module runs on.
 author:
   - The ggen.gvisor authors (@ggen-gvisor)
 """

@@ -40,9 +40,11 @@ attributes:
     support: none
   idempotent:
     support: full
+    description: A second run with the same options changes nothing.
   platform:
     platforms: linux
     support: full
+    description: The systems that the module runs on.
 author:
   - The ggen.gvisor authors (@ggen-gvisor)
 """
@@ -131,7 +133,9 @@ def main() -> None:
         cri = {f"{row['type']}.{row['id']}": row["status"] for row in ctr.plugins() if "cri" in f"{row['type']}.{row['id']}".split(".")}
         broken = sorted(name for name, status in cri.items() if status == "error")
         if broken:
-            module.fail_json(msg=f"containerd runs, and its plugin {', '.join(broken)} is in state error: Kubernetes gets no containers", cri=cri)
+            module.fail_json(
+                msg=f"containerd runs, and its plugin {', '.join(broken)} is in state error: Kubernetes gets no containers", cri=cri
+            )
         proof = prepare(parameters["state_dir"])
         if proof is None:
             module.fail_json(msg="this host has no dmesg to look into a sandbox with; install util-linux")

@@ -26,12 +26,15 @@ attributes:
     description: The command runs on a throw-away copy of the workspace; the workspace itself stays as it is.
   diff_mode:
     support: full
+    description: Returns the difference.
   idempotent:
     support: partial
     details: The command runs each time; C(changed) is true only when files outside of O(ignore) changed.
+    description: A second run with the same options changes nothing.
   platform:
     support: full
     platforms: linux
+    description: The systems that the module runs on.
 options:
   image:
     description: Full name of an image in the namespace, for example C(docker.io/library/ggen:latest).

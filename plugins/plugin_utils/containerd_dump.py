@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from typing import Any
 
+import tomllib
 from ansible_collections.ggen.gvisor.plugins.plugin_utils.containerd_config import default_name, handlers
 
 

@@ -151,17 +151,13 @@ RULES: tuple[Rule, ...] = (
         "--locked and the strict profile need .ggen/packs.lock, and the workspace has none",
         "Leave them out of ggen_run_args, or commit the lock file.",
     ),
-    Rule(
-        r"(?P<what>Unknown profile[^\n]*)", "ggen does not know the profile: {what}", "Mend --profile in ggen_run_args."
-    ),
+    Rule(r"(?P<what>Unknown profile[^\n]*)", "ggen does not know the profile: {what}", "Mend --profile in ggen_run_args."),
     Rule(
         r"Argument parsing failed: error: (?P<what>[^\n]+(?:\s+tip: [^\n]+)?)",
         "ggen does not accept the arguments: {what}",
         "Mend ggen_run_args; its options have underscores and its switches a value (`--dry_run true`).",
     ),
-    Rule(
-        r"(?P<what>Rule '[^']*' not found in manifest)[\s\S]*?(?P<names>Available rules: [^\n]*)", "{what}", "{names}."
-    ),
+    Rule(r"(?P<what>Rule '[^']*' not found in manifest)[\s\S]*?(?P<names>Available rules: [^\n]*)", "{what}", "{names}."),
     Rule(
         r"Audit failure: (?P<what>[^\n]*Permission denied[^\n]*)",
         "ggen may not write its records in .ggen: {what}",
@@ -326,9 +322,7 @@ def check_manifest(text: str | None, job: Mapping[str, Any]) -> None:
         if not any(f"{mounts_for([item], path)[0]['target']}/".startswith(f"{target}/") for target in targets)
     ]
     if hidden:
-        raise GgenError(
-            f"{name} names files outside of the workspace: {', '.join(hidden)}. {mount_advice(hidden, path)}"
-        )
+        raise GgenError(f"{name} names files outside of the workspace: {', '.join(hidden)}. {mount_advice(hidden, path)}")
 
 
 def split_arguments(arguments: str | Iterable[Any]) -> list[str]:
@@ -347,9 +341,7 @@ def split_arguments(arguments: str | Iterable[Any]) -> list[str]:
     return words
 
 
-def jobs(
-    workspaces: Iterable[Mapping[str, Any]], common: Mapping[str, Any], base: str = "", home: str = ""
-) -> list[dict[str, Any]]:
+def jobs(workspaces: Iterable[Mapping[str, Any]], common: Mapping[str, Any], base: str = "", home: str = "") -> list[dict[str, Any]]:
     """Return one job a workspace: its options laid over ``common``, an absolute path, the arguments as a list, its manifest.
 
     ``base`` and ``home`` are the controller's folders that a relative path and ``~`` start from; empty where the workspace is
@@ -360,9 +352,7 @@ def jobs(
     for entry in workspaces:
         unknown = sorted(set(entry) - known)
         if unknown:
-            raise GgenError(
-                f"ggen_run_workspaces has the unknown key {', '.join(unknown)}. Known are: {', '.join(sorted(known))}."
-            )
+            raise GgenError(f"ggen_run_workspaces has the unknown key {', '.join(unknown)}. Known are: {', '.join(sorted(known))}.")
         job = {**common, **entry, "path": _absolute(str(entry.get("path") or ""), base, home)}
         if any(other["path"] == job["path"] for other in result):
             raise GgenError(f"ggen_run_workspaces names {job['path']} twice. Name each workspace once.")
@@ -374,9 +364,7 @@ def jobs(
 
 def _absolute(path: str, base: str, home: str) -> str:
     if not path:
-        raise GgenError(
-            "A workspace has no path. Set ggen_run_workspace, or path in each entry of ggen_run_workspaces."
-        )
+        raise GgenError("A workspace has no path. Set ggen_run_workspace, or path in each entry of ggen_run_workspaces.")
     if home and (path == "~" or path.startswith("~/")):
         path = posixpath.join(home, path[2:])
     if not path.startswith("/") and not base:
@@ -451,9 +439,7 @@ def _open(item: Mapping[str, Any]) -> bool:
     return item.get("change") != "removed" and bool(int(str(item.get("mode") or "0"), 8) & 0o077)
 
 
-def _error(
-    run: Mapping[str, Any], outcome: Mapping[str, Any] | None, stdout: str, stderr: str, workspace: str
-) -> dict[str, str] | None:
+def _error(run: Mapping[str, Any], outcome: Mapping[str, Any] | None, stdout: str, stderr: str, workspace: str) -> dict[str, str] | None:
     message = str(run.get("msg") or "")
     if run.get("rc") is None or run.get("timed_out") or run.get("limits_hit"):
         return {"cause": message or "it did not run", "mend": ""}

@@ -28,7 +28,11 @@ def drift(info: Mapping[str, Any], plan: Mapping[str, Any], handler: str, image:
         found.append(f"containerd does not answer on {containerd['address']}")
     if handler not in config["runtimes"]:
         found.append(f"{config['path']} has no runtime handler {handler}")
-    found += [f"containerd's plugin {name} is in state {state}" for name, state in containerd["plugins"].items() if state == "error" and ".cri" in name]
+    found += [
+        f"containerd's plugin {name} is in state {state}"
+        for name, state in containerd["plugins"].items()
+        if state == "error" and ".cri" in name
+    ]
     if image:
         for namespace in image["namespaces"]:
             present = info["images"].get(namespace, {})
@@ -72,7 +76,10 @@ def host_report(
             **{key: containerd[key] for key in ("version", "server_version", "running")},
             "plugins": {name: state for name, state in containerd["plugins"].items() if state == "error" or ".cri" in name},
         },
-        "config": {**{key: config[key] for key in ("path", "version", "sha256", "default_runtime")}, "handlers": sorted(config["runtimes"])},
+        "config": {
+            **{key: config[key] for key in ("path", "version", "sha256", "default_runtime")},
+            "handlers": sorted(config["runtimes"]),
+        },
         "image": dict(image) if image else None,
         "proof": {key: proof[key] for key in PROOF if key in proof} if proof else (seen or [None])[-1],
         "runs": runs,

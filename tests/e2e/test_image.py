@@ -34,7 +34,11 @@ def build(tmp_path, name="one", **variables):
     """Build an image with a cache and an output folder of its own; return the play, its manifest and its archive."""
     out = tmp_path / name
     done = play(
-        "tests/e2e/image.yml", ggen_image_dest=str(out / "dist"), ggen_image_cache=str(out / "cache"), ggen_image_version="0.0.1", **variables
+        "tests/e2e/image.yml",
+        ggen_image_dest=str(out / "dist"),
+        ggen_image_cache=str(out / "cache"),
+        ggen_image_version="0.0.1",
+        **variables,
     )
     folder = out / "dist" / "0.0.1" / "linux_amd64"
     manifest = json.loads((folder / "manifest.json").read_text()) if folder.exists() else {}
@@ -51,7 +55,9 @@ def test_a_checkout_becomes_an_image_and_twice_the_same_one(checkout, tmp_path):
     binary = checkout / "target/x86_64-unknown-linux-gnu/release/ggen"
     copy = tmp_path / "ggen"
     shutil.copy(binary, copy)
-    again, second, other = build(tmp_path, "two", ggen_image_source="binary", ggen_image_binary=str(copy), ggen_image_binary_sha256=sha256(copy))
+    again, second, other = build(
+        tmp_path, "two", ggen_image_source="binary", ggen_image_binary=str(copy), ggen_image_binary_sha256=sha256(copy)
+    )
     assert again.rc == 0, again.errors
     assert first["metadata"]["digest"] == second["metadata"]["digest"]
     assert first["metadata"]["programs"]["ggen"] == sha256(copy)

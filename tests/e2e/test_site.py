@@ -121,7 +121,7 @@ def test_a_run_writes_as_the_workspace_s_owner(workspace):
     assert files_of(workspace / "generated") == files_of(EXPECTED)
     owners = {(path.stat().st_uid, path.stat().st_gid) for path in workspace.rglob("*")}
     assert owners == {(1234, 1234)}
-    keys = [path for path in workspace.rglob("*.key")]
+    keys = list(workspace.rglob("*.key"))
     assert all(path.stat().st_mode & 0o077 == 0 for path in keys if "sign" in path.name)
     assert left_behind() == []
 
@@ -186,9 +186,7 @@ def test_bad_input_is_refused_before_anything_changes(variables, words):
     assert differences(before, snapshot()) == []
 
 
-@pytest.mark.parametrize(
-    "path", ["/usr/local/bin/containerd-shim-runsc-v1", "/usr/local/bin/runsc", "/etc/containerd/runsc.toml"]
-)
+@pytest.mark.parametrize("path", ["/usr/local/bin/containerd-shim-runsc-v1", "/usr/local/bin/runsc", "/etc/containerd/runsc.toml"])
 def test_a_changed_byte_is_found_and_mended(path):
     real = os.path.realpath(path)
     with open(real, "rb") as stream:

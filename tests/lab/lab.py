@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 # Copyright (c) 2026, the ggen.gvisor authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
@@ -297,7 +296,7 @@ def cgroups(name: str) -> list[str]:
     """One group of this name in every cgroup hierarchy, below ours: the limits that hold for us hold for it."""
     groups = []
     for line in read(Path("/proc/self/cgroup")).splitlines():
-        _, controllers, path = line.split(":", 2)
+        _number, controllers, path = line.split(":", 2)
         root = Path("/sys/fs/cgroup", controllers.removeprefix("name="))
         if not controllers:
             root = next(place for place in (root / "unified", root) if place.is_dir())
@@ -316,7 +315,7 @@ def make_cgroup(group: Path) -> None:
 
 def processes(record: dict[str, Any]) -> set[int]:
     """All processes of a host: those in its cgroups and below, whatever became of their parents."""
-    folders = (folder for group in record["cgroups"] for folder, _, _ in os.walk(group))
+    folders = (folder for group in record["cgroups"] for folder, _folders, _files in os.walk(group))
     return {int(pid) for folder in folders for pid in read(Path(folder, "cgroup.procs")).split()}
 
 
@@ -332,7 +331,7 @@ def remove_host(record: dict[str, Any]) -> None:
 
     def ungrouped() -> bool:
         for group in record["cgroups"]:
-            for folder, _, _ in os.walk(group, topdown=False):
+            for folder, _folders, _files in os.walk(group, topdown=False):
                 with contextlib.suppress(OSError):
                     os.rmdir(folder)
         return not any(os.path.isdir(group) for group in record["cgroups"])
@@ -631,9 +630,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--lab", default="default", help="its name (default: %(default)s)")
     parser.add_argument("--hosts", type=Path, default=HERE / "hosts.yml", help="the file that declares its hosts")
-    parser.add_argument(
-        "--artifacts", type=Path, default=ARTIFACTS, help="the folder of the labs' inventories and keys"
-    )
+    parser.add_argument("--artifacts", type=Path, default=ARTIFACTS, help="the folder of the labs' inventories and keys")
     parser.add_argument("--all", action="store_true", help="with down: every lab of this machine")
     parser.add_argument("verb", choices=["up", "down", "status", "inventory"])
     parser.add_argument("names", nargs="*", metavar="HOST", help="with up or down: only these")

@@ -239,9 +239,7 @@ def test_a_killed_up_leaves_nothing_that_down_does_not_find(labs: Callable[..., 
         assert lab.ssh("one", "hostname") == "one"
 
 
-def test_a_killed_build_stops_and_leaves_no_base(
-    labs: Callable[..., Handle], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_killed_build_stops_and_leaves_no_base(labs: Callable[..., Handle], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     lab = labs("build", one={"suite": "trixie"})
 
@@ -280,9 +278,7 @@ def test_a_host_that_cannot_start_says_why(labs: Callable[..., Handle]) -> None:
     lab = labs("broken", one={"suite": "trixie", "disk": "1M"}, two={"suite": "trixie"})
     done = lab.run("up")
     assert done.returncode == 1
-    assert re.search(
-        r"one: ended with exit code 1 while starting; .*console\.log:.*No space left", done.stderr, re.DOTALL
-    )
+    assert re.search(r"one: ended with exit code 1 while starting; .*console\.log:.*No space left", done.stderr, re.DOTALL)
     assert lab.ssh("two", "hostname") == "two"
 
 

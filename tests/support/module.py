@@ -14,6 +14,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
+class Result(dict):
+    """A module's result; asking for what is not in it shows what is."""
+
+    def __missing__(self, key: str) -> object:
+        raise AssertionError(f"the result has no {key}: {dict(self)}")
+
+
 def start_module(name: str, /, *, check: bool = False, diff: bool = False, **params: object) -> subprocess.Popen:
     """Start module ``name`` and return its process; ``check`` and ``diff`` are Ansible's modes."""
     arguments = {**params, "_ansible_check_mode": check, "_ansible_diff": diff, "_ansible_version": "2.19.0"}
@@ -32,7 +39,7 @@ def start_module(name: str, /, *, check: bool = False, diff: bool = False, **par
     return process
 
 
-def finish_module(process: subprocess.Popen, timeout: float = 120) -> dict:
+def finish_module(process: subprocess.Popen, timeout: float = 120) -> Result:
     """Return the module's result once it ends."""
     stdout, stderr = process.communicate(timeout=timeout)
     try:
@@ -41,9 +48,9 @@ def finish_module(process: subprocess.Popen, timeout: float = 120) -> dict:
         raise AssertionError(f"the module did not return JSON:\n{stdout[-2000:]}\n{stderr[-4000:]}") from None
     # ansible-core 2.19 wraps each warning; the controller unwraps them again.
     warnings = [item["event"]["msg"] if isinstance(item, dict) else item for item in result.get("warnings", [])]
-    return {**result, "warnings": warnings}
+    return Result(result, warnings=warnings)
 
 
-def run_module(name: str, /, **params: object) -> dict:
+def run_module(name: str, /, **params: object) -> Result:
     """Run module ``name`` to its end and return its result; ``failed`` is always there."""
-    return {"failed": False, **finish_module(start_module(name, **params))}
+    return Result({"failed": False, **finish_module(start_module(name, **params))})

@@ -42,7 +42,7 @@ class Play:
     def executions(self, host: str) -> list[str]:
         """The tasks that ran something on the host itself, once for each item of a loop; the others run on the controller."""
         events = [e for e in self.results if e["host"] == host and e["task_action"] not in CONTROLLER]
-        return [e["task"] for e in events if not e["res"].get("_ansible_delegated_vars") for _ in e["res"].get("results", [1])]
+        return [e["task"] for e in events if not e["res"].get("_ansible_delegated_vars") for _item in e["res"].get("results", [1])]
 
     @property
     def errors(self) -> str:

@@ -148,7 +148,7 @@ def test_another_command_of_the_same_name_is_refused_while_one_runs(host):
 def test_two_starts_at_once_run_one_command(host, tmp_path):
     counter = tmp_path / "count"
     argv = ("bash", "-c", f"echo x >> {counter}; read < {host.gate}")
-    starts = [start_module("build_command", **host.arguments(*argv, poll=2)) for _ in range(4)]
+    starts = [start_module("build_command", **host.arguments(*argv, poll=2)) for _start in range(4)]
     results = [finish_module(start) for start in starts]
     assert [result.get("failed", False) for result in results] == [False] * 4, results
     assert counter.read_text() == "x\n"
@@ -230,6 +230,7 @@ def play(tmp_path: Path, rc: int, *options: str) -> subprocess.CompletedProcess:
         text=True,
         timeout=120,
         env={**os.environ, "ANSIBLE_PYTHON_INTERPRETER": sys.executable},
+        check=False,
     )
 
 
@@ -278,6 +279,6 @@ def test_stopping_ansible_leaves_the_command_running_and_the_next_run_attaches(t
         if "3 of 3 steps" in line:
             break
     (tmp_path / "gate").write_text("go\n")
-    out, _ = second.communicate(timeout=60)
+    out, _err = second.communicate(timeout=60)
     assert "changed=1" in out
     assert json.loads((tmp_path / "jobs" / "made-up" / "job.json").read_text())["run"] == job["run"]

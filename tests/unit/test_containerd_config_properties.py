@@ -99,7 +99,7 @@ def documents(draw: st.DrawFn) -> str:
     version = draw(st.sampled_from([1, 2, 2, 3, 4]))
     with_line = version != 1 or draw(st.booleans())
     tree: dict = {}
-    for _ in range(draw(st.integers(0, 3))):
+    for _round in range(draw(st.integers(0, 3))):
         path = draw(st.lists(words, min_size=1, max_size=3))
         if path[0] not in ("plugins", "version", "imports", "disabled_plugins"):
             insert(tree, path, draw(written_value))
@@ -361,7 +361,7 @@ def test_imports_come_and_go(text: str, pattern: str) -> None:
 @st.composite
 def damaged(draw: st.DrawFn) -> bytes:
     raw = bytearray(draw(st.one_of(st.sampled_from(INPUTS), valid().map(str.encode))))
-    for _ in range(draw(st.integers(1, 4))):
+    for _round in range(draw(st.integers(1, 4))):
         at, kind = draw(st.integers(0, len(raw))), draw(st.sampled_from(["cut", "insert", "flip", "truncate", "double"]))
         if kind == "cut":
             del raw[at : at + draw(st.integers(1, 40))]

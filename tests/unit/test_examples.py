@@ -113,9 +113,7 @@ def test_the_json_schemas_fit_together() -> None:
 
 def test_the_json_schemas_accept_a_unit_and_refuse_a_wrong_one() -> None:
     schemas = [json.loads(text) for name, text in ORGANIZATION.items() if name.startswith("json-schema/")]
-    registry = referencing.Registry().with_resources(
-        (schema["$id"], referencing.Resource.from_contents(schema)) for schema in schemas
-    )
+    registry = referencing.Registry().with_resources((schema["$id"], referencing.Resource.from_contents(schema)) for schema in schemas)
     unit = next(schema for schema in schemas if schema["title"] == "OrganizationalUnit")
     validator = jsonschema.Draft202012Validator(unit, registry=registry)
     lab = {"id": "urn:lab", "name": "Laboratory", "unitOf": "urn:acme", "hasSite": ["urn:north"]}
@@ -131,10 +129,7 @@ def test_all_outputs_have_the_same_classes_and_fields() -> None:
         for schema in (json.loads(text) for name, text in ORGANIZATION.items() if name.startswith("json-schema/"))
     }
     sections = re.split(r"^## (\w+)$", ORGANIZATION["model.md"], flags=re.MULTILINE)[1:]
-    page = {
-        name: set(re.findall(r"^- \*\*(\w+)\*\*", text, re.MULTILINE))
-        for name, text in zip(sections[::2], sections[1::2])
-    }
+    page = {name: set(re.findall(r"^- \*\*(\w+)\*\*", text, re.MULTILINE)) for name, text in zip(sections[::2], sections[1::2])}
     assert page == schemas
     assert set(re.findall(r"^class (\w+)", ORGANIZATION["model.py"], re.MULTILINE)) == set(schemas)
 
@@ -160,9 +155,7 @@ def test_of_two_inverses_one_is_stored_and_the_functional_one_wins() -> None:
 def sync(folder: Path) -> tuple[dict[str, object], list[str]]:
     """Run ggen on a workspace as the role does, and return its outcome and log."""
     env = {"RUST_LOG": "warn,opentelemetry_sdk=off", "NO_COLOR": "1", "HOME": "/nonexistent"}
-    done = subprocess.run(
-        [BINARY, "sync"], cwd=folder, env=env, capture_output=True, text=True, timeout=30, check=False
-    )
+    done = subprocess.run([BINARY, "sync"], cwd=folder, env=env, capture_output=True, text=True, timeout=30, check=False)
     assert done.returncode == 0, done.stderr
     outcome, log = parse_output(done.stdout, done.stderr)
     assert outcome is not None
@@ -178,14 +171,10 @@ def test_ggen_writes_what_is_expected_each_time(example: Path, tmp_path: Path) -
     for time in range(2):
         outcome, log = sync(folder)
         written = {
-            str(path.relative_to(output)): path.read_bytes()
-            for path in output.rglob("*")
-            if path.is_file() and path.suffix != ".backup"
+            str(path.relative_to(output)): path.read_bytes() for path in output.rglob("*") if path.is_file() and path.suffix != ".backup"
         }
         assert written == expected(example.name), f"run {time}"
-        assert sorted(os.path.normpath(item["path"]) for item in outcome["files"]) == sorted(
-            f"{output.name}/{name}" for name in written
-        )
+        assert sorted(os.path.normpath(item["path"]) for item in outcome["files"]) == sorted(f"{output.name}/{name}" for name in written)
         assert not [line for line in log if "WARN" in line or "ERROR" in line]
 
 

@@ -135,10 +135,7 @@ def test_every_kind_of_file_can_lie_outside() -> None:
     ],
 )
 def test_outputs_outside_of_the_workspace(output_dir: str, output_file: str, found: list[str]) -> None:
-    assert (
-        ggen.outputs_outside({"generation": {"output_dir": output_dir, "rules": [{"output_file": output_file}]}})
-        == found
-    )
+    assert ggen.outputs_outside({"generation": {"output_dir": output_dir, "rules": [{"output_file": output_file}]}}) == found
 
 
 def test_a_mount_puts_the_file_where_the_sandbox_looks() -> None:
@@ -165,9 +162,7 @@ def test_bad_manifests_are_refused(text: str | None, message: str) -> None:
 
 @pytest.mark.parametrize("target", ["/lib/o.ttl", "/lib", "/lib/"])
 def test_a_mount_shows_a_file_outside(target: str) -> None:
-    ggen.check_manifest(
-        MANIFEST.replace("o.ttl", "../lib/o.ttl"), job(mounts=[{"source": "/srv/lib", "target": target}])
-    )
+    ggen.check_manifest(MANIFEST.replace("o.ttl", "../lib/o.ttl"), job(mounts=[{"source": "/srv/lib", "target": target}]))
 
 
 def test_a_mount_beside_it_does_not() -> None:
@@ -212,9 +207,7 @@ def test_files_are_listed_once_with_what_really_happened() -> None:
     ]
     assert result["ggen"]["status"] == "success"
     assert result["error"] is None
-    assert result["summary"] == (
-        "ggen sync in /srv/m: exit code 0 in 0.4 s, files: 1 modified, 1 unchanged; kernel: Starting gVisor..."
-    )
+    assert result["summary"] == ("ggen sync in /srv/m: exit code 0 in 0.4 s, files: 1 modified, 1 unchanged; kernel: Starting gVisor...")
 
 
 @pytest.mark.parametrize(
@@ -259,9 +252,7 @@ def test_a_host_without_a_sandbox_is_known(message: str) -> None:
 
 @pytest.mark.parametrize("flags", [{"rc": None, "timed_out": True}, {"rc": 137, "limits_hit": ["memory"]}])
 def test_a_killed_run_is_not_explained_by_ggens_output(flags: dict[str, object]) -> None:
-    result = ggen_result(
-        run(**flags, msg="it was killed", stderr="ERROR: CLI execution failed: Manifest not found\n --> x")
-    )
+    result = ggen_result(run(**flags, msg="it was killed", stderr="ERROR: CLI execution failed: Manifest not found\n --> x"))
     assert result["error"]["cause"] == "it was killed"
 
 

@@ -35,20 +35,20 @@ from support.module import run_module
 PROGRAM = """package main
 
 import (
-	"fmt"
-	"os"
+    "fmt"
+    "os"
 
-	"made.up/score"
+    "made.up/score"
 )
 
 var version = "none"
 
 func main() {
-	if len(os.Args) > 1 && os.Args[1] == "--version" {
-		fmt.Println("runsc version", version)
-		return
-	}
-	fmt.Println("Starting gVisor...", score.Word())
+    if len(os.Args) > 1 && os.Args[1] == "--version" {
+        fmt.Println("runsc version", version)
+        return
+    }
+    fmt.Println("Starting gVisor...", score.Word())
 }
 """
 LIBRARY = 'package score\n\nfunc Word() string { return "strict" }\n'
@@ -57,18 +57,18 @@ PATCH = 'package score\n\nfunc Word() string { return "tolerant" }\n'
 SBOM = """package main
 
 import (
-	"os"
-	"strings"
+    "os"
+    "strings"
 )
 
 func main() {
-	for _, argument := range os.Args {
-		if name, found := strings.CutPrefix(argument, "-output="); found {
-			if os.WriteFile(name, []byte("{}\\n"), 0o644) != nil {
-				os.Exit(1)
-			}
-		}
-	}
+    for _, argument := range os.Args {
+        if name, found := strings.CutPrefix(argument, "-output="); found {
+            if os.WriteFile(name, []byte("{}\\n"), 0o644) != nil {
+                os.Exit(1)
+            }
+        }
+    }
 }
 """
 RELEASE = "20990101"
