@@ -1,5 +1,5 @@
 # Copyright (c) 2026, the ggen.gvisor authors
-# Simplified BSD License (see licenses/simplified_bsd.txt or https://opensource.org/licenses/BSD-2-Clause)
+# Simplified BSD License (see LICENSES/BSD-2-Clause.txt or https://opensource.org/licenses/BSD-2-Clause)
 # SPDX-License-Identifier: BSD-2-Clause
 """Who owns a pod's life: a process of its own, so that a killed module, SSH connection or controller leaves nothing behind.
 
@@ -230,6 +230,8 @@ def _work(pod: Pod, task: Task, down: int, say: Any) -> None:
     kernel = None
     if task.proof is not None:
         seen = pod.execute("proof", task.proof.argv, "65534:65534", 30, 1 << 16)
+        if not seen.whole:
+            seen = pod.execute("proof-again", task.proof.argv, "65534:65534", 30, 1 << 16)
         first = (seen.stdout.text().splitlines() or [""])[0]
         if SIGN not in first:
             raise GvisorError(
@@ -243,6 +245,8 @@ def _work(pod: Pod, task: Task, down: int, say: Any) -> None:
         return
     job = pod.execute("job", task.argv, task.user, task.timeout, task.max_output, down)
     struck = pod.group.struck() if pod.group else []
+    if not job.whole:
+        warnings.append("ctr may have lost what the command printed: nothing arrived, and this machine was too busy to be sure")
     dead = pod.kill()
     if not dead:
         pod.remove()
