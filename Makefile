@@ -7,7 +7,7 @@ COLLECTION := .collections/ansible_collections/ggen/gvisor
 BECOME     := $(shell [ "$$(id -u)" = 0 ] || sudo -n true 2>/dev/null || echo --ask-become-pass)
 
 .DEFAULT_GOAL := help
-.PHONY: help site check test lint unit sanity e2e molecule lab-up lab-down bench docs dist requirements clean
+.PHONY: help site check test lint sanity e2e unit lab lab-up lab-down dist requirements clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -16,7 +16,8 @@ $(COLLECTION):
 	mkdir -p $(@D) && ln -sfn ../../.. $@
 
 .venv/run.stamp: requirements.txt
-	[ -x $(VENV)/python ] || $(PYTHON) -m venv .venv
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed; name one with make PYTHON=…" if sys.version_info < (3, 11) else 0)'
+	[ -x $(VENV)/pip ] || $(PYTHON) -m venv --clear .venv
 	$(VENV)/pip install --quiet --disable-pip-version-check --require-hashes -r requirements.txt
 	touch $@
 
@@ -33,7 +34,7 @@ check: .venv/run.stamp $(COLLECTION) ## Show what `make site` would change
 test: .venv/test.stamp $(COLLECTION) ## Everything that CI runs
 	tests/run
 
-lint unit sanity e2e: .venv/test.stamp $(COLLECTION) ## One part of the tests
+lint sanity e2e unit lab: .venv/test.stamp $(COLLECTION) ## One part of the tests
 	tests/run $@
 
 requirements: ## Compile the pinned, hashed requirements from the .in files

@@ -20,8 +20,8 @@ options:
     type: dict
     required: true
   handler:
-    description: The runtime handler that containerd's configuration should have.
-    type: str
+    description: The runtime handler that containerd's configuration should have, its C(name), C(runtime_type) and C(options).
+    type: dict
     required: true
   image:
     description: The C(references), C(digest) and C(namespaces) of the image that should be there.
@@ -39,7 +39,7 @@ options:
 """
 
 EXAMPLES = r"""
-report: "{{ host | ggen.gvisor.host_report(plan, 'runsc') }}"
+report: "{{ host | ggen.gvisor.host_report(plan, {'name': 'runsc', 'runtime_type': 'io.containerd.runsc.v1', 'options': {}}) }}"
 """
 
 RETURN = r"""

@@ -16,7 +16,7 @@ from typing import Any, Dict, List, Optional
 from ansible_collections.ggen.gvisor.plugins.module_utils._ctr import Ctr
 from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._files import sha256_file
-from ansible_collections.ggen.gvisor.plugins.module_utils._process import run
+from ansible_collections.ggen.gvisor.plugins.module_utils._process import SEARCH_PATH, run
 
 GO_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 # By bit, from include/uapi/linux/capability.h.
@@ -25,8 +25,8 @@ CAPABILITIES = (
     "IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT SYS_PTRACE SYS_PACCT SYS_ADMIN SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD "
     "LEASE AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE"
 ).split()
-# Colima and upstream's archive put containerd under /usr/local; a module's PATH need not hold it.
-SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+NAMES = ("runsc", "containerd-shim-runsc-v1")
+MARK = "(ggen.gvisor)"  # in the first line of an options file of ours
 
 
 def _read(path: str) -> Optional[str]:
@@ -55,23 +55,31 @@ def listener_pid(address: str) -> Optional[int]:
     return int(struct.unpack("3i", credentials)[0])
 
 
-def _candidate() -> Optional[str]:
-    """Return the containerd version that apt would install, or None where apt is missing or its lists are empty."""
+def _output(*argv: str) -> str:
+    """Return what a program prints, or nothing where it cannot be run: a damaged one is described by its digest."""
+    try:
+        return run(argv).stdout
+    except GvisorError:
+        return ""
+
+
+def _candidate(package: str) -> Optional[str]:
+    """Return the version of ``package`` that apt would install, or None where apt is missing or its lists are empty."""
     if not shutil.which("apt-cache", path=SEARCH_PATH):
         return None
-    policy = run(["apt-cache", "policy", "containerd"]).stdout
+    policy = _output("apt-cache", "policy", package)
     found = re.search(r"^\s*Candidate:\s*(\S+)", policy, re.MULTILINE)
     return version_number(found.group(1)) if found else None
 
 
-def containerd(address: str) -> Dict[str, Any]:
-    """Describe containerd: the program, the daemon behind the socket ``address`` and the state of its plugins."""
+def containerd(address: str, package: str = "containerd") -> Dict[str, Any]:
+    """Describe containerd: the program or the ``package`` that would bring it, the daemon behind ``address`` and its plugins."""
     path = shutil.which("containerd", path=SEARCH_PATH)
     state: Dict[str, Any] = {
         "installed": path is not None,
         "path": path,
-        "version": version_number(run([path, "--version"]).stdout) if path else None,
-        "candidate": None if path else _candidate(),
+        "version": version_number(_output(path, "--version")) if path else None,
+        "candidate": None if path else _candidate(package),
         "pid": listener_pid(address),
         "address": address,
         "running": False,
@@ -108,8 +116,16 @@ def read_config(path: str, program: Optional[str]) -> Dict[str, Any]:
     }
 
 
+def _ledger(path: str) -> Dict[str, Any]:
+    """Return the ledger; one that is missing or damaged names nothing."""
+    try:
+        return dict(json.loads(_read(path) or "{}"))
+    except (ValueError, TypeError):
+        return {}
+
+
 def gvisor(releases: str, bin_folder: str, runsc_config: str) -> Dict[str, Any]:
-    """Describe the installed gVisor: releases with the sha256 of their files, the links in use, and the ledger."""
+    """Describe the installed gVisor: releases with their files, the links in use, the ledger, and what of gVisor is somebody else's."""
     folders = sorted(entry.name for entry in os.scandir(releases) if entry.is_dir()) if os.path.isdir(releases) else []
     files = {
         folder: {
@@ -119,18 +135,21 @@ def gvisor(releases: str, bin_folder: str, runsc_config: str) -> Dict[str, Any]:
         }
         for folder in folders
     }
-    names = ("runsc", "containerd-shim-runsc-v1")
-    links = {name: os.path.realpath(os.path.join(bin_folder, name)) for name in names if os.path.exists(os.path.join(bin_folder, name))}
+    places = {name: os.path.join(bin_folder, name) for name in NAMES}
+    links = {name: os.path.realpath(path) for name, path in places.items() if os.path.lexists(path)}
+    foreign = [places[name] for name, target in links.items() if not target.startswith(f"{os.path.realpath(releases)}/")]
+    options = _read(runsc_config)
+    if options is not None and MARK not in options.partition("\n")[0]:
+        foreign.append(runsc_config)
     runsc = links.get("runsc")
-    inside = runsc is not None and os.path.dirname(os.path.dirname(runsc)) == os.path.realpath(releases)
-    ledger = _read(os.path.join(releases, "ledger.json"))
     return {
-        "release": os.path.basename(os.path.dirname(runsc)) if inside and runsc else None,
+        "release": os.path.basename(os.path.dirname(runsc)) if runsc and places["runsc"] not in foreign else None,
         "links": links,
         "files": files,
-        "runsc_version": run([runsc, "--version"]).stdout.partition("\n")[0] if runsc else None,
-        "runsc_config_sha256": sha256_file(runsc_config) if os.path.exists(runsc_config) else None,
-        "ledger": json.loads(ledger) if ledger else {},
+        "foreign": foreign,
+        "runsc_version": _output(runsc, "--version").partition("\n")[0] if runsc else None,
+        "runsc_config_sha256": sha256_file(runsc_config) if options is not None else None,
+        "ledger": _ledger(os.path.join(releases, "ledger.json")),
     }
 
 

@@ -11,6 +11,9 @@ from typing import Mapping, NamedTuple, Optional, Sequence
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
 
+# sudo's secure_path and a module's PATH need not hold /usr/local, where Colima and upstream's archive put containerd and ctr.
+SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
 
 class Completed(NamedTuple):
     """A finished program: its exit code and what it printed."""
@@ -34,7 +37,8 @@ def run(
     Standard input is ``input`` or nothing: ctr would otherwise eat a script that a shell reads from it.
     Raises GvisorError when the program does not exist or outlives ``timeout``.
     """
-    environment = {**os.environ, "LC_ALL": "C", **(env or {})}
+    path = f"{os.environ.get('PATH', '')}:{SEARCH_PATH}"
+    environment = {**os.environ, "PATH": path, "LC_ALL": "C", **(env or {})}
     try:
         done = subprocess.run(
             list(argv),
@@ -51,8 +55,8 @@ def run(
         )
     except FileNotFoundError as error:
         raise GvisorError(f"{argv[0]} was not found on this host; install it or name its path", argv=list(argv)) from error
-    except PermissionError as error:
-        raise GvisorError(f"{argv[0]} may not be executed: {error.strerror}", argv=list(argv)) from error
+    except OSError as error:
+        raise GvisorError(f"{argv[0]} cannot be executed: {error.strerror}", argv=list(argv)) from error
     except subprocess.TimeoutExpired as error:
         raise GvisorError(f"{' '.join(argv)} did not end within {timeout:g} s", argv=list(argv)) from error
     return Completed(done.returncode, done.stdout, done.stderr)

@@ -1,5 +1,5 @@
 # Copyright (c) 2026, the ggen.gvisor authors
-# Simplified BSD License (see licenses/simplified_bsd.txt or https://opensource.org/licenses/BSD-2-Clause)
+# Simplified BSD License (see LICENSES/BSD-2-Clause.txt or https://opensource.org/licenses/BSD-2-Clause)
 # SPDX-License-Identifier: BSD-2-Clause
 """Watch a process and its pipes until it ends or a deadline passes, in bounded memory and without polling."""
 

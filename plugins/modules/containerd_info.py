@@ -30,6 +30,10 @@ options:
     description: The folder that holds the links to C(runsc) and its shim.
     type: path
     default: /usr/local/bin
+  package:
+    description: The package that would bring containerd where it is not installed.
+    type: str
+    default: containerd
   runsc_config:
     description: The shim's options file.
     type: path
@@ -97,7 +101,7 @@ config:
 gvisor:
   description:
     - What is installed of gVisor. C(release) is the one that the links lead to, C(files) the sha256 of each file by release,
-      C(ledger) what the roles brought to this host and will take away again.
+      C(foreign) the files of a gVisor that somebody else installed, C(ledger) what the roles brought to this host and will take away again.
   returned: always
   type: dict
   sample:
@@ -106,6 +110,7 @@ gvisor:
     files: {'20260518': {runsc: 0c1f…}}
     runsc_version: runsc version 20260511.0-209a0ce076a1
     runsc_config_sha256: 93aa…
+    foreign: []
     ledger: {packages: [containerd]}
 images:
   description: Images with their manifest digest, by containerd namespace. Empty where the daemon does not answer.
@@ -141,13 +146,14 @@ def main() -> None:
             "address": {"type": "path", "default": "/run/containerd/containerd.sock"},
             "releases": {"type": "path", "default": "/usr/local/lib/gvisor"},
             "bin": {"type": "path", "default": "/usr/local/bin"},
+            "package": {"type": "str", "default": "containerd"},
             "runsc_config": {"type": "path", "default": "/etc/containerd/runsc.toml"},
         },
         supports_check_mode=True,
     )
     parameters = module.params
     try:
-        daemon = containerd(parameters["address"])
+        daemon = containerd(parameters["address"], parameters["package"])
         result = {
             "containerd": daemon,
             "config": read_config(parameters["path"], daemon["path"]),

@@ -12,10 +12,19 @@ PROOF = ("kernel", "runc", "cri", "seconds")
 RUN = ("path", "args", "rc", "duration", "timings", "kernel", "summary", "error")
 
 
-def drift(info: Mapping[str, Any], plan: Mapping[str, Any], handler: str, image: Mapping[str, Any] | None = None) -> list[str]:
+def missing_images(images: Mapping[str, Mapping[str, str]], image: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return (namespace, name) wherever ``images`` (by namespace: name to digest) has not ``image``'s digest under one of its references."""
+    pairs = ((namespace, name) for namespace in image["namespaces"] for name in image["references"])
+    return [(namespace, name) for namespace, name in pairs if images.get(namespace, {}).get(name) != image["digest"]]
+
+
+def drift(
+    info: Mapping[str, Any], plan: Mapping[str, Any], handler: Mapping[str, Any], image: Mapping[str, Any] | None = None
+) -> list[str]:
     """Return a sentence for each thing on the host that is not as it should be.
 
-    ``info`` is containerd_info's result, ``plan`` host_plan's; ``image`` has the references, digest and namespaces of an image that should be there.
+    ``info`` is containerd_info's result, ``plan`` host_plan's; ``handler`` is the runtime handler's name, runtime_type and options; ``image`` has the
+    references, digest and namespaces of an image that should be there.
     """
     containerd, config = info["containerd"], info["config"]
     found = [f"{plan['folder']}/{name} is missing, changed or has another mode" for name in plan["files"]]
@@ -26,28 +35,33 @@ def drift(info: Mapping[str, Any], plan: Mapping[str, Any], handler: str, image:
         found.append("containerd is not installed")
     elif not containerd["running"]:
         found.append(f"containerd does not answer on {containerd['address']}")
-    if handler not in config["runtimes"]:
-        found.append(f"{config['path']} has no runtime handler {handler}")
+    found += [f"{config['path']} has {difference}" for difference in _handler_drift(config["runtimes"], handler)]
     found += [
         f"containerd's plugin {name} is in state {state}"
         for name, state in containerd["plugins"].items()
         if state == "error" and ".cri" in name
     ]
-    if image:
-        for namespace in image["namespaces"]:
-            present = info["images"].get(namespace, {})
-            found += [
-                f"image {name} in namespace {namespace} is {present.get(name, 'missing')} instead of {image['digest']}"
-                for name in image["references"]
-                if present.get(name) != image["digest"]
-            ]
+    for namespace, name in missing_images(info["images"], image) if image else ():
+        there = info["images"].get(namespace, {}).get(name, "missing")
+        found.append(f"image {name} in namespace {namespace} is {there} instead of {image['digest']}")
     return found
+
+
+def _handler_drift(runtimes: Mapping[str, Any], handler: Mapping[str, Any]) -> list[str]:
+    name, there = handler["name"], runtimes.get(handler["name"])
+    if there is None:
+        return [f"no runtime handler {name}"]
+    wanted = {"runtime_type": handler["runtime_type"], **{f"options.{key}": value for key, value in handler["options"].items()}}
+    found = {"runtime_type": there.get("runtime_type"), **{f"options.{key}": value for key, value in (there.get("options") or {}).items()}}
+    return [
+        f"{key} {found.get(key)!r} instead of {value!r} for the handler {name}" for key, value in wanted.items() if found.get(key) != value
+    ]
 
 
 def host_report(
     info: Mapping[str, Any],
     plan: Mapping[str, Any],
-    handler: str,
+    handler: Mapping[str, Any],
     *,
     image: Mapping[str, Any] | None = None,
     proof: Mapping[str, Any] | None = None,

@@ -116,13 +116,13 @@ def test_a_program_that_needs_libraries_is_refused(tmp_path):
         tmp_path, ggen_image_source="binary", ggen_image_binary=program, ggen_image_binary_sha256=sha256(Path(program))
     )
     assert done.rc != 0
-    assert "not a static ELF program" in done.errors
+    assert "ggen: not a static ELF program" in done.errors
     assert manifest == {}
 
 
 def test_a_cargo_that_is_too_old_is_named(checkout, tmp_path, monkeypatch):
-    write(tmp_path / "bin/cargo", "#!/bin/sh\necho 'cargo 1.63.0'; echo 'release: 1.63.0'\n").chmod(0o755)
-    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
+    write(tmp_path / "home/.cargo/bin/cargo", "#!/bin/sh\necho 'cargo 1.63.0'; echo 'release: 1.63.0'\n").chmod(0o755)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
     done, _manifest, _archive = build(tmp_path, ggen_image_source="path", ggen_image_path=str(checkout))
     assert done.rc != 0
     assert "1.87 or newer" in done.errors
@@ -136,6 +136,22 @@ def test_no_network_and_no_cache_is_said_plainly(tmp_path, monkeypatch):
     assert done.rc != 0
     assert "could not be fetched from the Rust registry" in done.errors
     assert "ggen_image_source binary" in done.errors
+
+
+def test_missing_packages_are_named_where_they_may_not_be_installed(checkout, tmp_path, monkeypatch):
+    # As dpkg-query answers on a machine that has all but one of them.
+    tool = write(
+        tmp_path / "bin/dpkg-query", '#!/bin/sh\nshift 3\nfor name; do [ "$name" = buildah ] || echo "$name installed"; done\nexit 1\n'
+    )
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
+    asked = {"ggen_image_source": "path", "ggen_image_path": str(checkout)}
+    done, _manifest, _archive = build(tmp_path, ggen_image_install_tools=False, **asked)
+    assert done.rc != 0
+    assert "apt-get install buildah" in done.errors
+    done, _manifest, _archive = build(tmp_path, **asked)
+    assert done.rc == 0, "apt is asked for what is missing, and has it"
+    assert done.result("Install the missing packages")["changed"] is False
 
 
 def test_the_containerfile_starts_from_nothing():

@@ -139,7 +139,7 @@ def test_a_failing_workspace_fails_with_ggen_s_exit_code(workspace, tmp_path):
     done = play("playbooks/run.yml", ggen_run_workspace=str(broken))
     assert done.rc != 0
     assert "ggen.toml" in done.errors
-    assert "exit code 1" in done.errors or "rc 1" in done.errors
+    assert "(exit code 1)" in done.errors
     assert left_behind() == []
 
 

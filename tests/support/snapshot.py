@@ -20,6 +20,7 @@ def describe(path):
     return said
 tops = "/ /etc /usr /usr/local /usr/local/bin /usr/local/lib /var /var/lib /opt /run".split()
 found = {path: describe(path) for path in tops}
+found.update(("/var/log/" + name, "there") for name in os.listdir("/var/log") if name.startswith("containerd"))
 for top in ("/etc", "/usr/local/bin", "/usr/local/lib/gvisor", "/usr/local/sbin", "/opt/containerd", "/opt/cni"):
     for parent, folders, names in os.walk(top):
         for name in folders + names:

@@ -17,6 +17,9 @@ ROW = yaml.safe_load((ROOT / "vendors/gvisor/releases.yml").read_text())["releas
 SUMS = ROW["sha256"]["amd64"]
 
 
+HANDLER = {"name": "runsc", "runtime_type": "io.containerd.runsc.v1", "options": {"ConfigPath": "/etc/containerd/runsc.toml"}}
+
+
 def perfect_host() -> dict:
     """A host on which nothing is missing, with every capability."""
     options = runsc_config({}, f"{FOLDER}/20260518/runsc")
@@ -34,7 +37,7 @@ def perfect_host() -> dict:
             "version": 2,
             "sha256": "ab",
             "default_runtime": "runc",
-            "runtimes": {"runc": {}, "runsc": {}},
+            "runtimes": {"runc": {}, "runsc": {"runtime_type": HANDLER["runtime_type"], "options": dict(HANDLER["options"])}},
         },
         "gvisor": {
             "release": "20260518",
@@ -111,7 +114,7 @@ IMAGE = {"references": ["docker.io/library/ggen:1"], "digest": "sha256:1", "name
 
 def test_a_perfect_host_is_reported_healthy():
     info = perfect_host()
-    report = host_report(info, plan_of(info), "runsc", image=IMAGE, proof={"kernel": "Starting gVisor..."})
+    report = host_report(info, plan_of(info), HANDLER, image=IMAGE, proof={"kernel": "Starting gVisor..."})
     assert report["healthy"]
     assert report["config"]["handlers"] == ["runc", "runsc"]
     assert report["gvisor"]["files"][f"{FOLDER}/20260518/runsc"] == SUMS["runsc"]
@@ -121,6 +124,11 @@ def test_a_perfect_host_is_reported_healthy():
     ("change", "words"),
     [
         (lambda info: info["config"]["runtimes"].pop("runsc"), "no runtime handler runsc"),
+        (
+            lambda info: info["config"]["runtimes"]["runsc"].update(runtime_type="io.containerd.runc.v2"),
+            "instead of 'io.containerd.runsc.v1'",
+        ),
+        (lambda info: info["config"]["runtimes"]["runsc"]["options"].clear(), "options.ConfigPath None instead of"),
         (lambda info: info["containerd"].update(running=False), "does not answer"),
         (lambda info: info["containerd"].update(installed=False), "not installed"),
         (lambda info: info["containerd"]["plugins"].update({"io.containerd.grpc.v1.cri": "error"}), "in state error"),
@@ -134,6 +142,6 @@ def test_a_perfect_host_is_reported_healthy():
 def test_drift_names_what_differs(change, words):
     info = copy.deepcopy(perfect_host())
     change(info)
-    found = drift(info, plan_of(info), "runsc", IMAGE)
+    found = drift(info, plan_of(info), HANDLER, IMAGE)
     assert found
     assert all(words in sentence for sentence in found)

@@ -1,0 +1,62 @@
+# Copyright (c) 2026, the ggen.gvisor authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: lacking_image
+short_description: The containerd namespaces that lack an image
+version_added: 0.1.0
+author: The ggen.gvisor authors (@ggen-gvisor)
+description:
+  - Compares by digest, so that an older image under the same name counts as lacking.
+positional: _input, images, references, digest
+options:
+  _input:
+    description: The namespaces that should have the image.
+    type: list
+    elements: str
+    required: true
+  images:
+    description: The images by namespace, as M(ggen.gvisor.containerd_info) returns them.
+    type: dict
+    required: true
+  references:
+    description: The names that the image should have.
+    type: list
+    elements: str
+    required: true
+  digest:
+    description: Its manifest digest.
+    type: str
+    required: true
+"""
+
+EXAMPLES = r"""
+lacking: "{{ ['default', 'k8s.io'] | ggen.gvisor.lacking_image(host.images, ['docker.io/library/ggen:latest'], digest) }}"
+"""
+
+RETURN = r"""
+_value:
+  description: The namespaces, in the order that they were given in.
+  type: list
+  elements: str
+"""
+
+from typing import Any, Callable
+
+from ansible_collections.ggen.gvisor.plugins.plugin_utils.host_report import missing_images
+
+
+def lacking_image(namespaces: list[str], images: dict[str, dict[str, str]], references: list[str], digest: str) -> list[str]:
+    """Return the namespaces that lack the image under one of its names."""
+    wanted = {"namespaces": namespaces, "references": references, "digest": digest}
+    return list(dict.fromkeys(namespace for namespace, _name in missing_images(images, wanted)))
+
+
+class FilterModule:
+    """What Ansible loads."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        """Return the filters by name."""
+        return {"lacking_image": lacking_image}
