@@ -68,8 +68,9 @@ def differences(before: dict, after: dict) -> list[str]:
         was, now = before["files"].get(path), after["files"].get(path)
         if was != now and not path.startswith(ALLOWED):
             lines.append(f"{path}: {was} → {now}")
-    for part in ("packages", "units", "programs"):
+    for part in ("packages", "units"):
         lines += [f"{part}: - {item}" for item in before[part] if item not in after[part]]
+    for part in ("packages", "units", "programs"):  # a program that has ended since is no difference: shims take their time
         lines += [f"{part}: + {item}" for item in after[part] if item not in before[part]]
     return lines
 

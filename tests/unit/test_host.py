@@ -9,6 +9,7 @@ import socket
 import pytest
 from ansible_collections.ggen.gvisor.plugins.module_utils import _host
 from ansible_collections.ggen.gvisor.plugins.plugin_utils.containerd_dump import describe_config
+from ansible_collections.ggen.gvisor.plugins.plugin_utils.host_plan import runsc_config
 from conftest import ROOT
 
 FIXTURES = ROOT / "tests/unit/fixtures/containerd/input"
@@ -48,7 +49,8 @@ def test_capabilities_have_names(tmp_path, monkeypatch):
 
 def test_a_bare_host_has_no_gvisor(tmp_path):
     found = _host.gvisor(str(tmp_path / "releases"), str(tmp_path), str(tmp_path / "runsc.toml"))
-    assert found == {"release": None, "links": {}, "files": {}, "runsc_version": None, "runsc_config_sha256": None, "ledger": {}}
+    nothing = {"release": None, "links": {}, "files": {}, "foreign": [], "ledger": {}}
+    assert found == {**nothing, "runsc_version": None, "runsc_config_sha256": None}
 
 
 def test_an_installed_release_is_described(tmp_path):
@@ -65,10 +67,33 @@ def test_an_installed_release_is_described(tmp_path):
     assert found["ledger"] == {"packages": ["containerd"]}
 
 
-def test_another_s_runsc_is_no_release_of_ours(tmp_path):
+def test_another_s_gvisor_is_foreign(tmp_path):
     (tmp_path / "runsc").write_text("#!/bin/sh\necho runsc version 2\n")
     (tmp_path / "runsc").chmod(0o755)
-    assert _host.gvisor(str(tmp_path / "releases"), str(tmp_path), "/nonexistent")["release"] is None
+    (tmp_path / "containerd-shim-runsc-v1").symlink_to("/nonexistent/shim")
+    (tmp_path / "runsc.toml").write_text("[runsc_config]\n")
+    found = _host.gvisor(str(tmp_path / "releases"), str(tmp_path), str(tmp_path / "runsc.toml"))
+    assert found["release"] is None
+    assert sorted(found["foreign"]) == [str(tmp_path / name) for name in ("containerd-shim-runsc-v1", "runsc", "runsc.toml")]
+
+
+def test_an_options_file_of_ours_is_not_foreign(tmp_path):
+    (tmp_path / "runsc.toml").write_text(runsc_config({}, "/x/runsc"))
+    assert _host.gvisor(str(tmp_path / "releases"), str(tmp_path), str(tmp_path / "runsc.toml"))["foreign"] == []
+
+
+@pytest.mark.parametrize(("content", "mode"), [(b"", 0o755), (b"\x7fELFbroken", 0o755), (b"#!/bin/sh\n", 0o644)])
+def test_a_damaged_runsc_is_described_and_no_error(tmp_path, content, mode):
+    folder = tmp_path / "releases" / "20260518"
+    folder.mkdir(parents=True)
+    (folder / "runsc").write_bytes(content)
+    (folder / "runsc").chmod(mode)
+    (tmp_path / "releases" / "ledger.json").write_text("{broken")
+    (tmp_path / "runsc").symlink_to(folder / "runsc")
+    found = _host.gvisor(str(tmp_path / "releases"), str(tmp_path), str(tmp_path / "runsc.toml"))
+    assert found["runsc_version"] == ""
+    assert found["ledger"] == {}
+    assert found["files"]["20260518"]["runsc"]["mode"] == f"{mode:04o}"
 
 
 @pytest.mark.parametrize("version", ["1.6.20", "1.7.24", "2.1.9"])

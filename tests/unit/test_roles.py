@@ -58,3 +58,14 @@ def test_no_command_goes_through_a_shell(role):
 def test_modes_are_quoted(role):
     for tasks in (ROOT / "roles" / role / "tasks").glob("*.yml"):
         assert not re.findall(r"^\s*(?:directory_)?mode: \d", tasks.read_text(), re.MULTILINE), tasks.name
+
+
+def test_upgraded_packages_are_not_taken_for_ours():
+    simulated = """\
+Inst libseccomp2 [2.5.4-1] (2.5.4-1+deb12u1 Debian:12.9/stable [amd64])
+Inst runc (1.1.5+ds1-1+deb12u1 Debian:12.9/stable [amd64])
+Inst containerd (1.6.20~ds1-1+deb12u1 Debian:12.9/stable [amd64])
+Conf runc (1.1.5+ds1-1+deb12u1 Debian:12.9/stable [amd64])
+"""
+    pattern = load("containerd_gvisor", "vars/main.yml")["_containerd_gvisor_new"]
+    assert re.findall(pattern, simulated) == ["runc", "containerd"]
