@@ -237,43 +237,63 @@ def strip_setid(root: str, before: Scan, after: Scan) -> List[str]:
 def copy_tree(source: str, target: str) -> List[str]:
     """Copy the folder ``source`` into the empty folder ``target``: bytes, modes, owners, times; return what was skipped.
 
-    Blocks are shared where the file system can. Sockets, pipes and devices are skipped. Raises GvisorError.
+    Blocks are shared where the file system can. Sockets, pipes and devices are skipped. Everything goes by descriptors of
+    folders, on both sides: a name that becomes a link meanwhile leads nowhere. Raises GvisorError.
     """
     skipped: List[str] = []
     try:
-        for folder, folders, names, descriptor in _walk(source):
-            for name in folders:
-                os.mkdir(os.path.join(target, folder, name), 0o700)
-            for name in names:
-                if not _copy(name, descriptor, os.path.join(target, folder, name)):
-                    skipped.append(printable(folder + name))
-        # Folders last, the deepest first: filling one changes its times and needs its write permission.
-        for folder, _folders, _names, descriptor in reversed([(*item[:3], os.fstat(item[3])) for item in _walk(source)]):
-            _dress(os.path.join(target, folder), descriptor)
+        reader, writer = _open_folder(source), _open_folder(target)
+        try:
+            _fill(reader, writer, "", skipped)
+        finally:
+            os.close(reader)
+            os.close(writer)
     except OSError as error:
         why = "the throw-away copy for check mode does not fit" if error.errno == errno.ENOSPC else "the copy failed"
         raise GvisorError(f"{source} → {target}: {why}: {error.strerror}", path=source) from error
+    except RecursionError as error:
+        raise GvisorError(f"{source} is nested too deeply to be copied") from error
     return skipped
 
 
-def _dress(path: str, status: os.stat_result) -> None:
-    os.chown(path, status.st_uid, status.st_gid, follow_symlinks=False)
-    if not stat.S_ISLNK(status.st_mode):
-        os.chmod(path, stat.S_IMODE(status.st_mode))
-    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns), follow_symlinks=False)
+def _open_folder(name: str, folder: Optional[int] = None) -> int:
+    return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
 
 
-def _copy(name: str, folder: int, target: str) -> bool:
-    status = os.lstat(name, dir_fd=folder)
-    if stat.S_ISLNK(status.st_mode):
-        os.symlink(os.readlink(name, dir_fd=folder), target)
-    elif stat.S_ISREG(status.st_mode):
-        with open(_open(name, folder), "rb") as reader, open(target, "xb") as writer:
+def _fill(reader: int, writer: int, path: str, skipped: List[str]) -> None:
+    for name in sorted(os.listdir(reader)):
+        status = os.lstat(name, dir_fd=reader)
+        if stat.S_ISDIR(status.st_mode):
+            os.mkdir(name, 0o700, dir_fd=writer)
+            below, made = _open_folder(name, reader), _open_folder(name, writer)
             try:
-                fcntl.ioctl(writer.fileno(), _FICLONE, reader.fileno())
-            except OSError:
-                shutil.copyfileobj(reader, writer, 1 << 20)
-    else:
-        return False
-    _dress(target, status)
-    return True
+                _fill(below, made, f"{path}{name}/", skipped)
+            finally:
+                os.close(below)
+                os.close(made)
+        elif stat.S_ISLNK(status.st_mode):
+            os.symlink(os.readlink(name, dir_fd=reader), name, dir_fd=writer)
+            os.chown(name, status.st_uid, status.st_gid, dir_fd=writer, follow_symlinks=False)
+            os.utime(name, ns=(status.st_atime_ns, status.st_mtime_ns), dir_fd=writer, follow_symlinks=False)
+        elif stat.S_ISREG(status.st_mode):
+            _copy(name, reader, writer)
+        else:
+            skipped.append(printable(path + name))
+    _dress(writer, os.fstat(reader))  # last: filling a folder changes its times and needs its write permission
+
+
+def _dress(descriptor: int, status: os.stat_result) -> None:
+    os.fchown(descriptor, status.st_uid, status.st_gid)
+    os.fchmod(descriptor, stat.S_IMODE(status.st_mode))
+    os.utime(descriptor, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def _copy(name: str, folder: int, target: int) -> None:
+    made = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=target)
+    with open(_open(name, folder), "rb") as reader, open(made, "wb") as writer:
+        try:
+            fcntl.ioctl(writer.fileno(), _FICLONE, reader.fileno())
+        except OSError:
+            shutil.copyfileobj(reader, writer, 1 << 20)
+        writer.flush()
+        _dress(writer.fileno(), os.fstat(reader.fileno()))

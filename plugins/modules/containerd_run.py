@@ -73,7 +73,10 @@ options:
     type: dict
     default: {}
   user:
-    description: Numeric C(uid) or C(uid:gid) of the command. The default is the workspace's owner and group, without a workspace 65534.
+    description:
+      - Numeric C(uid) or C(uid:gid) of the command. The default is the workspace's owner and group, without a workspace 65534.
+      - In a workspace that belongs to root the command is root as far as files go. Set-user-id bits are taken off when it has ended, so until
+        then nobody else should be able to reach such a workspace.
     type: str
   cwd:
     description: The command's working folder. The default is C(/workspace), without a workspace C(/).
@@ -344,11 +347,11 @@ def _check_folders(params: Dict[str, Any]) -> None:
             raise GvisorError(f"mounts has the target {target!r}, which the pod itself needs; choose another place")
 
 
-def owner_of(params: Dict[str, Any]) -> str:
-    """Return the uid:gid that the command runs as."""
+def owner_of(params: Dict[str, Any], workspace: Optional[str]) -> str:
+    """Return the uid:gid that the command runs as; ``workspace`` is the folder that will be mounted, links resolved."""
     uid, gid = 65534, 65534
-    if params["workspace"]:
-        status = os.stat(params["workspace"])
+    if workspace:
+        status = os.lstat(workspace)
         uid, gid = status.st_uid, status.st_gid
     if not params["user"]:
         return f"{uid}:{gid}"
@@ -390,7 +393,7 @@ class Run:
         params = self.params
         check(params)
         workspace = os.path.realpath(params["workspace"]) if params["workspace"] else None
-        user = owner_of(params)
+        user = owner_of(params, workspace)
         ctr = Ctr(params["address"], params["namespace"])
         ctr.connect()
         pod = f"{params['name']}-{uuid.uuid4().hex[:12]}"
@@ -398,9 +401,7 @@ class Run:
         try:
             seen = workspace
             if workspace and self.module.check_mode:
-                # Mounted now and filled while the pod starts.
-                seen = os.path.join(folder.path, "copy")
-                os.mkdir(seen, 0o700)
+                seen = self._rehearsal(workspace, os.path.join(folder.path, "copy"))
             plan, task = self._plan(pod, seen, user)
             supervisor = Supervisor(folder, plan, task)
         except BaseException:
@@ -410,14 +411,7 @@ class Run:
             before: Scan = {}
             after: Scan = {}
             if workspace and seen:
-                before = self._timed_scan("scan_before", workspace)
-                if self.module.check_mode:
-                    skipped = copy_tree(workspace, seen)
-                    if skipped:
-                        self.warnings.append(
-                            f"check mode's copy is without {len(skipped)} sockets, pipes or devices: {', '.join(skipped[:5])}"
-                        )
-                    before = scan(seen, texts=bool(self.module._diff))
+                before = self._timed_scan("scan_before", seen)
             supervisor.go()
             self.warnings += sweep(params["state_dir"])
             job = supervisor.expect("job")
@@ -428,6 +422,14 @@ class Run:
             removed = supervisor.expect("removed")
         self.timings.update(job["timings"], removed=removed["seconds"], total=round(time.monotonic() - self.begin, 3))
         return self._result(pod, user, job, before, after)
+
+    def _rehearsal(self, workspace: str, copy: str) -> str:
+        """Make check mode's throw-away copy, whole before the pod can see it, and return its path."""
+        os.mkdir(copy, 0o700)
+        skipped = copy_tree(workspace, copy)
+        if skipped:
+            self.warnings.append(f"check mode's copy is without {len(skipped)} sockets, pipes or devices: {', '.join(skipped[:5])}")
+        return copy
 
     def _plan(self, pod: str, workspace: Optional[str], user: str) -> "tuple[Plan, Task]":
         params = self.params

@@ -238,3 +238,25 @@ def test_setid_bits_are_taken_off_new_files_only(tree: Path) -> None:
     assert stat.S_IMODE(os.stat(tree / "one").st_mode) == 0o755
     assert stat.S_IMODE(os.stat(tree / "old").st_mode) == 0o4755
     assert after["one"].mode == 0o755
+
+
+def test_a_folder_that_becomes_a_link_while_it_is_copied_leads_nowhere(tmp_path, monkeypatch):
+    """A job, or the workspace's owner, swaps names while root copies: nothing outside of the copy is touched."""
+    source, target, victim = (tmp_path / name for name in ("source", "target", "victim"))
+    for folder in (source, target, victim):
+        folder.mkdir()
+    victim.chmod(0o700)
+    (source / "a").symlink_to(victim)
+    real = os.readlink
+
+    def swap(name, **options):
+        found = real(name, **options)
+        (source / "a").unlink()
+        (source / "a").mkdir(mode=0o777)
+        os.chown(source / "a", 1234, 1234)
+        return found
+
+    monkeypatch.setattr(os, "readlink", swap)
+    copy_tree(str(source), str(target))
+    assert (victim.stat().st_mode & 0o777, victim.stat().st_uid) == (0o700, 0)
+    assert list(victim.iterdir()) == []
