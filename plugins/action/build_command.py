@@ -39,6 +39,8 @@ class ActionModule(ActionBase):
             arguments["run"] = result["run"]
         if "run" not in result:  # nothing ran: check mode, a failure, or it exists
             return result
+        if arguments.get("network") in (False, "false", "no") and result.get("network") == "shared":
+            display.warning(f"{name}: this host allows no network namespace of its own, so the command ran with the network")
         del result["run"]
         result["attached"] = attached
         error = result.pop("error", None)

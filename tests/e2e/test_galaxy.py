@@ -48,4 +48,6 @@ def test_the_installed_collection_runs_by_its_name(artifact, tmp_path):
     output = run("ansible-playbook", "-i", inventory, "ggen.gvisor.site", "--check", cwd=project, **options)
     assert "failed=0" in output
     assert (project / "reports" / "localhost.json").exists(), "output goes to the user's folder"
-    assert not (collections / "ansible_collections/ggen/gvisor/reports").exists()
+    installed = collections / "ansible_collections/ggen/gvisor"
+    assert not (installed / "reports").exists()
+    assert not (installed / "examples/organization/generated").exists()

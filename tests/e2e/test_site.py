@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 
@@ -161,6 +162,16 @@ def test_a_timeout_ends_the_run_and_leaves_nothing(workspace):
     done = play("playbooks/run.yml", ggen_run_workspace=str(workspace), ggen_run_timeout=0.01)
     assert done.rc != 0
     assert "0.01" in done.errors
+    assert left_behind() == []
+
+
+def test_the_readme_s_pod_by_hand_works(workspace):
+    block = re.search(r"```sh\n(# 1\. gVisor.*?)```", (ROOT / "README.md").read_text(), re.DOTALL).group(1)
+    commands = block[block.index("# 3.") :].replace("$HOME/model", str(workspace))
+    done = subprocess.run(["bash", "-euo", "pipefail", "-c", commands], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert IMAGE in done.stdout
+    assert "exit code 0" in done.stdout
     assert left_behind() == []
 
 
