@@ -26,6 +26,8 @@ DEFAULT_LOG_FILE = "/var/log/containerd.log"
 # sudo and cron give short PATHs; containerd looks for its shims and for runc on its own PATH.
 STANDARD_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 
+NOT_LOADED = 5  # systemctl's exit code for a unit that does not exist
+
 
 class _Origin(NamedTuple):
     """How a daemon was started, so that it can be started again in the same way."""
@@ -68,7 +70,7 @@ class Service:
         raise NotImplementedError
 
     def journal(self, lines: int = 20) -> str:
-        """Return the last lines that the daemon wrote, "" when there are none to be had."""
+        """Return the last lines that the daemon wrote, "" when there are none to be had. Raises nothing: it is asked for in errors."""
         raise NotImplementedError
 
     def why_containers_would_die(self) -> str:
@@ -112,8 +114,11 @@ class SystemdService(Service):
     def _systemctl(self, verb: str, timeout: float) -> None:
         # A unit that failed often lately may not be started again before this.
         run(["systemctl", "reset-failed", self.service])
-        done = run(["systemctl", verb, self.service], timeout=timeout)
-        if done.rc != 0:
+        try:
+            done = run(["systemctl", verb, self.service], timeout=timeout)
+        except GvisorError as error:
+            raise self.failure(error.message) from error
+        if done.rc != 0 and (verb, done.rc) != ("stop", NOT_LOADED):
             raise self.failure("systemctl {0} {1} failed: {2}".format(verb, self.service, done.stderr.strip()))
 
     def start(self, timeout: float = 60.0) -> None:
@@ -135,8 +140,12 @@ class SystemdService(Service):
 
     def journal(self, lines: int = 20) -> str:
         """Return the unit's last journal lines."""
-        done = run(["journalctl", "--unit", self.service, "--lines", str(lines), "--no-pager", "--output", "cat"])
-        return done.stdout.strip() if done.rc == 0 else ""
+        show = ["journalctl", "--unit", self.service, "--lines", str(lines), "--no-pager", "--quiet", "--output", "cat"]
+        with contextlib.suppress(GvisorError):
+            run(["journalctl", "--sync"], timeout=10)  # journald may still have to read what the daemon wrote before it ended
+            done = run(show, timeout=30)
+            return done.stdout.strip() if done.rc == 0 else ""
+        return ""
 
 
 class DaemonService(Service):

@@ -386,13 +386,13 @@ class Transaction:
                 cri = _cri(self.service) if before.answers else "absent"
                 if cri != before.cri:
                     remark = ", but its CRI plugin does not work with that either, so it was broken before this change: {0}".format(cri)
-            except GvisorError as problem:
-                problems.append(problem.message)
+            except (GvisorError, OSError) as problem:
+                problems.append(_named(problem).message)
         state = "containerd runs with it again" if before.running else "containerd is not running, as before"
         back = "the old configuration is back{0}{1}".format(" and " + state if self.restart else "", remark)
-        outcome = "; ".join(problems) or back
+        outcome = "Rolling back failed: " + "; ".join(problems) if problems else "Rolled back: " + back
         return GvisorError(
-            "{0}\nRolled back: {1}.".format(error.message, outcome),
+            "{0}\n{1}.".format(error.message, outcome),
             rolled_back=not problems,
             reason=error.message,
             after_step=self.step,

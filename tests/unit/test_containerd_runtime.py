@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import ctypes
+import errno
 import fcntl
 import json
 import os
@@ -678,6 +679,20 @@ def test_killed_binary(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(DaemonService, "start", start)
     result = run_action(**RUNSC, **host.options(restart=True))
     check_rolled_back(host, old, result, "containerd ended before it answered")
+
+
+def test_a_daemon_that_cannot_come_back(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The old file is back, and the message tells both: why the change failed, and why containerd does not run."""
+
+    def start(self: DaemonService, timeout: float = 60.0) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", self.pid_file)
+
+    monkeypatch.setattr(DaemonService, "start", start)
+    old, full = host.text(), f"{host.options()['pid_file']}: No space left on device; make room and run again"
+    result = run_action(**RUNSC, **host.options(restart=True))
+    assert (result["failed"], result["rolled_back"], result["reason"]) == (True, False, full)
+    assert f"{full}\nRolling back failed: {full}." in result["msg"]
+    assert (host.text(), host.pid(), leftovers(host)) == (old, None, [])
 
 
 def test_lost_container(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -154,6 +154,21 @@ def test_systemd_failure_has_the_journal(systemctl: Path) -> None:
         service_for(manager="systemd").restart()
 
 
+def test_systemd_failure_without_a_journal(systemctl: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A journal that cannot be read hides no reason, and keeps nobody from rolling back."""
+    (systemctl / "fail").touch()
+    (systemctl / "journalctl").unlink()
+    monkeypatch.setenv("PATH", str(systemctl))
+    with pytest.raises(GvisorError, match=r"systemctl restart containerd failed: Job failed$"):
+        service_for(manager="systemd").restart()
+
+
+def test_systemd_that_takes_too_long_has_the_journal(systemctl: Path) -> None:
+    (systemctl / "systemctl").write_text('#!/bin/sh\n[ "$1" = restart ] && exec sleep 60\nexit 0\n')
+    with pytest.raises(GvisorError, match=r"systemctl restart containerd did not end within 0\.5 s; its last lines:\nlast words"):
+        service_for(manager="systemd").restart(0.5)
+
+
 def start_sleeper() -> subprocess.Popen:
     return subprocess.Popen(["sleep", "60"], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
 
