@@ -132,7 +132,6 @@ class Archive:
             raise self._fail(f"{name} is not a regular file")
         try:
             stream = self._tar.extractfile(member)
-            assert stream is not None
             left = member.size
             while left:
                 block = stream.read(min(left, MAX_READ))

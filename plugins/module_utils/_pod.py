@@ -248,10 +248,6 @@ class Pod:
         pipes = os.path.join(self.folder, f"io-{name}")
         flags = ["--exec-id", name, "--fifo-dir", pipes, "--user", user]
         process = self._popen("tasks", "exec", *flags, self.plan.id, *argv)
-        assert process.stdout
-        assert process.stderr
-        assert self._events
-        assert self._events.stdout
         spare: Dict[str, int] = {}
         try:
             spare = self._spare_ends(pipes, name, process)

@@ -171,7 +171,6 @@ def compare(before: Scan, after: Scan, ignored: Callable[[str], bool]) -> List[D
         if old and new and old[:3] == new[:3] and old.digest == new.digest:
             continue
         entry = new or old
-        assert entry is not None
         changes.append(
             {
                 "path": printable(path),

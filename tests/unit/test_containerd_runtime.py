@@ -530,7 +530,7 @@ def test_killed_module(step: str, host: Host, monkeypatch: pytest.MonkeyPatch) -
 
     at_step(monkeypatch, step, kill)
     monkeypatch.setattr(tx.os, "_exit", lambda code: (done.touch(), EXIT(code)))
-    assert result_of(*in_child(lambda: run_action(**RUNSC, **host.options(restart=True)))) is None
+    assert result_of(*in_child(lambda: run_action(**RUNSC, **host.options(restart=True)))) is None  # pylint: disable=unreachable
     wait_for(done.exists)
     assert check_whole(host, old) == "new"
     check_daemon(host, "new")
