@@ -9,14 +9,13 @@ import json
 import os
 import re
 import shutil
-import socket
-import struct
 from typing import Any, Dict, List, Optional
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._ctr import Ctr
 from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._files import sha256_file
 from ansible_collections.ggen.gvisor.plugins.module_utils._process import SEARCH_PATH, run
+from ansible_collections.ggen.gvisor.plugins.module_utils._processes import listener_pid
 
 GO_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 # By bit, from include/uapi/linux/capability.h.
@@ -42,17 +41,6 @@ def version_number(text: str) -> Optional[str]:
     """Return the first x.y.z in ``text`` without packaging suffixes: "containerd … 1.6.20~ds1" → "1.6.20"."""
     found = re.search(r"\d+\.\d+\.\d+", text)
     return found.group() if found else None
-
-
-def listener_pid(address: str) -> Optional[int]:
-    """Return the process that listens on the socket ``address``, as the kernel knows it, or None where nobody does."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        try:
-            connection.connect(address)
-        except OSError:
-            return None
-        credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-    return int(struct.unpack("3i", credentials)[0])
 
 
 def _output(*argv: str) -> str:

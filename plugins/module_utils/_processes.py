@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import select
+import socket
+import struct
 import threading
 import time
 from typing import Any, Dict, Iterable, List, Optional
@@ -128,3 +130,13 @@ class Deaths:
                 polled.remove(pid)
         for descriptor in watched:
             os.close(descriptor)
+
+
+def listener_pid(address: str) -> Optional[int]:
+    """Return the process id that listens on the socket, None when none does (or it is in another PID namespace)."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(5)
+        if client.connect_ex(address) != 0:
+            return None
+        pid, _uid, _gid = struct.unpack("3i", client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
+        return pid or None

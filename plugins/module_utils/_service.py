@@ -9,7 +9,6 @@ import contextlib
 import os
 import signal
 import socket
-import struct
 import subprocess
 import time
 from typing import Dict, List, NamedTuple, Optional
@@ -17,14 +16,13 @@ from typing import Dict, List, NamedTuple, Optional
 from ansible_collections.ggen.gvisor.plugins.module_utils._ctr import DEFAULT_ADDRESS, Ctr
 from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._files import atomic_write
-from ansible_collections.ggen.gvisor.plugins.module_utils._process import run
-from ansible_collections.ggen.gvisor.plugins.module_utils._processes import argv_of, is_alive, wait_exit
+from ansible_collections.ggen.gvisor.plugins.module_utils._process import SEARCH_PATH, run
+from ansible_collections.ggen.gvisor.plugins.module_utils._processes import argv_of, is_alive, listener_pid, wait_exit
 
 DEFAULT_CONFIG = "/etc/containerd/config.toml"
 DEFAULT_PID_FILE = "/run/containerd/containerd.pid"
 DEFAULT_LOG_FILE = "/var/log/containerd.log"
 # sudo and cron give short PATHs; containerd looks for its shims and for runc on its own PATH.
-STANDARD_PATH = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 
 NOT_LOADED = 5  # systemctl's exit code for a unit that does not exist
 
@@ -164,7 +162,7 @@ class DaemonService(Service):
 
         The socket knows best: it also tells of a daemon that somebody else started.
         """
-        pid = _peer(self.address)
+        pid = listener_pid(self.address)
         if pid and is_alive(pid):
             return pid
         try:
@@ -181,7 +179,7 @@ class DaemonService(Service):
         path = os.environ.get("PATH", "").split(os.pathsep)
         environment = {
             **os.environ,
-            "PATH": os.pathsep.join([*filter(None, path), *(p for p in STANDARD_PATH if p not in path)]),
+            "PATH": os.pathsep.join([*filter(None, path), *(p for p in SEARCH_PATH.split(os.pathsep) if p not in path)]),
         }
         origin = self._origin or _Origin([self.program, "--config", self.config], environment, "/")
         argv = _without_missing_config(origin.argv)
@@ -259,16 +257,6 @@ def _listens(address: str) -> bool:
     with socket.socket(socket.AF_UNIX) as client:
         client.settimeout(5)
         return client.connect_ex(address) == 0
-
-
-def _peer(address: str) -> Optional[int]:
-    """Return the process id that listens on the socket, None when none does (or it is in another PID namespace)."""
-    with socket.socket(socket.AF_UNIX) as client:
-        client.settimeout(5)
-        if client.connect_ex(address) != 0:
-            return None
-        pid, _uid, _gid = struct.unpack("3i", client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
-        return pid or None
 
 
 def _without_missing_config(argv: List[str]) -> List[str]:

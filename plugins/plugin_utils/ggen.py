@@ -25,8 +25,6 @@ LAST_LINES = 12
 _ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
 # tracing's lines of the telemetry exporter, which has no collector to talk to.
 _TELEMETRY = re.compile(r"^\S+\s+(?:TRACE|DEBUG|INFO|WARN|ERROR)\s+(?:ggen_core::telemetry|opentelemetry\w*)\b")
-# What containerd_run says on a host that site.yml has not been through yet: in check mode that is no failure.
-_NOT_READY = re.compile(r"containerd does not answer|is not in containerd's namespace|binary not installed")
 
 
 class GgenError(Exception):
@@ -407,7 +405,7 @@ def describe_run(run: Mapping[str, Any], job: Mapping[str, Any]) -> dict[str, An
         "ggen": outcome,
         "log": log,
         "open_key": any(item.get("path") == SIGNING_KEY and _open(item) for item in changed),
-        "not_ready": "pod" not in run and bool(_NOT_READY.search(str(run.get("msg") or ""))),
+        "not_ready": "missing" in run,
         "error": _error(run, outcome, stdout, stderr, str(job["path"])),
     }
     if result["error"]:

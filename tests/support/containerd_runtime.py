@@ -16,7 +16,7 @@ from types import SimpleNamespace
 
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible_collections.ggen.gvisor.plugins.action.containerd_runtime import ActionModule
-from ansible_collections.ggen.gvisor.plugins.module_utils import _processes, _service
+from ansible_collections.ggen.gvisor.plugins.module_utils import _processes
 from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.modules.containerd_runtime import ARGUMENT_SPEC, perform
 
@@ -101,7 +101,7 @@ class Host(Daemon):
 
     def pid(self) -> int | None:
         """The process that listens on the socket."""
-        return _service._peer(self.address)
+        return _processes.listener_pid(self.address)
 
     def start_runc(self, name: str) -> str:
         """Start a runc container that waits, and return its name.
