@@ -212,10 +212,13 @@ class Plan:
 
 @functools.cache
 def apt_mirror(kind: str) -> str:
-    """Where this machine's own apt gets the archive `debian` or `debian-security` from; Debian's if it has none."""
+    """Where this machine's own apt gets the archive `debian` or `debian-security` from. Raises LabError without one."""
     folder = Path("/etc/apt/sources.list.d")
     sources = [folder.with_suffix(""), *sorted(folder.glob("*.list")), *sorted(folder.glob("*.sources"))]
-    return mirror_in("\n".join(map(read, sources)), kind) or f"http://deb.debian.org/{kind}"
+    mirror = mirror_in("\n".join(map(read, sources)), kind)
+    if mirror is None:
+        raise LabError(f"apt's configuration names no archive {kind}; the lab runs on Debian machines with a source of it")
+    return mirror
 
 
 def mirror_in(sources: str, kind: str) -> str | None:
