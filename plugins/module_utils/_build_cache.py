@@ -166,13 +166,14 @@ class Cache:
             result.update(files=manifest["files"], manifest=manifest, before=sums, after=dict(sums))
         else:
             before = _sums(read_manifest(artifact.dest))
-            manifest = self._find(key, artifact.expected)
-            if manifest is None:
-                result.update(hit=False, files={}, manifest=None, before=before, after=before)
-                return result
-            for name in differing(artifact.dest, manifest["files"]):
-                before[name] = _sum_of(os.path.join(artifact.dest, name))
-            self._place(self._object(key), manifest, artifact.dest)
+            with self._held(key):  # from the look at the object to the last byte copied, nobody may replace it
+                manifest = self._find(key, artifact.expected)
+                if manifest is None:
+                    result.update(hit=False, files={}, manifest=None, before=before, after=before)
+                    return result
+                for name in differing(artifact.dest, manifest["files"]):
+                    before[name] = _sum_of(os.path.join(artifact.dest, name))
+                self._place(self._object(key), manifest, artifact.dest)
             result.update(changed=True, files=manifest["files"], manifest=manifest, before=before, after=_sums(manifest))
         result["changed"] |= self._link(artifact, result)
         return result
@@ -223,12 +224,14 @@ class Cache:
         folder = self._object(key)
         manifest = verified(folder, key, expected)
         if manifest is None and os.path.isdir(folder) and not self.dry:
-            with self._lock(key):
-                # Another run may have mended it while this one waited for the lock.
-                manifest = verified(folder, key, expected)
-                if manifest is None:
-                    self._discard(folder)
+            self._discard(folder)
         return manifest
+
+    def _held(self, key: str) -> "contextlib.AbstractContextManager[None]":
+        """Return the object's lock; where there is no object, or nothing may be written, there is nothing to hold."""
+        if self.dry or not os.path.isdir(self._object(key)):
+            return contextlib.nullcontext()
+        return self._lock(key)
 
     def _put(self, source: str, manifest: Mapping[str, Any]) -> None:
         os.makedirs(os.path.join(self.root, "objects"), exist_ok=True)
@@ -238,9 +241,11 @@ class Cache:
             for name, entry in manifest["files"].items():
                 _copy(os.path.join(source, name), os.path.join(staging, name), entry)
             _write_manifest(staging, manifest)
+            target = self._object(manifest["key"])
             with self._lock(manifest["key"]):
-                self._discard(self._object(manifest["key"]))
-                os.rename(staging, self._object(manifest["key"]))
+                if verified(target, manifest["key"], {}) != manifest:  # otherwise another run was faster
+                    self._discard(target)
+                    os.rename(staging, target)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
 

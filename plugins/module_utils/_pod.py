@@ -331,7 +331,7 @@ class Pod:
             self._events.kill()
             self._events.communicate()
             self._events = None
-        deadline = time.monotonic() + REMOVE_TIMEOUT
+        begin = time.monotonic()
         pause = 0.02
         force: List[str] = []
         while True:
@@ -345,7 +345,10 @@ class Pod:
             except GvisorError as error:
                 said = error.message
                 self._kill_shim()
-            if time.monotonic() > deadline:
+            # A shim that hangs in a start never lets go of its container, and answers everything else at once.
+            if time.monotonic() > begin + KILL_TIMEOUT:
+                self._kill_shim()
+            if time.monotonic() > begin + REMOVE_TIMEOUT:
                 raise GvisorError(f"pod {self.plan.id} could not be removed: {said}; the next run tries again")
             time.sleep(pause)  # containerd has no event for "can be removed now"
             # --force waits for an exit that the shim never reports when the pod was killed before it had started.

@@ -17,8 +17,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ansible_collections.ggen.gvisor.plugins.module_utils import _pod
 from ansible_collections.ggen.gvisor.plugins.module_utils._ctr import Ctr
 from ansible_collections.ggen.gvisor.plugins.module_utils._pod import Plan, Pod
+from ansible_collections.ggen.gvisor.plugins.module_utils._process import Completed
 from support import oci
 from support.containerd import Daemon
 from support.gvisor import gvisor_dir
@@ -560,3 +562,23 @@ def test_two_at_once(host: Host, tmp_path: Path) -> None:
         results = list(pool.map(one, folders))
     assert [result["rc"] for result in results] == [0, 1, 2, 3]
     assert [(folder / "out").read_text() for folder in folders] == [f"{folder.name}\n" for folder in folders]
+
+
+def test_a_shim_that_hangs_in_its_start_is_ended(tmp_path, monkeypatch):
+    """It was seen once, under load: the task is not there, the container cannot go, and nothing of it takes long. The hang cannot be
+    provoked, so ctr's answers stand in for it."""
+    monkeypatch.setattr(_pod, "KILL_TIMEOUT", 0.1)
+    alive = ["shim"]
+
+    class Answers(_pod.Ctr):
+        def run(self, *args, **_options):
+            said = "" if not alive else "cannot delete a container with an existing task" if args[0] == "containers" else "not found"
+            return Completed(1 if alive else 0, "", said)
+
+    plan = _pod.Plan("hang-1", "image", "io.containerd.runc.v2", ["pause"], [], {}, "/")
+    pod = _pod.Pod(Answers(str(tmp_path / "none.sock")), plan, str(tmp_path))
+    monkeypatch.setattr(pod, "_kill_shim", alive.clear)
+    begin = time.monotonic()
+    pod.remove()
+    assert alive == []
+    assert time.monotonic() - begin < 5
