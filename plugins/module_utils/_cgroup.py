@@ -10,10 +10,13 @@ a process limit and says nothing when a host cannot enforce one.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import time
 from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple
+
+from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
 
 CPU_PERIOD = 100000  # microseconds; the kernel's default
 
@@ -91,7 +94,10 @@ class Group:
         return None
 
     def limit(self, limits: Limits) -> List[str]:
-        """Put ``limits`` into force; return a warning for each that this host cannot enforce."""
+        """Put ``limits`` into force; return a warning for each that this host cannot enforce.
+
+        Raises GvisorError for a limit that the pod has passed before its command has begun.
+        """
         warnings = []
         for name, value in limits._asdict().items():
             if value is None:
@@ -113,6 +119,8 @@ class Group:
                 with open(os.path.join(folder, name), "w", encoding="ascii") as stream:
                     stream.write(data)
             except OSError as error:
+                if error.errno == errno.EBUSY:  # the pod, still idle, already uses more
+                    raise GvisorError(f"the limit of {data} in {name} is less than the sandbox itself needs; give it more") from error
                 if number == 0:
                     return f"{name}: {error.strerror}"
         return ""

@@ -398,6 +398,7 @@ def describe_run(run: Mapping[str, Any], job: Mapping[str, Any]) -> dict[str, An
         "rc": run.get("rc"),
         "changed": bool(run.get("changed")),
         "duration": run.get("duration"),
+        "timings": run.get("timings"),
         "files": _files(outcome, changed),
         "changed_files": changed,
         "kernel": run.get("kernel"),

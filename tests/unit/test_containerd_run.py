@@ -351,6 +351,15 @@ def test_out_of_memory(host: Host, workspace: Path) -> None:
     assert (workspace / "input").read_text() == "input\n"
 
 
+def test_a_limit_that_the_sandbox_has_passed_already_is_refused(runsc: Host, workspace: Path) -> None:
+    """It was a warning once, and the command ran without a limit."""
+    result = runsc.run("echo never", workspace, memory="8M")
+    assert result["failed"]
+    assert "less than the sandbox itself needs" in result["msg"]
+    assert "stdout" not in result
+    assert runsc.left() == {}
+
+
 def test_enough_memory(host: Host) -> None:
     result = host.run("dd if=/dev/zero of=/tmp/big bs=1M count=50 2>/dev/null; echo done", memory="300M")
     assert (result["rc"], result["limits_hit"]) == (0, [])
