@@ -11,8 +11,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.ggen.gvisor.plugins.module_utils._host import GO_ARCHITECTURES
+
 AUTO = "auto"
-ARCHITECTURES = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}
+# By the kernel's name and by Go's own.
+ARCHITECTURES = {**GO_ARCHITECTURES, **{name: name for name in GO_ARCHITECTURES.values()}}
 
 
 def version_of(text: str) -> tuple[int, ...]:
