@@ -1,0 +1,49 @@
+"""Both hosts run gVisor, each in the newest release that its containerd can use."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+testinfra_hosts = ["ansible://default"]
+
+ROOT = Path(__file__).resolve().parents[3]
+RELEASES = {"bookworm": "20260224", "trixie": "20260701"}
+
+
+@pytest.fixture
+def report(host):
+    """The host's report, as site.yml left it."""
+    return json.loads((ROOT / "reports" / f"{host.backend.host}.json").read_text())
+
+
+def test_the_release_is_the_newest_that_containerd_can_use(host, report):
+    release = RELEASES[host.backend.host]
+    assert report["gvisor"]["release"] == release
+    for name in ("runsc", "containerd-shim-runsc-v1"):
+        link = host.file(f"/usr/local/bin/{name}")
+        assert link.is_symlink
+        assert link.linked_to == f"/usr/local/lib/gvisor/{release}/{name}"
+
+
+def test_the_programs_are_those_that_were_built(host, report):
+    for path, sha256 in report["gvisor"]["files"].items():
+        assert host.file(path).sha256sum == sha256
+        assert host.file(path).mode == 0o755
+
+
+def test_containerd_runs_and_has_the_image(host, report):
+    assert host.service("containerd").is_running
+    with host.sudo():
+        listed = host.check_output("ctr images ls name==docker.io/library/ggen:latest").splitlines()[1:]
+    assert [line.split()[2] for line in listed] == [report["image"]["digest"]]
+
+
+def test_ggen_ran_in_gvisor(host, report):
+    (run,) = report["runs"]
+    assert run["rc"] == 0
+    assert run["kernel"].startswith("Starting gVisor")
+    with host.sudo():
+        assert host.file("/var/lib/ggen.gvisor/workspaces/organization/generated/schema.sql").is_file
