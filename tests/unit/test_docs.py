@@ -15,7 +15,7 @@ README = (ROOT / "README.md").read_text()
 DOCUMENTS = [ROOT / "README.md", ROOT / "tests/lab/README.md"]
 DOCUMENTS += [path for pattern in ("roles/*/README.md", "examples/*/README.md", "docs/**/*.md") for path in sorted(ROOT.glob(pattern))]
 # Folders of the checkout whose files documents name by their path from the root.
-FOLDERS = "changelogs|docs|examples|inventories|meta|molecule|playbooks|plugins|roles|tests|vendors"
+FOLDERS = "docs|examples|inventories|meta|molecule|playbooks|plugins|roles|tests|vendors"
 
 
 def section(title: str) -> str:
