@@ -18,7 +18,7 @@ from support.playbook import Play, play
 
 pytestmark = pytest.mark.host
 
-LAB = [sys.executable, str(ROOT / "tests/lab/lab.py"), "--lab", "galaxy", "--hosts", str(ROOT / "tests/e2e/galaxy.yml")]
+LAB = [sys.executable, str(ROOT / "tests/lab/lab.py"), "--lab", "galaxy", "--hosts", str(ROOT / "tests/e2e/galaxy_hosts.yml")]
 INVENTORY = ROOT / ".artifacts" / "lab" / "galaxy" / "inventory.yml"
 
 
