@@ -13,7 +13,11 @@ from conftest import ROOT
 
 README = (ROOT / "README.md").read_text()
 DOCUMENTS = [ROOT / "README.md", ROOT / "tests/lab/README.md"]
-DOCUMENTS += [path for pattern in ("roles/*/README.md", "examples/*/README.md", "docs/**/*.md") for path in sorted(ROOT.glob(pattern))]
+DOCUMENTS += [
+    path
+    for pattern in ("molecule/*.md", "roles/*/README.md", "examples/*/README.md", "docs/**/*.md")
+    for path in sorted(ROOT.glob(pattern))
+]
 # Folders of the checkout whose files documents name by their path from the root.
 FOLDERS = "docs|examples|inventories|meta|molecule|playbooks|plugins|roles|tests|vendors"
 
