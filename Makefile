@@ -7,10 +7,10 @@ COLLECTION := .collections/ansible_collections/ggen/gvisor
 BECOME     := $(shell [ "$$(id -u)" = 0 ] || sudo -n true 2>/dev/null || echo --ask-become-pass)
 
 .DEFAULT_GOAL := help
-.PHONY: help site check test lint sanity e2e unit lab molecule lab-up lab-down dist requirements clean
+.PHONY: help site check test lint sanity e2e unit lab molecule newest lab-up lab-down docs dist requirements clean
 
 help: ## Show the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z0-9 -]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 44
 
 $(COLLECTION):
 	mkdir -p $(@D) && ln -sfn ../../.. $@
@@ -34,13 +34,17 @@ check: .venv/run.stamp $(COLLECTION) ## Show what `make site` would change
 test: .venv/test.stamp $(COLLECTION) ## Everything that CI runs
 	tests/run
 
-lint sanity e2e unit lab molecule: .venv/test.stamp $(COLLECTION) ## One part of the tests
+lint sanity e2e unit lab molecule newest: .venv/test.stamp $(COLLECTION) ## One part of the tests
 	tests/run $@
 
-requirements: ## Compile the pinned, hashed requirements from the .in files
-	for folder in . tests; do (cd $$folder && uv pip compile --quiet --universal --generate-hashes --python-version 3.11 \
+requirements: .venv/test.stamp ## Compile the pinned, hashed requirements from the .in files
+	uv=$$PWD/$(VENV)/uv; for set in .=3.11 tests=3.11 tests/newest=3.12; do (cd $${set%=*} && \
+	  $$uv pip compile --quiet --universal --generate-hashes --python-version $${set#*=} \
 	  --no-emit-find-links --no-emit-index-url --custom-compile-command "make requirements" \
 	  requirements.in --output-file requirements.txt) || exit 1; done
+
+docs: .venv/run.stamp ## Write the roles' READMEs anew from their argument_specs
+	$(VENV)/python tests/docs/roles.py
 
 dist: .venv/run.stamp $(COLLECTION) ## Build the Galaxy artifact
 	$(VENV)/ansible-galaxy collection build --force --output-path dist

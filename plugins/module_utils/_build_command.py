@@ -202,8 +202,8 @@ class Job:
         try:
             with open(self.log, "ab") as log:
                 # restore_signals does not cover the two above; the child's own session is what keeps the terminal's
-                # signals away.
-                process = subprocess.Popen(
+                # signals away. run_command waits for the end.
+                process = subprocess.Popen(  # pylint: disable=ansible-bad-function
                     list(argv),
                     stdin=subprocess.DEVNULL,
                     stdout=log,

@@ -37,7 +37,8 @@ def version_of(text: str) -> Tuple[int, ...]:
 
 def wheel_platform(system: str, machine: str) -> str:
     """Return the name of a platform in the table of wheels, for example linux_arm64."""
-    return f"{system.lower()}_{ {'x86_64': 'amd64', 'aarch64': 'arm64'}.get(machine, machine) }"
+    arch = {"x86_64": "amd64", "aarch64": "arm64"}.get(machine, machine)
+    return f"{system.lower()}_{arch}"
 
 
 def ask_version(go: str, env: Mapping[str, str]) -> Optional[str]:

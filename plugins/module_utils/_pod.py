@@ -170,7 +170,10 @@ class Pod:
         environment = {**os.environ, "LC_ALL": "C"}
         argv = self.ctr.argv(*args)
         try:
-            return subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
+            # run_command waits for the end.
+            return subprocess.Popen(  # pylint: disable=ansible-bad-function
+                argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+            )
         except OSError as error:
             raise GvisorError(f"{argv[0]} cannot be run: {error.strerror}; install containerd", argv=argv) from error
 

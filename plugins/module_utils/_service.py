@@ -187,7 +187,8 @@ class DaemonService(Service):
             os.makedirs(os.path.dirname(path_name), exist_ok=True)
         try:
             with open(self.log_file, "ab") as log:
-                process = subprocess.Popen(
+                # run_command waits for the end.
+                process = subprocess.Popen(  # pylint: disable=ansible-bad-function
                     argv,
                     stdin=subprocess.DEVNULL,
                     stdout=log,

@@ -79,6 +79,7 @@ seconds:
 """
 
 import os
+import tempfile
 import time
 import uuid
 from typing import List, NamedTuple
@@ -139,17 +140,21 @@ def main() -> None:
         proof = prepare(parameters["state_dir"])
         if proof is None:
             module.fail_json(msg="this host has no dmesg to look into a sandbox with; install util-linux")
-        rootfs = os.path.join(module.tmpdir, "rootfs")
-        os.mkdir(rootfs, 0o755)
-        gvisor = observe(ctr, parameters["runtime"], rootfs, proof.folder, proof.argv)
-        # The exit code tells nothing: the sandbox is gone before the shim can ask for it.
-        kernel = gvisor.done.stdout.partition("\n")[0].partition("] ")[2]
-        if not kernel.startswith(SIGN):
-            said = explain(gvisor.done.stderr) or kernel or "nothing"
-            module.fail_json(msg=f"a container of {parameters['runtime']} did not show gVisor's kernel: {said}", stderr=gvisor.done.stderr)
-        runc = observe(ctr, RUNC, rootfs, proof.folder, [*proof.argv, "--version"])
-        if runc.done.rc != 0:
-            module.fail_json(msg=f"gVisor works, and runc does not: {explain(runc.done.stderr)}", stderr=runc.done.stderr)
+        # Without pipelining tmpdir belongs to the connection's user, who could not remove what root left in it.
+        with tempfile.TemporaryDirectory(dir=module.tmpdir, prefix="proof.") as folder:
+            rootfs = os.path.join(folder, "rootfs")
+            os.mkdir(rootfs, 0o755)
+            gvisor = observe(ctr, parameters["runtime"], rootfs, proof.folder, proof.argv)
+            # The exit code tells nothing: the sandbox is gone before the shim can ask for it.
+            kernel = gvisor.done.stdout.partition("\n")[0].partition("] ")[2]
+            if not kernel.startswith(SIGN):
+                said = explain(gvisor.done.stderr) or kernel or "nothing"
+                module.fail_json(
+                    msg=f"a container of {parameters['runtime']} did not show gVisor's kernel: {said}", stderr=gvisor.done.stderr
+                )
+            runc = observe(ctr, RUNC, rootfs, proof.folder, [*proof.argv, "--version"])
+            if runc.done.rc != 0:
+                module.fail_json(msg=f"gVisor works, and runc does not: {explain(runc.done.stderr)}", stderr=runc.done.stderr)
     except (GvisorError, OSError) as error:
         module.fail_json(msg=f"nothing could be proven: {error}")
     module.exit_json(changed=False, kernel=kernel, runc=True, cri=cri, seconds={"gvisor": gvisor.seconds, "runc": runc.seconds})

@@ -1,8 +1,12 @@
-"""The collection as Galaxy's users get it: built, installed, and run by its name in a folder of their own."""
+"""The collection as Galaxy's users get it: built, installed, and run by its name in a folder of their own, on a host of the lab.
+
+Runs on each ansible-core that is supported: the one beside the Python that pytest runs on.
+"""
 
 from __future__ import annotations
 
-import os
+import hashlib
+import json
 import subprocess
 import sys
 import tarfile
@@ -10,44 +14,90 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from support.playbook import Play, play
 
 pytestmark = pytest.mark.host
 
+LAB = [sys.executable, str(ROOT / "tests/lab/lab.py"), "--lab", "galaxy", "--hosts", str(ROOT / "tests/e2e/galaxy_hosts.yml")]
+INVENTORY = ROOT / ".artifacts" / "lab" / "galaxy" / "inventory.yml"
 
-def run(program: str, *arguments: str, cwd: Path, **env: str) -> str:
-    path = Path(sys.executable).with_name(program)
-    done = subprocess.run([path, *arguments], cwd=cwd, capture_output=True, text=True, check=False, env={**os.environ, **env})
+
+def galaxy(*arguments: str, cwd: Path) -> None:
+    program = Path(sys.executable).with_name("ansible-galaxy")
+    done = subprocess.run([program, "collection", *arguments], cwd=cwd, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
 
 
 @pytest.fixture(scope="module")
 def artifact(tmp_path_factory):
     folder = tmp_path_factory.mktemp("galaxy")
-    run("ansible-galaxy", "collection", "build", "--output-path", str(folder), cwd=ROOT)
+    galaxy("build", "--output-path", str(folder), cwd=ROOT)
     (found,) = folder.glob("ggen-gvisor-*.tar.gz")
     return found
+
+
+class User:
+    """Somebody with the installed collection and a folder for a project."""
+
+    def __init__(self, folder: Path, artifact: Path) -> None:
+        self.collections, self.project = folder / "collections", folder / "project"
+        self.installed = self.collections / "ansible_collections/ggen/gvisor"
+        self.project.mkdir()
+        galaxy("install", str(artifact), "-p", str(self.collections), cwd=self.project)
+        self.files = self.installed_files()
+
+    def installed_files(self) -> dict[str, str]:
+        """Return the sha256 of every installed file but what Python itself caches."""
+        found = (path for path in self.installed.rglob("*") if path.is_file() and "__pycache__" not in path.parts)
+        return {str(path.relative_to(self.installed)): hashlib.sha256(path.read_bytes()).hexdigest() for path in found}
+
+    def play(self, name: str, *options: str) -> Play:
+        """Run a playbook by its name. Whatever it is, it uses nothing deprecated, leaves no temporary files, and writes nothing among the installed files."""
+        done = play(f"ggen.gvisor.{name}", *options, inventory=INVENTORY, project=self.project, collections=self.collections)
+        assert done.rc == 0, done.errors or done.output
+        assert [line for line in done.output.splitlines() if "[DEPRECATION" in line or "deleting remote temporary files" in line] == []
+        assert self.installed_files() == self.files
+        return done
+
+
+@pytest.fixture(scope="module")
+def user(tmp_path_factory, artifact):
+    subprocess.run([*LAB, "down"], check=True, capture_output=True)
+    up = subprocess.run([*LAB, "up"], check=False, capture_output=True, text=True)
+    assert up.returncode == 0, up.stderr
+    try:
+        yield User(tmp_path_factory.mktemp("user"), artifact)
+    finally:
+        subprocess.run([*LAB, "down"], check=True, capture_output=True)
 
 
 def test_the_artifact_holds_sources_and_no_output(artifact):
     with tarfile.open(artifact) as tar:
         names = tar.getnames()
-    assert "playbooks/site.yml" in names
-    assert "vendors/gvisor/releases.yml" in names
+    assert {"playbooks/site.yml", "vendors/gvisor/releases.yml", "meta/execution-environment.yml"} <= set(names)
     outputs = ("bin/", "dist/", "reports/", ".venv/", ".artifacts/", ".collections/", "examples/organization/generated/")
     assert [name for name in names if name.startswith(outputs) or "/.ggen/" in name or "/vendor/" in name] == []
 
 
-def test_the_installed_collection_runs_by_its_name(artifact, tmp_path):
-    collections = tmp_path / "collections"
-    run("ansible-galaxy", "collection", "install", str(artifact), "-p", str(collections), cwd=tmp_path)
-    project = tmp_path / "project"
-    project.mkdir()
-    inventory = str(ROOT / "inventories" / "local")
-    options = {"ANSIBLE_COLLECTIONS_PATH": str(collections), "ANSIBLE_NOCOLOR": "1"}
-    output = run("ansible-playbook", "-i", inventory, "ggen.gvisor.site", "--check", cwd=project, **options)
-    assert "failed=0" in output
-    assert (project / "reports" / "localhost.json").exists(), "output goes to the user's folder"
-    installed = collections / "ansible_collections/ggen/gvisor"
-    assert not (installed / "reports").exists()
-    assert not (installed / "examples/organization/generated").exists()
+def test_check_mode_on_a_bare_host(user):
+    assert user.play("site", "--check").changed
+
+
+def test_site_provisions_the_host_with_builds_from_the_cache(user):
+    done = user.play("site")
+    compiled = [event["task"] for event in done.results if event["task_action"] == "ggen.gvisor.build_command"]
+    assert compiled == [], "the checkout's builds have the same inputs"
+    report = json.loads((user.project / "reports" / "galaxy.json").read_text())
+    assert report["healthy"], report["drift"]
+    assert report["proof"]["kernel"].startswith("Starting gVisor")
+    assert {"bin", "dist", "reports"} <= {path.name for path in user.project.iterdir()}
+
+
+def test_the_second_run_changes_nothing(user):
+    assert user.play("site").changed == []
+
+
+def test_verify_and_uninstall(user):
+    assert "galaxy is healthy" in user.play("verify").output
+    assert user.play("uninstall").changed
+    assert user.play("uninstall").changed == []

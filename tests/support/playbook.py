@@ -56,18 +56,30 @@ class Play:
         return found
 
 
-def play(playbook: str, *options: str, inventory: str | Path = "inventories/local", **variables: Any) -> Play:
-    """Run ``playbook`` (a path in the checkout) with command line ``options`` and extra ``variables``."""
+def play(
+    playbook: str,
+    *options: str,
+    inventory: str | Path = "inventories/local",
+    project: Path = ROOT,
+    collections: Path | None = None,
+    **variables: Any,
+) -> Play:
+    """Run ``playbook`` with command line ``options`` and extra ``variables``.
+
+    It is a path in the checkout; or, with ``collections``, a name of the collection that is installed there, run in the folder ``project`` with
+    Ansible's own settings, as a user of Galaxy runs it.
+    """
+    settings = {"ANSIBLE_COLLECTIONS_PATH": str(collections)} if collections else {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}
     with tempfile.TemporaryDirectory(prefix="runner.") as folder:
         runner = ansible_runner.run(
             private_data_dir=folder,
-            project_dir=str(ROOT),
+            project_dir=str(project),
             playbook=playbook,
             inventory=str(ROOT / inventory),
             extravars=variables,
             cmdline=" ".join(options) or None,
             envvars={
-                "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+                **settings,
                 "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             },
             quiet=True,

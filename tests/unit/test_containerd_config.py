@@ -6,16 +6,15 @@ UPDATE_GOLDEN=1 writes the golden files anew; look at their difference before co
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import pytest
 import tomllib
 from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.plugin_utils import containerd_config as config
 from ansible_collections.ggen.gvisor.plugins.plugin_utils import containerd_toml as toml
+from support import fixtures
 
-FIXTURES = Path(__file__).parent / "fixtures" / "containerd"
-INPUTS = {path.stem: path.read_bytes().decode() for path in sorted((FIXTURES / "input").glob("*.toml"))}
+INPUTS = fixtures.inputs()
 CASES = {"no-file": None, **INPUTS}
 
 RUNSC = config.Handler(
@@ -38,10 +37,10 @@ def absent(text: str | None, name: str = "runsc") -> str | None:
 
 
 def golden(name: str, text: str | None) -> str:
-    path = FIXTURES / "golden" / f"{name}.toml"
+    path = fixtures.CONTAINERD / "golden" / f"{name}.toml"
     if os.environ.get("UPDATE_GOLDEN"):
-        path.write_bytes((text or "").encode())
-    return path.read_bytes().decode()
+        fixtures.write(path, text or "")
+    return fixtures.read(path)
 
 
 @pytest.mark.parametrize("name", CASES)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import os
-from pathlib import Path
 
 import pytest
 import tomllib
@@ -16,6 +15,7 @@ from ansible_collections.ggen.gvisor.plugins.plugin_utils import containerd_conf
 from ansible_collections.ggen.gvisor.plugins.plugin_utils import containerd_toml as toml
 from hypothesis import HealthCheck, Phase, event, given, settings
 from hypothesis import strategies as st
+from support import fixtures
 
 EXAMPLES = int(os.environ.get("GGEN_GVISOR_EXAMPLES", "150"))
 # An example that fails is small enough to read as it is; making it smaller would take minutes.
@@ -26,7 +26,7 @@ many = settings(
     phases=(Phase.explicit, Phase.generate),
     suppress_health_check=list(HealthCheck),
 )
-INPUTS = [path.read_bytes() for path in sorted((Path(__file__).parent / "fixtures/containerd/input").glob("*.toml"))]
+INPUTS = [text.encode() for text in fixtures.inputs().values()]
 
 CRI = {1: "cri", 2: "io.containerd.grpc.v1.cri", 3: "io.containerd.cri.v1.runtime", 4: "io.containerd.cri.v1.runtime"}
 words = st.sampled_from(["a", "b-c", "D_1", "x.y", "with blank", 'q"uote', "it's", "", "ü", "#no comment", "[t]", "1"])

@@ -36,6 +36,14 @@ def test_gvisor_and_runc_are_observed(daemon, tmp_path):
     assert leftovers(daemon) == ["", "", {}]
 
 
+def test_nothing_stays_in_ansible_s_folder_on_the_host(daemon, tmp_path):
+    folder = tmp_path / "ansible-tmp"
+    folder.mkdir()
+    for runtime in ("io.containerd.runsc.v1", "io.containerd.absent.v1"):
+        prove(daemon, tmp_path, runtime=runtime, _ansible_tmpdir=str(folder))
+        assert list(folder.iterdir()) == []
+
+
 def test_runc_in_gvisor_s_place_is_no_proof(daemon, tmp_path):
     result = prove(daemon, tmp_path, runtime="io.containerd.runc.v2")
     assert result["failed"]

@@ -30,14 +30,15 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorE
 from ansible_collections.ggen.gvisor.plugins.module_utils._processes import wait_exit
 from ansible_collections.ggen.gvisor.plugins.module_utils._service import DaemonService
 from ansible_collections.ggen.gvisor.plugins.plugin_utils import containerd_config as config
+from support import fixtures
 from support.containerd_debs import SUITES, ensure
 from support.containerd_runtime import ROOT, RUNSC, Host, run_action, runsc_dir
 
 pytestmark = pytest.mark.host
 
-FIXTURES = Path(__file__).parent / "fixtures/containerd/input"
-STUB = (FIXTURES / "debian-stub-1.7.24.toml").read_text()
-CASES = [path.stem for path in sorted(FIXTURES.glob("*.toml"))]
+INPUTS = fixtures.inputs()
+STUB = INPUTS["debian-stub-1.7.24"]
+CASES = list(INPUTS)
 KATA = {"name": "kata", "runtime_type": "io.containerd.kata.v2"}
 
 
@@ -98,7 +99,7 @@ def leftovers(host: Host) -> list[str]:
 @pytest.mark.parametrize("version", SUITES)
 @pytest.mark.parametrize("case", CASES)
 def test_whole_life(case: str, version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    text = (FIXTURES / f"{case}.toml").read_bytes().decode()
+    text = INPUTS[case]
     host = make_host(tmp_path, version, text, monkeypatch, gvisor=True)
     original = host.text()
     try:
