@@ -21,7 +21,7 @@ import tempfile
 from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
-from ansible_collections.ggen.gvisor.plugins.module_utils._files import atomic_write, sha256_file
+from ansible_collections.ggen.gvisor.plugins.module_utils._files import atomic_symlink, atomic_write, sha256_file
 
 MANIFEST = "manifest.json"
 SCHEMA = 1
@@ -43,6 +43,16 @@ class Artifact(NamedTuple):
 def cache_root() -> str:
     """Return the cache's default folder."""
     return os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "ggen.gvisor")
+
+
+@contextlib.contextmanager
+def locked(root: str, name: str) -> Iterator[None]:
+    """Hold the lock ``name`` of the cache in folder ``root``; others wait. Raises OSError when it cannot be made."""
+    folder = os.path.join(root, "locks")
+    os.makedirs(folder, exist_ok=True)
+    with open(os.path.join(folder, name), "w", encoding="utf-8") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)  # the kernel lets go of it when the holder dies
+        yield
 
 
 def canonical(value: Any) -> bytes:
@@ -286,7 +296,8 @@ class Cache:
             if present != target:
                 changed = True
                 if not self.dry:
-                    _symlink(target, path)
+                    os.makedirs(os.path.dirname(path), exist_ok=True)
+                    atomic_symlink(target, path)
         return changed
 
     def _scratch(self) -> str:
@@ -294,13 +305,8 @@ class Cache:
         os.makedirs(folder, exist_ok=True)
         return folder
 
-    @contextlib.contextmanager
-    def _lock(self, name: str) -> Iterator[None]:
-        folder = os.path.join(self.root, "locks")
-        os.makedirs(folder, exist_ok=True)
-        with open(os.path.join(folder, name), "w", encoding="utf-8") as stream:
-            fcntl.flock(stream, fcntl.LOCK_EX)  # the kernel lets go of it when the holder dies
-            yield
+    def _lock(self, name: str) -> "contextlib.AbstractContextManager[None]":
+        return locked(self.root, name)
 
 
 def _copy(source: str, target: str, entry: Mapping[str, Any]) -> None:
@@ -320,16 +326,6 @@ def _copy(source: str, target: str, entry: Mapping[str, Any]) -> None:
     except BaseException:
         os.unlink(temporary)
         raise
-
-
-def _symlink(target: str, path: str) -> None:
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    scratch = tempfile.mkdtemp(dir=os.path.dirname(path), prefix=".link.")
-    try:
-        os.symlink(target, os.path.join(scratch, "link"))
-        os.replace(os.path.join(scratch, "link"), path)
-    finally:
-        os.rmdir(scratch)
 
 
 def _write_manifest(folder: str, manifest: Mapping[str, Any]) -> None:
