@@ -74,6 +74,7 @@ def _compress(item: Item, folder: Path) -> str:
                 for block in iter(lambda: data.read(1 << 20), b""):
                     found.update(block)
                     packer.write(block)
+            os.fchmod(output.fileno(), 0o644)
             output.flush()
             os.fsync(output.fileno())
         if found.hexdigest() != item.sha256:
