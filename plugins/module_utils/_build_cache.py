@@ -109,13 +109,20 @@ def read_manifest(folder: str) -> Optional[Dict[str, Any]]:
     """Return the folder's manifest, or None where there is none or it is not one of ours."""
     try:
         with open(os.path.join(folder, MANIFEST), encoding="utf-8") as stream:
-            manifest = json.load(stream)
+            return valid_manifest(json.load(stream))
+    except (OSError, ValueError):
+        return None
+
+
+def valid_manifest(manifest: Any) -> Optional[Dict[str, Any]]:
+    """Return ``manifest`` if it is one of ours and names no file outside of its folder, else None."""
+    try:
         if manifest["key"] != key_of(manifest["made_from"]):
             return None
         for name, entry in manifest["files"].items():
             if os.path.isabs(name) or ".." in name.split("/") or set(entry) != {"sha256", "size", "mode"}:
                 return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (KeyError, TypeError, AttributeError):
         return None
     return manifest
 
