@@ -36,7 +36,9 @@ def accepted(artifact: Artifact, manifest: Mapping[str, Any], host: str) -> dict
     return valid
 
 
-def store(archive: str, artifacts: Sequence[Artifact], manifests: Sequence[Mapping[str, Any]], cache: str, host: str) -> list[dict[str, Any]]:
+def store(
+    archive: str, artifacts: Sequence[Artifact], manifests: Sequence[Mapping[str, Any]], cache: str, host: str
+) -> list[dict[str, Any]]:
     """File what the build host has packed, and return what build_cache does. Raises GvisorError or OSError; nothing is filed then.
 
     ``artifacts`` have the build host's folder as their source, and ``manifests`` are in their order.
@@ -65,7 +67,9 @@ def _unpack(archive: str, folder: str, manifests: Sequence[Mapping[str, Any]], h
             for member in stream:
                 entry = wanted.pop(member.name, None)
                 if entry is None or not member.isreg() or member.size != entry["size"]:
-                    raise GvisorError(f"{host} sent {member.name!r} with {member.size} bytes, which no manifest lists so; nothing was filed")
+                    raise GvisorError(
+                        f"{host} sent {member.name!r} with {member.size} bytes, which no manifest lists so; nothing was filed"
+                    )
                 path = Path(folder, member.name)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 data = stream.extractfile(member)
