@@ -34,16 +34,16 @@ class ActionModule(ActionBase):
         if "payload" in self._task.args:
             raise AnsibleActionFail("payload is set by the action plugin; leave it out")
         sent = 0
-        lacking = [] if self._task.check_mode else list(self._task.args.get("lacking") or [])
+        wanted = [] if self._task.check_mode else list(self._task.args.get("lacking") or [])
         arguments = dict(self._task.args)
         for _attempt in ("what the caller knows", "what the host says"):
-            if lacking:
-                arguments["payload"], sent = self._send(lacking, task_vars)
+            if wanted:
+                arguments["payload"], sent = self._send(wanted, task_vars)
             done = self._execute_module(module_name="ggen.gvisor.gvisor_release", module_args=arguments, task_vars=task_vars)
-            lacking = done.get("lacking") or []
-            if done.get("failed") or not lacking or self._task.check_mode:
-                break
-        return {**done, "sent": sent}
+            if done.get("failed") or not done.get("lacking") or self._task.check_mode:
+                return {**done, "sent": sent}
+            wanted = done["installed"]  # all of it in one payload: the module installs everything or nothing
+        raise GvisorError(f"{self._task.args['folder']} lost {', '.join(done['lacking'])} while this ran; run again")
 
     def _send(self, names: list[str], task_vars: dict[str, Any]) -> tuple[list[dict[str, Any]], int]:
         """Bring the named programs to the host; return the module's payload and the bytes that were sent."""
