@@ -10,7 +10,7 @@ from functools import wraps
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.ggen.gvisor.plugins.plugin_utils.releases import build_plan, select_release
+from ansible_collections.ggen.gvisor.plugins.plugin_utils.releases import build_plan, build_share, select_release
 
 
 def _filter(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -29,4 +29,5 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Return the filters by name."""
-        return {"select_release": _filter(select_release), "build_plan": _filter(build_plan)}
+        functions = {"select_release": select_release, "build_plan": build_plan, "build_share": build_share}
+        return {name: _filter(function) for name, function in functions.items()}

@@ -21,7 +21,7 @@ import tempfile
 from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
-from ansible_collections.ggen.gvisor.plugins.module_utils._files import atomic_write, sha256_file
+from ansible_collections.ggen.gvisor.plugins.module_utils._files import atomic_symlink, atomic_write, sha256_file
 
 MANIFEST = "manifest.json"
 SCHEMA = 1
@@ -43,6 +43,16 @@ class Artifact(NamedTuple):
 def cache_root() -> str:
     """Return the cache's default folder."""
     return os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "ggen.gvisor")
+
+
+@contextlib.contextmanager
+def locked(root: str, name: str) -> Iterator[None]:
+    """Hold the lock ``name`` of the cache in folder ``root``; others wait. Raises OSError when it cannot be made."""
+    folder = os.path.join(root, "locks")
+    os.makedirs(folder, exist_ok=True)
+    with open(os.path.join(folder, name), "w", encoding="utf-8") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)  # the kernel lets go of it when the holder dies
+        yield
 
 
 def canonical(value: Any) -> bytes:
@@ -99,13 +109,20 @@ def read_manifest(folder: str) -> Optional[Dict[str, Any]]:
     """Return the folder's manifest, or None where there is none or it is not one of ours."""
     try:
         with open(os.path.join(folder, MANIFEST), encoding="utf-8") as stream:
-            manifest = json.load(stream)
+            return valid_manifest(json.load(stream))
+    except (OSError, ValueError):
+        return None
+
+
+def valid_manifest(manifest: Any) -> Optional[Dict[str, Any]]:
+    """Return ``manifest`` if it is one of ours and names no file outside of its folder, else None."""
+    try:
         if manifest["key"] != key_of(manifest["made_from"]):
             return None
         for name, entry in manifest["files"].items():
             if os.path.isabs(name) or ".." in name.split("/") or set(entry) != {"sha256", "size", "mode"}:
                 return None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (KeyError, TypeError, AttributeError):
         return None
     return manifest
 
@@ -286,7 +303,8 @@ class Cache:
             if present != target:
                 changed = True
                 if not self.dry:
-                    _symlink(target, path)
+                    os.makedirs(os.path.dirname(path), exist_ok=True)
+                    atomic_symlink(target, path)
         return changed
 
     def _scratch(self) -> str:
@@ -294,13 +312,8 @@ class Cache:
         os.makedirs(folder, exist_ok=True)
         return folder
 
-    @contextlib.contextmanager
-    def _lock(self, name: str) -> Iterator[None]:
-        folder = os.path.join(self.root, "locks")
-        os.makedirs(folder, exist_ok=True)
-        with open(os.path.join(folder, name), "w", encoding="utf-8") as stream:
-            fcntl.flock(stream, fcntl.LOCK_EX)  # the kernel lets go of it when the holder dies
-            yield
+    def _lock(self, name: str) -> "contextlib.AbstractContextManager[None]":
+        return locked(self.root, name)
 
 
 def _copy(source: str, target: str, entry: Mapping[str, Any]) -> None:
@@ -320,16 +333,6 @@ def _copy(source: str, target: str, entry: Mapping[str, Any]) -> None:
     except BaseException:
         os.unlink(temporary)
         raise
-
-
-def _symlink(target: str, path: str) -> None:
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    scratch = tempfile.mkdtemp(dir=os.path.dirname(path), prefix=".link.")
-    try:
-        os.symlink(target, os.path.join(scratch, "link"))
-        os.replace(os.path.join(scratch, "link"), path)
-    finally:
-        os.rmdir(scratch)
 
 
 def _write_manifest(folder: str, manifest: Mapping[str, Any]) -> None:

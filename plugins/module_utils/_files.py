@@ -19,6 +19,11 @@ def sha256_file(path: str) -> str:
     return digest.hexdigest()
 
 
+def megabytes(size: int) -> str:
+    """Return a number of bytes for people."""
+    return f"{size / 1e6:.1f} MB"
+
+
 def atomic_write(path: str, data: bytes, mode: int) -> None:
     """Write ``data`` to ``path`` so that a reader, or a crash, sees the old file or the new one and nothing between.
 
@@ -41,3 +46,16 @@ def atomic_write(path: str, data: bytes, mode: int) -> None:
         os.fsync(directory)  # the rename itself must survive a power cut
     finally:
         os.close(directory)
+
+
+def atomic_symlink(target: str, path: str) -> None:
+    """Let the symbolic link ``path`` lead to ``target``, in place of the link or file that is there. Raises OSError."""
+    scratch = tempfile.mkdtemp(dir=os.path.dirname(path) or ".", prefix=".link.")
+    link = os.path.join(scratch, "link")
+    try:
+        os.symlink(target, link)
+        os.replace(link, path)
+    finally:
+        if os.path.lexists(link):
+            os.unlink(link)
+        os.rmdir(scratch)

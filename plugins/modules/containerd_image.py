@@ -2,7 +2,7 @@
 # Copyright (c) 2026, the ggen.gvisor authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""An image in a containerd namespace, from an archive on the host."""
+"""An image in containerd's namespaces, from an archive on the controller or on the host."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ description:
     if they differ or the image is incomplete. Afterwards it lists the images again and compares once more.
   - An archive that is truncated, altered, without a name or for another architecture is refused before anything changes. containerd
     itself would import some of these as nothing, or without a word.
+  - An archive on the controller (O(src)) is sent once for all namespaces, into the module's temporary folder, and only to a host
+    that lacks the image.
 requirements:
   - containerd 1.6 or newer with C(ctr)
 attributes:
@@ -34,8 +36,15 @@ attributes:
     description: The systems that the module runs on.
 options:
   archive:
-    description: Path of the archive on the host; required for O(state=present). It may be compressed with gzip.
+    description: Path of the archive on the host. O(state=present) needs it or O(src). It may be compressed with gzip.
     type: path
+  src:
+    description: Path of the archive on the controller.
+    type: path
+  lacking:
+    description: The host is known to lack the image. It is sent at once, which saves the execution that would ask.
+    type: bool
+    default: false
   name:
     description:
       - Full names that the image gets, for example C(docker.io/library/ggen:latest). The default is the names in the archive.
@@ -46,9 +55,10 @@ options:
     description: The manifest digest that the archive must have, C(sha256:) and 64 hex digits.
     type: str
   namespace:
-    description: containerd's namespace. V(default) is that of C(ctr), V(k8s.io) that of Kubernetes.
-    type: str
-    default: default
+    description: containerd's namespaces, one or several. V(default) is that of C(ctr), V(k8s.io) that of Kubernetes.
+    type: list
+    elements: str
+    default: [default]
   platform:
     description: The platform that the image must be for, for example V(linux/arm64). The default is the host's.
     type: str
@@ -61,6 +71,10 @@ options:
     description: containerd's socket.
     type: path
     default: /run/containerd/containerd.sock
+  images:
+    description: Set by the action plugin, which has read O(src). Leave it out.
+    type: list
+    elements: dict
 """
 
 EXAMPLES = r"""
@@ -68,12 +82,12 @@ EXAMPLES = r"""
   ggen.gvisor.containerd_image:
     archive: /var/cache/ggen.gvisor/ggen.tar
 
-- name: Import it for Kubernetes under two names, and only if it is the image that was built
+- name: Send it from the controller, for ctr and for Kubernetes under two names, and only if it is the image that was built
   ggen.gvisor.containerd_image:
-    archive: /var/cache/ggen.gvisor/ggen.tar
+    src: dist/26.5.19/linux_amd64/ggen.tar
     name: [docker.io/library/ggen:26.5.19, docker.io/library/ggen:latest]
     digest: sha256:74aaef2ea0eb88a8d1c047253917e711c95a8d158c2634693bf7acf6254b1208
-    namespace: k8s.io
+    namespace: [default, k8s.io]
 
 - name: Remove it
   ggen.gvisor.containerd_image:
@@ -100,12 +114,17 @@ platforms:
   type: list
   elements: str
   returned: when an archive was given
+sent:
+  description: The bytes that went to the host.
+  type: int
+  returned: when O(src) was given
 """
 
+import contextlib
 import json
 import os
 import re
-from typing import Any, Dict, List, NamedTuple, Optional
+from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ggen.gvisor.plugins.module_utils._ctr import DEFAULT_ADDRESS, Ctr
@@ -166,7 +185,7 @@ def check_name(name: str) -> None:
 
 def choose(images: List[Image], params: Dict[str, Any], platform: str) -> Image:
     """Return the one image of the archive that is meant, checked against digest and platform. Raises GvisorError."""
-    archive, asked = params["archive"], params["name"] or []
+    archive, asked = params["archive"] or params["src"], params["name"] or []
     if len(images) > 1:
         named = [image for image in images if set(image.names) & set(asked)]
         if len(named) != 1:
@@ -237,33 +256,52 @@ def import_image(ctr: Ctr, params: Dict[str, Any], image: Image, names: List[str
     return held
 
 
-def present(module: AnsibleModule, ctr: Ctr) -> Dict[str, Any]:
-    """Have the image there; returns the module's result."""
+# By namespace: the images before (or what is to be there after), name to digest.
+Table = Dict[str, Dict[str, str]]
+
+
+def wrong_names(ctr: Ctr, image: Image, names: List[str]) -> Tuple[Dict[str, Held], List[str]]:
+    """Return what the namespace has under ``names``, and those of them that are not the image, whole."""
+    held = held_images(ctr)
+    return {name: held[name] for name in names if name in held}, [name for name in names if not is_image(ctr, held.get(name), image)]
+
+
+def present(module: AnsibleModule, namespaces: List[Ctr]) -> Tuple[Dict[str, Any], Table, Table]:
+    """Have the image there; returns the module's result and the images before and after."""
     params = module.params
     platform = params["platform"] or host_platform(os.uname().machine)
-    with Archive(params["archive"]) as archive:
-        image = choose(archive.images(), params, platform)
-        names = wanted_names(image, params["name"], params["archive"])
-        held = held_images(ctr)
-        wrong = [name for name in names if not is_image(ctr, held.get(name), image)]
-        if wrong:
+    # Without an archive the action plugin asks whether it must be sent.
+    with Archive(params["archive"]) if params["archive"] else contextlib.nullcontext() as archive:
+        image = choose(archive.images() if archive else [Image(**read) for read in params["images"]], params, platform)
+        names = wanted_names(image, params["name"], params["archive"] or params["src"])
+        found = {ctr.namespace: wrong_names(ctr, image, names) for ctr in namespaces}
+        lacking = [ctr for ctr in namespaces if found[ctr.namespace][1]]
+        if lacking and archive:
             archive.verify(image)
-    before = {name: held[name].digest for name in names if name in held}
-    if wrong and not module.check_mode:
-        held = import_image(ctr, params, image, names, platform)
-    digest = image.digest or (held[names[0]].digest if names[0] in held and (not wrong or not module.check_mode) else None)
-    return {
-        "changed": bool(wrong),
-        "names": names,
-        "digest": digest,
-        "config_digest": image.config_digest,
-        "platforms": image.platforms,
-        "diff": difference(before, dict.fromkeys(names, digest or "(made at import)") if wrong else before),
-    }
+    before = {namespace: {name: one.digest for name, one in held.items()} for namespace, (held, _wrong) in found.items()}
+    held = found[namespaces[0].namespace][0]
+    if archive and not module.check_mode:
+        for ctr in lacking:
+            held = import_image(ctr, params, image, names, platform)
+    # A docker-archive has no manifest: containerd makes one at the import.
+    known = names[0] in held and not (lacking and (module.check_mode or not archive))
+    digest = image.digest or (held[names[0]].digest if known else None)
+    after = {ctr.namespace: dict.fromkeys(names, digest or "(made at import)") for ctr in lacking}
+    return (
+        {
+            "changed": bool(lacking),
+            "names": names,
+            "digest": digest,
+            "config_digest": image.config_digest,
+            "platforms": image.platforms,
+        },
+        before,
+        {**before, **after},
+    )
 
 
-def absent(module: AnsibleModule, ctr: Ctr) -> Dict[str, Any]:
-    """Have the names gone; returns the module's result."""
+def absent(module: AnsibleModule, namespaces: List[Ctr]) -> Tuple[Dict[str, Any], Table, Table]:
+    """Have the names gone; returns the module's result and the images before and after."""
     params = module.params
     names = params["name"] or []
     if not names:
@@ -271,25 +309,26 @@ def absent(module: AnsibleModule, ctr: Ctr) -> Dict[str, Any]:
             names = [name for image in archive.images() for name in image.names]
     for name in names:
         check_name(name)
-    held = ctr.images()
-    there = {name: held[name] for name in names if name in held}
-    if there and not module.check_mode:
-        ctr.check("images", "rm", *there)
-        left = [name for name in there if name in ctr.images()]
-        if left:
-            raise GvisorError(f"containerd still lists {', '.join(left)} after removing them")
-    return {"changed": bool(there), "names": names, "diff": difference(there, {})}
+    before = {}
+    for ctr in namespaces:
+        held = ctr.images()
+        there = before[ctr.namespace] = {name: held[name] for name in names if name in held}
+        if there and not module.check_mode:
+            ctr.check("images", "rm", *there)
+            left = [name for name in there if name in ctr.images()]
+            if left:
+                raise GvisorError(f"containerd still lists {', '.join(left)} in namespace {ctr.namespace} after removing them")
+    return {"changed": any(before.values()), "names": names}, before, {}
 
 
-def difference(before: Dict[str, str], after: Dict[str, str]) -> Dict[str, str]:
+def difference(before: Table, after: Table) -> Dict[str, str]:
     """Return Ansible's diff of two tables of names and digests."""
-    lines = ["".join(f"{name} {digest}\n" for name, digest in sorted(table.items())) for table in (before, after)]
-    return {
-        "before_header": "containerd images",
-        "after_header": "containerd images",
-        "before": lines[0],
-        "after": lines[1],
-    }
+    texts = [
+        "".join(f"{namespace} {name} {digest}\n" for namespace in sorted(table) for name, digest in sorted(table[namespace].items()))
+        for table in (before, after)
+    ]
+    header = "containerd images by namespace"
+    return {"before_header": header, "after_header": header, "before": texts[0], "after": texts[1]}
 
 
 def main() -> None:
@@ -297,28 +336,33 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "archive": {"type": "path"},
+            "src": {"type": "path"},
+            "lacking": {"type": "bool", "default": False},
+            "images": {"type": "list", "elements": "dict"},
             "name": {"type": "list", "elements": "str"},
             "digest": {"type": "str"},
-            "namespace": {"type": "str", "default": "default"},
+            "namespace": {"type": "list", "elements": "str", "default": ["default"]},
             "platform": {"type": "str"},
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
             "address": {"type": "path", "default": DEFAULT_ADDRESS},
         },
-        required_if=[("state", "present", ["archive"])],
-        required_one_of=[("archive", "name")],
+        required_if=[("state", "present", ["archive", "src"], True)],
+        required_one_of=[("archive", "src", "name")],
         supports_check_mode=True,
     )
     params = module.params
     try:
         if params["digest"] and not re.fullmatch(r"sha256:[0-9a-f]{64}", params["digest"]):
             raise GvisorError(f"digest={params['digest']!r} is no digest; write sha256: and 64 hex digits")
-        ctr = Ctr(params["address"], params["namespace"])
-        ctr.connect()
-        result = (present if params["state"] == "present" else absent)(module, ctr)
+        namespaces = [Ctr(params["address"], name) for name in dict.fromkeys(params["namespace"])]
+        if not namespaces:
+            raise GvisorError("namespace is empty; name one, such as default")
+        namespaces[0].connect()
+        result, before, after = (present if params["state"] == "present" else absent)(module, namespaces)
     except GvisorError as error:
         module.fail_json(msg=error.message, **error.details)
-    if not module._diff:
-        result.pop("diff")
+    if module._diff:
+        result["diff"] = difference(before, after)
     module.exit_json(**result)
 
 

@@ -79,5 +79,7 @@ def host_plan(
         "folder": target,
         "shim": wanted[SHIM].removeprefix(SHIM).lstrip(".") or "upstream",
         "sha256": {name: built[source] for name, source in wanted.items()},
+        "programs": [{"name": name, "src": source, "sha256": built[source], "mode": MODE} for name, source in wanted.items()],
+        "lacking": [name for name, source in wanted.items() if present.get(name, {}).get("sha256") != built[source]],
         "runsc_config": options,
     }

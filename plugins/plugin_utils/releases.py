@@ -178,11 +178,13 @@ def build_plan(
     arch: Sequence[str] = (),
     machine: str = "Linux x86_64",
     go: Mapping[str, str] | None = None,
+    built: str = "",
 ) -> list[dict[str, Any]]:
     """Return every artifact to build, each with ``cache``: what module build_cache is asked for it.
 
     ``machine`` is what ``uname -sm`` says on the controller: on Linux ``dest``/runsc will lead to the newest release
-    for it.
+    for it. With ``built``, the folder for results on a build host of its own, each also has ``build``, what build_cache is asked there, and
+    ``fetch``, what build_fetch is.
     """
     system, _space, hardware = machine.partition(" ")
     pairs = wanted(table["releases"], release, targets, arch, hardware)
@@ -197,5 +199,20 @@ def build_plan(
             "dest": f"{dest}/{pair[0]}/linux_{pair[1]}",
             "links": {f"{dest}/runsc": "runsc"} if pair == (mine or [None])[-1] else {},
         }
+        source = f"{built or dest}/{pair[0]}/linux_{pair[1]}"
+        artifact["build"] = {**artifact["cache"], "dest": source, "links": {}} if built else artifact["cache"]
+        artifact["fetch"] = {**artifact["cache"], "source": source}
         plan.append(artifact)
     return plan
+
+
+def build_share(wanted: Mapping[str, Sequence[str]], host: str) -> list[str]:
+    """Return which of the builds that each host could make ``host`` makes, so that each is made once.
+
+    ``wanted`` has the names by host. In order, each goes to the first of the hosts that have the fewest so far; all hosts compute the same.
+    """
+    shares: dict[str, list[str]] = {name: [] for name in wanted}
+    for build in dict.fromkeys(name for names in wanted.values() for name in names):
+        able = [name for name, names in wanted.items() if build in names]
+        shares[min(able, key=lambda name: len(shares[name]))].append(build)
+    return shares[host]

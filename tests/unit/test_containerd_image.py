@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ansible_collections.ggen.gvisor.plugins.module_utils._oci_archive import Archive
 from support import oci
 from support.containerd import Daemon
 from support.module import run_module
@@ -88,7 +89,7 @@ def test_check_mode_changes_nothing(daemon: Daemon, namespace: str, tmp_path: Pa
     archive, digest = archive_of(tmp_path, REF)
     result = image(daemon, namespace, archive=archive, check=True, diff=True)
     assert result["changed"]
-    assert result["diff"]["after"] == f"{REF} {digest}\n"
+    assert result["diff"]["after"] == f"{namespace} {REF} {digest}\n"
     assert listed(daemon, namespace) == {}
     image(daemon, namespace, archive=archive)
     assert not image(daemon, namespace, archive=archive, check=True)["changed"]
@@ -108,6 +109,34 @@ def test_an_image_with_a_lost_blob_is_imported_again(daemon: Daemon, namespace: 
     assert "incomplete" in daemon.ctr("images", "check", namespace=namespace).stdout
     assert image(daemon, namespace, archive=archive)["changed"]
     assert "incomplete" not in daemon.ctr("images", "check", namespace=namespace).stdout
+
+
+def test_several_namespaces_at_once(daemon: Daemon, tmp_path: Path) -> None:
+    archive, digest = archive_of(tmp_path, REF)
+    names = [f"test{next(_number)}" for _each in range(2)]
+    assert image(daemon, names[0], archive=archive)["changed"]
+    result = image(daemon, names, archive=archive, diff=True)
+    assert result["changed"]
+    assert result["diff"]["before"] == f"{names[0]} {REF} {digest}\n", "only the other one lacked it"
+    assert listed(daemon, names[0]) == listed(daemon, names[1]) == {REF: digest}
+    assert not image(daemon, names, archive=archive)["changed"]
+    assert image(daemon, names, name=[REF], state="absent")["changed"]
+    assert listed(daemon, names[0]) == listed(daemon, names[1]) == {}
+    assert "namespace is empty" in image(daemon, [], archive=archive)["msg"]
+
+
+def test_the_host_is_asked_without_the_archive(daemon: Daemon, namespace: str, tmp_path: Path) -> None:
+    """What the action plugin does before it sends one."""
+    archive, digest = archive_of(tmp_path, REF)
+    with Archive(archive) as opened:
+        read = [one._asdict() for one in opened.images()]
+    asked = image(daemon, namespace, src="/on/the/controller", images=read)
+    assert (asked["changed"], asked["digest"]) == (True, digest)
+    assert listed(daemon, namespace) == {}
+    image(daemon, namespace, archive=archive)
+    assert not image(daemon, namespace, src="/on/the/controller", images=read)["changed"]
+    foreign = [{**read[0], "platforms": [f"linux/{oci.FOREIGN_ARCH}"]}]
+    assert "/on/the/controller is for" in image(daemon, namespace, src="/on/the/controller", images=foreign)["msg"]
 
 
 def test_nameless_archive(daemon: Daemon, namespace: str, tmp_path: Path) -> None:

@@ -1,0 +1,63 @@
+# Copyright (c) 2026, the ggen.gvisor authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""containerd_image on the controller: send the archive that is here, once for all namespaces, to a host that lacks it."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from ansible.errors import AnsibleActionFail
+from ansible.module_utils.parsing.convert_bool import boolean
+from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._files import megabytes
+from ansible_collections.ggen.gvisor.plugins.module_utils._oci_archive import Archive
+from ansible_collections.ggen.gvisor.plugins.plugin_utils.shipping import controller_path, on_controller, send
+
+display = Display()
+
+
+class ActionModule(ActionBase):
+    """One execution on the host; one more, before, to ask a host that is not known to lack the image."""
+
+    _supports_check_mode = True
+    _supports_async = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Run the task and return its result."""
+        result = super().run(tmp, task_vars)
+        del tmp
+        arguments = self._task.args
+        if "images" in arguments:
+            raise AnsibleActionFail("images is set by the action plugin; leave it out")
+        if arguments.get("src") and arguments.get("archive"):
+            raise AnsibleActionFail("src is an archive on the controller and archive one on the host; name one of them")
+        try:
+            done = self._from_controller(task_vars or {}) if arguments.get("src") else self._on_host(task_vars)
+        except GvisorError as error:
+            return {**result, "failed": True, "changed": False, "msg": error.message, **error.details}
+        return {**result, **done}
+
+    def _on_host(self, task_vars: dict[str, Any] | None, **more: Any) -> dict[str, Any]:
+        arguments = {**self._task.args, **more}
+        return self._execute_module(module_name="ggen.gvisor.containerd_image", module_args=arguments, task_vars=task_vars)
+
+    def _from_controller(self, task_vars: dict[str, Any]) -> dict[str, Any]:
+        src = controller_path(self, self._task.args["src"])
+        if on_controller(self):
+            return {**self._on_host(task_vars, archive=src), "sent": 0}
+        with Archive(src) as archive:
+            images = [image._asdict() for image in archive.images()]
+        if self._task.args.get("state") == "absent":
+            names = self._task.args.get("name") or [name for image in images for name in image["names"]]
+            return {**self._on_host(task_vars, name=names), "sent": 0}
+        if self._task.check_mode or not boolean(self._task.args.get("lacking", False)):
+            asked = self._on_host(task_vars, images=images)
+            if self._task.check_mode or asked.get("failed") or not asked["changed"]:
+                return {**asked, "sent": 0}
+        size = os.path.getsize(src)
+        display.display(f"{task_vars.get('inventory_hostname', 'host')}: sending {src} ({megabytes(size)})")
+        return {**self._on_host(task_vars, archive=send(self, src)), "sent": size}

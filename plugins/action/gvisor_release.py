@@ -1,0 +1,57 @@
+# Copyright (c) 2026, the ggen.gvisor authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""gvisor_release on the controller: send what the host lacks, compressed, and let the module put it in place."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+from ansible_collections.ggen.gvisor.plugins.module_utils._build_cache import cache_root
+from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.plugin_utils.shipping import Item, controller_path, payload_of
+
+
+class ActionModule(ActionBase):
+    """One execution on the host where nothing is missing or ``lacking`` says what is; otherwise one to ask and one to install."""
+
+    _supports_check_mode = True
+    _supports_async = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Run the task and return its result."""
+        result = super().run(tmp, task_vars)
+        del tmp
+        try:
+            return {**result, **self._run(task_vars or {})}
+        except GvisorError as error:
+            return {**result, "failed": True, "changed": False, "msg": error.message, **error.details}
+
+    def _run(self, task_vars: dict[str, Any]) -> dict[str, Any]:
+        if "payload" in self._task.args:
+            raise AnsibleActionFail("payload is set by the action plugin; leave it out")
+        sent = 0
+        wanted = [] if self._task.check_mode else list(self._task.args.get("lacking") or [])
+        arguments = dict(self._task.args)
+        for _attempt in ("what the caller knows", "what the host says"):
+            if wanted:
+                arguments["payload"], sent = self._send(wanted, task_vars)
+            done = self._execute_module(module_name="ggen.gvisor.gvisor_release", module_args=arguments, task_vars=task_vars)
+            if done.get("failed") or not done.get("lacking") or self._task.check_mode:
+                return {**done, "sent": sent}
+            wanted = done["installed"]  # all of it in one payload: the module installs everything or nothing
+        raise GvisorError(f"{self._task.args['folder']} lost {', '.join(done['lacking'])} while this ran; run again")
+
+    def _send(self, names: list[str], task_vars: dict[str, Any]) -> tuple[list[dict[str, Any]], int]:
+        """Bring the named programs to the host; return the module's payload and the bytes that were sent."""
+        arguments = self._task.args
+        try:
+            folder = controller_path(self, arguments["source"])
+            sources = {file["name"]: (os.path.join(folder, file.get("src") or file["name"]), file["sha256"]) for file in arguments["files"]}
+            items = [Item(name, *sources[name]) for name in names]
+        except (KeyError, TypeError, AttributeError) as error:
+            raise GvisorError(f"source and files (name, sha256) are needed, and lacking names files alone: {error!r}") from error
+        return payload_of(self, task_vars.get("inventory_hostname", "host"), items, arguments.get("cache") or cache_root())
