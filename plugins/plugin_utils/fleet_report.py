@@ -28,12 +28,14 @@ STATES = {
 }
 BAD = ("unreachable", "failed", "unfinished", "drifted")
 LONGEST = 1200  # characters of one reason; a compiler can say megabytes
+VALUE = 80  # characters of a version or a digest
 # Messages of Ansible that only say that a program failed: its own last words say why.
 EMPTY_MESSAGES = re.compile(
     r"non-zero return code|One or more items failed|MODULE FAILURE|Module result deserialization failed|Task failed: Module failed|"
     r"Failed to create temporary directory|Unhandled exception|All items completed",
     re.IGNORECASE,
 )
+NOT_REACHED = "Start the host, or see why ssh does not reach it"
 # What mends a failure, by what was said of it. ssh's words are those of OpenSSH, which are not translated.
 MENDS = (
     (r"No space left on device|not enough free space|Errno 28", "Free space on the host (df -h names the full file system)"),
@@ -41,16 +43,18 @@ MENDS = (
     (r"Permission denied \(|Invalid/incorrect password", "Let ssh in: ansible_user and its key (ansible_ssh_private_key_file)"),
     (r"Could not resolve hostname|Name or service not known", "Give the host's address as ansible_host"),
     (r"[Mm]issing sudo password|password is required|Incorrect sudo password", "Give sudo's password with --ask-become-pass"),
-    (r"timed out|refused|No route to host|unreachable|closed by|reset by", "Start the host, or see why ssh does not reach it"),
+    (r"timed out|refused|No route to host|unreachable|closed by|reset by", NOT_REACHED),
 )
+# What Ansible puts before a message.
+PREFIXES = re.compile(r"^((Task|Action|Module) failed: )+")
 # Control characters could drive a terminal; marks of direction could show a text as another one.
 UNSAFE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 
 
-def plain(text: Any) -> str:
-    """Return ``text`` without what could drive a terminal or a browser's text direction, and not longer than ``LONGEST``."""
+def plain(text: Any, longest: int = LONGEST) -> str:
+    """Return ``text`` without what could drive a terminal or a browser's text direction, and not longer than ``longest`` characters."""
     clean = UNSAFE.sub("", str(text).replace("\r\n", "\n")).strip()
-    return clean if len(clean) <= LONGEST else f"{clean[:LONGEST].rstrip()} …"
+    return clean if len(clean) <= longest else f"{clean[:longest].rstrip()} …"
 
 
 def reason(result: Mapping[str, Any]) -> str:
@@ -61,7 +65,7 @@ def reason(result: Mapping[str, Any]) -> str:
     failed = [item for item in result.get("results") or [] if isinstance(item, Mapping) and (item.get("failed") or item.get("unreachable"))]
     if failed:
         return plain("\n".join(dict.fromkeys(map(reason, failed))))
-    message = str(result.get("msg") or result.get("censored") or "").strip()
+    message = PREFIXES.sub("", str(result.get("msg") or result.get("censored") or "").strip())
     said = [str(result.get(key) or "").strip() for key in ("module_stderr", "stderr", "module_stdout", "stdout")]
     words = next((text for text in said if text), "")
     if words and (not message or EMPTY_MESSAGES.search(message)):
@@ -90,27 +94,22 @@ def _observed(report: Mapping[str, Any]) -> dict[str, Any]:
         return value
 
     runs = [run for run in part("runs") or [] if isinstance(run, Mapping)]
-    files = part("gvisor", "files") or {}
-    sums = {name.rpartition("/")[2]: str(sha256) for name, sha256 in files.items()} if isinstance(files, Mapping) else {}
     references = [str(name) for name in part("image", "references") or []]
     host = [part("host", "distribution"), part("host", "distribution_version"), part("host", "architecture")]
     return {
-        "host": plain(" ".join(str(word) for word in host if word)),
-        "gvisor": plain(part("gvisor", "release") or ""),
-        "runsc": plain(part("gvisor", "version") or ""),
-        "shim": plain(part("gvisor", "shim") or ""),
-        "sums": {plain(name): plain(sha256) for name, sha256 in sums.items()},
-        "containerd": plain(part("containerd", "server_version") or part("containerd", "version") or ""),
-        "image": plain(", ".join(references)),
-        "tag": plain(references[0].rpartition("/")[2] if references else ""),
-        "digest": plain(part("image", "digest") or ""),
-        "proof": plain(part("proof", "kernel") or ""),
-        "runc": plain(part("proof", "runc") or ""),
+        "host": plain(" ".join(str(word) for word in host if word), VALUE),
+        "gvisor": plain(part("gvisor", "release") or "", VALUE),
+        "shim": plain(part("gvisor", "shim") or "", VALUE),
+        "containerd": plain(part("containerd", "server_version") or part("containerd", "version") or "", VALUE),
+        "image": plain(", ".join(references), VALUE),
+        "tag": plain(references[0].rpartition("/")[2] if references else "", VALUE),
+        "digest": plain(part("image", "digest") or "", VALUE),
+        "proof": plain(part("proof", "kernel") or "", VALUE),
         "proof_seconds": _number(part("proof", "seconds")),
         "runs": [
             {
-                "path": plain(run.get("path") or ""),
-                "args": plain(" ".join(map(str, run.get("args") or []))),
+                "path": plain(run.get("path") or "", VALUE),
+                "args": plain(" ".join(map(str, run.get("args") or [])), VALUE),
                 "rc": run.get("rc"),
                 "seconds": _number(run.get("duration")),
                 "pod_seconds": _number((run.get("timings") or {}).get("pod")),
@@ -124,9 +123,9 @@ def _number(value: Any) -> float | None:
     return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
 
-def command(playbook: str, host: str | None = None) -> str:
-    """Return the command that runs a playbook on one host. A build host stays in, or what the host lacks could not be built."""
-    limit = [] if host is None else ["--limit", f"{plain(host)},build_hosts"]
+def command(playbook: str, host: str | None = None, *, builds: bool = True) -> str:
+    """Return the command that runs a playbook on one host. Where it builds, a build host stays in, or what the host lacks could not be built."""
+    limit = [] if host is None else ["--limit", plain(host) + (",build_hosts" if builds else "")]
     return shlex.join(["ansible-playbook", playbook, *limit])
 
 
@@ -149,7 +148,7 @@ def fleet(
     """
     hosts, earlier, seconds = list(hosts), earlier or {}, seconds or {}
     elsewhere = [name for name in failures if name not in hosts]
-    broken = natural_sorted(failures)
+    broken, builds = natural_sorted(failures), again == mending
     rows = []
     for name in dict.fromkeys([*hosts, *elsewhere, *others]):
         report, failure = reports.get(name), failures.get(name)
@@ -160,15 +159,17 @@ def fleet(
             row |= {"state": "drifted", "why": [plain(text) for text in report["drift"]], "mend": command(mending, name)}
         elif failure:
             why = plain(failure["why"]).removeprefix(f"{plain(name)}: ")
-            known = mend(why)
+            known = mend(why, NOT_REACHED if failure["unreachable"] else "")
             row |= {"state": "unreachable" if failure["unreachable"] else "failed", "task": plain(failure["task"]), "why": [why]}
-            repeat = command(again, None if name in elsewhere else name)
+            repeat = command(again, None if name in elsewhere else name, builds=builds)
             row["mend"] = f"{known}, then: {repeat}" if known else f"When that is mended: {repeat}"
         elif report:
             row["state"] = "healthy"
         elif name in hosts:
-            cause = f"the run ended before this host's turn: {plain(broken[0])} failed" if broken else "the run ended before this host's turn"
-            row |= {"state": "unfinished", "why": [cause], "mend": command(again, name)}
+            cause = (
+                f"the run ended before this host's turn: {plain(broken[0])} failed" if broken else "the run ended before this host's turn"
+            )
+            row |= {"state": "unfinished", "why": [cause], "mend": command(again, name, builds=builds)}
         else:
             row["state"] = "earlier"
         row["label"] = STATES[row["state"]]
@@ -205,8 +206,12 @@ def recap(view: Mapping[str, Any], page: str) -> list[str]:
     lines = [f"fleet: {', '.join(counts)}"]
     for row in view["rows"]:
         if row["state"] in BAD:
-            where = f" at \"{row['task']}\"" if row["task"] else ""
-            lines += [f"  {row['name']} {row['label']}{where}", *(f"    {' '.join(why.split())}" for why in row["why"]), f"    → {row['mend']}"]
+            where = f' at "{row["task"]}"' if row["task"] else ""
+            lines += [
+                f"  {row['name']} {row['label']}{where}",
+                *(f"    {' '.join(why.split())}" for why in row["why"]),
+                f"    → {row['mend']}",
+            ]
     return [*lines, f"page: {plain(page)}"]
 
 

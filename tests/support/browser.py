@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import json
 import os
 import select
@@ -10,6 +11,7 @@ import shutil
 import subprocess
 import tempfile
 import time
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +25,31 @@ class Browser:
         self._folder = tempfile.mkdtemp(prefix="browser.")
         program = shutil.which("chromium")
         assert program, "apt-get install chromium"
-        commands, self._write = os.pipe()
-        self._read, answers = os.pipe()
-        options = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--remote-debugging-pipe", "--force-color-profile=srgb"]
-        # The protocol's descriptors are 3 and 4; a shell puts them there.
+        near, self._write = os.pipe()
+        self._read, far = os.pipe()
+        options = [
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--hide-scrollbars",
+            "--remote-debugging-pipe",
+            "--force-color-profile=srgb",
+        ]
+        # The protocol's descriptors are 3 and 4; a shell puts them there, from numbers that are out of the way.
+        commands, answers = (fcntl.fcntl(descriptor, fcntl.F_DUPFD, 10) for descriptor in (near, far))
+        os.close(near)
+        os.close(far)
         self._process = subprocess.Popen(
-            ["sh", "-c", f'exec 3<&{commands} 4>&{answers}; exec "$@"', "sh", program, *options, f"--user-data-dir={self._folder}", "about:blank"],
+            [
+                "bash",
+                "-c",
+                f'exec 3<&{commands} 4>&{answers}; exec "$@"',
+                "bash",
+                program,
+                *options,
+                f"--user-data-dir={self._folder}",
+                "about:blank",
+            ],
             pass_fds=(commands, answers),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -112,6 +133,18 @@ class Browser:
         width, height = self.size()
         clip = {"clip": {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}} if whole else {}
         return base64.b64decode(self.call("Page.captureScreenshot", format="png", captureBeyondViewport=whole, **clip)["data"])
+
+    def pixel(self, x: float, y: float) -> tuple[int, ...]:
+        """Return red, green and blue of the pixel at a point of the page."""
+        clip = {"x": int(x), "y": int(y), "width": 1, "height": 1, "scale": 1}
+        data = base64.b64decode(self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=clip)["data"])
+        chunks, place = b"", 8
+        while place < len(data):
+            size, kind = int.from_bytes(data[place : place + 4], "big"), data[place + 4 : place + 8]
+            chunks += data[place + 8 : place + 8 + size] if kind == b"IDAT" else b""
+            place += size + 12
+        # One row of one pixel: a filter byte, which has nothing to refer to, and the channels.
+        return tuple(zlib.decompress(chunks)[1:4])
 
     def requests(self) -> list[str]:
         """Return the addresses that the page on show has asked for."""

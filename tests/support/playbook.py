@@ -15,7 +15,11 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 # Actions that never reach the host.
 CONTROLLER = {
-    f"ansible.builtin.{name}" for name in ("assert", "debug", "fail", "include_role", "include_tasks", "set_fact", "validate_argument_spec")
+    *(
+        f"ansible.builtin.{name}"
+        for name in ("assert", "debug", "fail", "include_role", "include_tasks", "set_fact", "validate_argument_spec")
+    ),
+    "ggen.gvisor.report_file",
 }
 
 
@@ -58,18 +62,22 @@ class Play:
 
 def play(playbook: str, *options: str, inventory: str | Path = "inventories/local", **variables: Any) -> Play:
     """Run ``playbook`` (a path in the checkout) with command line ``options`` and extra ``variables``."""
+    return events(playbook, list(options), inventory=str(ROOT / inventory), extravars=variables)
+
+
+def events(playbook: str, options: list[str], **more: Any) -> Play:
+    """Run ``playbook`` with command line ``options`` as they are; ``more`` is ansible-runner's."""
     with tempfile.TemporaryDirectory(prefix="runner.") as folder:
         runner = ansible_runner.run(
             private_data_dir=folder,
             project_dir=str(ROOT),
             playbook=playbook,
-            inventory=str(ROOT / inventory),
-            extravars=variables,
             cmdline=" ".join(options) or None,
             envvars={
                 "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
                 "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             },
             quiet=True,
+            **more,
         )
         return Play(runner)
