@@ -98,7 +98,7 @@ class CallbackModule(CallbackBase):
         known = list(dict.fromkeys([*variables["groups"].get("sandbox_hosts", []), *variables["ansible_play_hosts_all"]]))
         folder = self._folder or self._reports_folder(known, variables)
         path = os.path.join(folder, "fleet.html")
-        asked = str(context.CLIARGS["args"][0])
+        asked = _shown(str(context.CLIARGS["args"][0]))
         view = fleet(
             [name for name in known if name in limited],
             others=[name for name in known if name not in limited],
@@ -113,9 +113,8 @@ class CallbackModule(CallbackBase):
             text = page(view, stream.read(), time=_now(), command=plain(self._command(asked)))
         os.makedirs(folder, mode=0o755, exist_ok=True)
         atomic_write(path, text.encode(), 0o644)
-        shown = os.path.relpath(path)
         bad = view["summary"]["bad"]
-        for line in recap(view, path if shown.startswith("..") else shown):
+        for line in recap(view, _shown(path)):
             color = C.COLOR_ERROR if bad and line.startswith("  ") else None
             self._display.display(line, color=color, stderr="json" in C.DEFAULT_STDOUT_CALLBACK)
 
@@ -134,6 +133,12 @@ class CallbackModule(CallbackBase):
         options = [f"--limit {context.CLIARGS['subset']}"] if context.CLIARGS.get("subset") else []
         options += ["--check"] if context.CLIARGS.get("check") else []
         return " ".join(["ansible-playbook", asked, *options])
+
+
+def _shown(path: str) -> str:
+    """Return a path as people write it: from the current folder where it is below that."""
+    short = os.path.relpath(path)
+    return path if short.startswith("..") or not os.path.isabs(path) else short
 
 
 def _now() -> str:

@@ -55,7 +55,8 @@ def _candidate(package: str) -> Optional[str]:
     """Return the version of ``package`` that apt would install, or None where apt is missing or its lists are empty."""
     if not shutil.which("apt-cache", path=SEARCH_PATH):
         return None
-    policy = _output("apt-cache", "policy", package)
+    # Without the two options apt would leave 20 MB and more of caches behind, and this only looks.
+    policy = _output("apt-cache", "-o", "Dir::Cache::pkgcache=", "-o", "Dir::Cache::srcpkgcache=", "policy", package)
     found = re.search(r"^\s*Candidate:\s*(\S+)", policy, re.MULTILINE)
     return version_number(found.group(1)) if found else None
 
