@@ -111,11 +111,14 @@ class CallbackModule(CallbackBase):
         )
         with open(TEMPLATE, encoding="utf-8") as stream:
             text = page(view, stream.read(), time=_now(), command=plain(self._command(asked)))
-        os.makedirs(folder, mode=0o755, exist_ok=True)
-        atomic_write(path, text.encode(), 0o644)
-        bad = view["summary"]["bad"]
-        for line in recap(view, _shown(path)):
-            color = C.COLOR_ERROR if bad and line.startswith("  ") else None
+        lines = recap(view, _shown(path))
+        try:
+            os.makedirs(folder, mode=0o755, exist_ok=True)
+            atomic_write(path, text.encode(), 0o644)
+        except OSError as error:
+            lines[-1] = f"page: {path} cannot be written: {error.strerror}. Set {FOLDER} to a folder of yours."
+        for line in lines:
+            color = C.COLOR_ERROR if line.startswith("  ") else None
             self._display.display(line, color=color, stderr="json" in C.DEFAULT_STDOUT_CALLBACK)
 
     def _reports_folder(self, names: list[str], variables: Mapping[str, Any]) -> str:
