@@ -9,7 +9,7 @@ import json
 import os
 import re
 import shutil
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, Iterable, List, Optional
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._ctr import Ctr
 from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
@@ -55,7 +55,8 @@ def _candidate(package: str) -> Optional[str]:
     """Return the version of ``package`` that apt would install, or None where apt is missing or its lists are empty."""
     if not shutil.which("apt-cache", path=SEARCH_PATH):
         return None
-    policy = _output("apt-cache", "policy", package)
+    # Without the two options apt would leave 20 MB and more of caches behind, and this only looks.
+    policy = _output("apt-cache", "-o", "Dir::Cache::pkgcache=", "-o", "Dir::Cache::srcpkgcache=", "policy", package)
     found = re.search(r"^\s*Candidate:\s*(\S+)", policy, re.MULTILINE)
     return version_number(found.group(1)) if found else None
 
@@ -153,8 +154,24 @@ def capabilities(pid: int) -> List[str]:
     return [f"CAP_{name}" for bit, name in enumerate(CAPABILITIES) if bits >> bit & 1]
 
 
-def host(pid: int) -> Dict[str, Any]:
-    """Describe the machine; ``pid`` is the process whose capabilities count: containerd's where it runs."""
+def space(folders: Iterable[str]) -> Dict[str, Dict[str, int]]:
+    """Return for each folder what is free on its file system, in MB as df counts it, and which one that is.
+
+    A folder that is not there yet will be made on the file system of the nearest one above it.
+    """
+    found = {}
+    for folder in folders:
+        place = folder
+        while not os.path.isdir(place):
+            place = os.path.dirname(place)
+        status = os.statvfs(place)
+        # f_bavail, not f_bfree: what is reserved for root is not room to plan with.
+        found[folder] = {"free_mb": status.f_bavail * status.f_frsize // 1000000, "device": os.stat(place).st_dev}
+    return found
+
+
+def host(pid: int, folders: Iterable[str] = ()) -> Dict[str, Any]:
+    """Describe the machine, with the free space of ``folders``; ``pid`` is the process whose capabilities count: containerd's where it runs."""
     release = dict(re.findall(r'^(\w+)="?([^"\n]*)"?$', _read("/etc/os-release") or "", re.MULTILINE))
     machine = os.uname().machine
     return {
@@ -166,4 +183,5 @@ def host(pid: int) -> Dict[str, Any]:
         # A pure version 2 host mounts cgroup2 at the root; the hybrid layout keeps version 1 controllers there.
         "cgroup_version": 2 if os.path.exists("/sys/fs/cgroup/cgroup.controllers") else 1,
         "capabilities": capabilities(pid),
+        "space": space(folders),
     }

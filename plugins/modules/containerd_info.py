@@ -38,6 +38,12 @@ options:
     description: The shim's options file.
     type: path
     default: /etc/containerd/runsc.toml
+  space:
+    description: Folders whose free space is wanted. They need not be there yet.
+    type: list
+    elements: path
+    default: []
+    version_added: 0.2.0
 attributes:
   check_mode:
     description: It only reads.
@@ -118,7 +124,9 @@ images:
   type: dict
   sample: {default: {'docker.io/library/ggen:26.5.19': 'sha256:8c1d…'}}
 host:
-  description: The machine. C(capabilities) are containerd's where it runs; without CAP_SYS_RESOURCE gVisor's unmodified shim cannot start.
+  description:
+    - The machine. C(capabilities) are containerd's where it runs; without CAP_SYS_RESOURCE gVisor's unmodified shim cannot start.
+    - C(space) has for each folder of O(space) the C(free_mb) of its file system and that file system's C(device) number.
   returned: always
   type: dict
   sample:
@@ -129,6 +137,7 @@ host:
     service_manager: systemd
     cgroup_version: 2
     capabilities: [CAP_CHOWN, CAP_SYS_RESOURCE]
+    space: {/usr/local/lib/gvisor: {free_mb: 41230, device: 65024}}
 """
 
 import os
@@ -148,6 +157,7 @@ def main() -> None:
             "bin": {"type": "path", "default": "/usr/local/bin"},
             "package": {"type": "str", "default": "containerd"},
             "runsc_config": {"type": "path", "default": "/etc/containerd/runsc.toml"},
+            "space": {"type": "list", "elements": "path", "default": []},
         },
         supports_check_mode=True,
     )
@@ -159,7 +169,7 @@ def main() -> None:
             "config": read_config(parameters["path"], daemon["path"]),
             "gvisor": gvisor(parameters["releases"], parameters["bin"], parameters["runsc_config"]),
             "images": images(parameters["address"]) if daemon["running"] else {},
-            "host": host(daemon["pid"] or os.getpid()),
+            "host": host(daemon["pid"] or os.getpid(), parameters["space"]),
         }
     except (GvisorError, OSError) as error:
         module.fail_json(msg=f"the host could not be read: {error}")

@@ -38,6 +38,8 @@ STATE = Path("/var/lib/ggen-gvisor-lab")
 LOCKS = Path("/run/lock/ggen-gvisor-lab")
 POOL = ipaddress.ip_network("10.213.0.0/16")
 FORWARDING = Path("/proc/sys/net/ipv4/ip_forward")
+# A systemd takes six or more, and the kernel gives all hosts together 128: the twentieth would not boot.
+WATCHERS, WATCHERS_ENOUGH = Path("/proc/sys/fs/inotify/max_user_instances"), 1024
 
 PROGRAMS = {
     "mmdebstrap": "mmdebstrap",
@@ -354,7 +356,7 @@ def remove_host(record: dict[str, Any]) -> None:
 
 @contextlib.contextmanager
 def records() -> Iterator[dict[str, Any]]:
-    """{"ip_forward": as found, "labs": {number: lab}}, for one process at a time; saved unless the caller fails."""
+    """{"ip_forward", "watchers": as found, "labs": {number: lab}}, for one process at a time; saved unless the caller fails."""
     with locked(LOCKS / "records"):
         path = STATE / "labs.json"
         data = json.loads(read(path) or '{"labs": {}}')
@@ -429,6 +431,8 @@ class Lab:
                     remove_host(known[host.name])
             lab = self._claim([host for host in plan.hosts if host in start or host.name not in known])
             FORWARDING.write_text("1", encoding="ascii")
+            if int(read(WATCHERS) or WATCHERS_ENOUGH) < WATCHERS_ENOUGH:
+                WATCHERS.write_text(str(WATCHERS_ENOUGH), encoding="ascii")
             network(lab, present=True)
             self._write_access(plan, lab)
             for host in start:
@@ -461,11 +465,13 @@ class Lab:
                     del data["labs"][str(lab["number"])]
                     if not data["labs"]:
                         FORWARDING.write_text(data["ip_forward"], encoding="ascii")
+                        WATCHERS.write_text(data.get("watchers", "128"), encoding="ascii")
 
     def _claim(self, hosts: Iterable[Host]) -> dict[str, Any]:
         """Record all that booting these hosts will make, before any of it exists."""
         with records() as data:
             data.setdefault("ip_forward", read(FORWARDING).strip())
+            data.setdefault("watchers", read(WATCHERS).strip())
             lab = self.find(data)
             if not lab:
                 routes = json.loads(run("ip", "-json", "-4", "route").stdout or "[]")

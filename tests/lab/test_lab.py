@@ -111,7 +111,7 @@ def machine(numbers: set[int]) -> dict[str, set[str]]:
 @pytest.fixture
 def labs(tmp_path: Path) -> Iterator[Callable[..., Handle]]:
     """Make labs; in the end they are all taken down and the machine must be as it was."""
-    before, forwarding = machine(set()), lab_module.read(lab_module.FORWARDING)
+    before, forwarding, watchers = machine(set()), lab_module.read(lab_module.FORWARDING), lab_module.read(lab_module.WATCHERS)
     made: list[Handle] = []
 
     def make(name: str, **hosts: dict) -> Handle:
@@ -130,11 +130,13 @@ def labs(tmp_path: Path) -> Iterator[Callable[..., Handle]]:
     assert machine(numbers) == before
     others = bool(lab_module.json.loads(lab_module.read(lab_module.STATE / "labs.json") or '{"labs": {}}')["labs"])
     assert lab_module.read(lab_module.FORWARDING) == ("1\n" if others else forwarding)
+    assert others or lab_module.read(lab_module.WATCHERS) == watchers
 
 
 def test_the_comparison_can_see_a_lab(labs: Callable[..., Handle]) -> None:
     before, lab = machine(set()), labs("seen")
     lab.up()
+    assert int(lab_module.read(lab_module.WATCHERS)) >= lab_module.WATCHERS_ENOUGH
     running = machine(lab.numbers)
     for kind in ("addresses", "links", "routes", "rules", "cgroups", "processes", "files"):
         assert running[kind] > before[kind], kind

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,11 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 
 # Actions that never reach the host.
 CONTROLLER = {
-    f"ansible.builtin.{name}" for name in ("assert", "debug", "fail", "include_role", "include_tasks", "set_fact", "validate_argument_spec")
+    *(
+        f"ansible.builtin.{name}"
+        for name in ("assert", "debug", "fail", "include_role", "include_tasks", "set_fact", "validate_argument_spec")
+    ),
+    "ggen.gvisor.report_file",
 }
 
 
@@ -59,23 +64,24 @@ class Play:
 def play(
     playbook: str,
     *options: str,
-    inventory: str | Path = "inventories/local",
+    inventory: str | Path | Sequence[str | Path] = "inventories/local",
     project: Path = ROOT,
     collections: Path | None = None,
     **variables: Any,
 ) -> Play:
-    """Run ``playbook`` with command line ``options`` and extra ``variables``.
+    """Run ``playbook`` with command line ``options``, one or several inventories (or none, where the options name them) and extra ``variables``.
 
     It is a path in the checkout; or, with ``collections``, a name of the collection that is installed there, run in the folder ``project`` with
     Ansible's own settings, as a user of Galaxy runs it.
     """
+    inventories = [inventory] if isinstance(inventory, (str, Path)) else inventory
     settings = {"ANSIBLE_COLLECTIONS_PATH": str(collections)} if collections else {"ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}
     with tempfile.TemporaryDirectory(prefix="runner.") as folder:
         runner = ansible_runner.run(
             private_data_dir=folder,
             project_dir=str(project),
             playbook=playbook,
-            inventory=str(ROOT / inventory),
+            inventory=[str(ROOT / path) for path in inventories],
             extravars=variables,
             cmdline=" ".join(options) or None,
             envvars={

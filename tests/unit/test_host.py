@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 
 import pytest
@@ -113,3 +114,13 @@ def test_a_file_without_version_line_is_version_1():
 def test_a_broken_file_is_described_and_no_error():
     config = {"path": "/x.toml", "exists": True, "sha256": "0", "text": "version = = 2\n", "dump": "", "error": None}
     assert describe_config(config)["error"].startswith("/x.toml: ")
+
+
+@pytest.mark.skipif(not shutil.which("apt-cache"), reason="apt is Debian's")
+def test_asking_apt_leaves_no_caches_behind(tmp_path, monkeypatch):
+    (tmp_path / "archives" / "partial").mkdir(parents=True)
+    # Images of containers switch the caches off in apt.conf.d.
+    (tmp_path / "apt.conf").write_text(f'Dir::Cache "{tmp_path}"; Dir::Etc::parts "{tmp_path}/none";\n')
+    monkeypatch.setenv("APT_CONFIG", str(tmp_path / "apt.conf"))
+    _host._candidate("containerd")
+    assert list(tmp_path.glob("*.bin*")) == []

@@ -1,0 +1,40 @@
+# Copyright (c) 2026, the ggen.gvisor authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""report_file, all of it: it writes in the controller's own process."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from typing import Any
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+from ansible_collections.ggen.gvisor.plugins.module_utils._files import atomic_write
+
+
+class ActionModule(ActionBase):
+    """Write the report beside and rename it into its place."""
+
+    TRANSFERS_FILES = False
+    _requires_connection = False
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Return where the report is. Raises AnsibleActionFail where it cannot be written."""
+        super().run(tmp, task_vars)
+        _, options = self.validate_argument_spec(
+            {"path": {"type": "path", "required": True}, "report": {"type": "dict", "required": True}},
+        )
+        path = os.path.abspath(options["path"])
+        about = {"name": (task_vars or {})["inventory_hostname"], "time": time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())}
+        text = json.dumps({**about, **options["report"]}, indent=4, sort_keys=True, ensure_ascii=False)
+        try:
+            os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+            atomic_write(path, f"{text}\n".encode(), 0o644)
+        except OSError as error:
+            raise AnsibleActionFail(
+                f"{path}: the report cannot be written: {error}. Set containerd_gvisor_reports to another folder."
+            ) from error
+        return {"changed": False, "path": path}
