@@ -34,8 +34,11 @@ attributes:
     description: The systems that the module runs on.
 options:
   archive:
-    description: Path of the archive on the host; required for O(state=present). It may be compressed with gzip.
+    description: Path of the archive on the host. It may be compressed with gzip. O(state=present) needs it, or O(source).
     type: path
+  source:
+    description: The name of an image that containerd has, which gets the further names O(name), whatever had them before. Nothing is imported.
+    type: str
   name:
     description:
       - Full names that the image gets, for example C(docker.io/library/ggen:latest). The default is the names in the archive.
@@ -43,7 +46,7 @@ options:
     type: list
     elements: str
   digest:
-    description: The manifest digest that the archive must have, C(sha256:) and 64 hex digits.
+    description: The manifest digest that the archive, or O(source), must have, C(sha256:) and 64 hex digits.
     type: str
   namespace:
     description: containerd's namespace. V(default) is that of C(ctr), V(k8s.io) that of Kubernetes.
@@ -75,6 +78,11 @@ EXAMPLES = r"""
     digest: sha256:74aaef2ea0eb88a8d1c047253917e711c95a8d158c2634693bf7acf6254b1208
     namespace: k8s.io
 
+- name: Keep the image under another name, before another one takes its name
+  ggen.gvisor.containerd_image:
+    source: docker.io/library/ggen:latest
+    name: [docker.io/library/ggen:previous]
+
 - name: Remove it
   ggen.gvisor.containerd_image:
     name: [docker.io/library/ggen:latest]
@@ -90,7 +98,7 @@ names:
 digest:
   description: The manifest digest in the archive or, for a docker-archive, as containerd lists it.
   type: str
-  returned: when an archive was given
+  returned: when an archive or a source was given
 config_digest:
   description: The digest of the image's configuration.
   type: str
@@ -262,6 +270,29 @@ def present(module: AnsibleModule, ctr: Ctr) -> Dict[str, Any]:
     }
 
 
+def named(module: AnsibleModule, ctr: Ctr) -> Dict[str, Any]:
+    """Have the names lead to the image that containerd has as ``source``; returns the module's result."""
+    params = module.params
+    source, names = params["source"], params["name"]
+    for name in [source, *names]:
+        check_name(name)
+    held = ctr.images()
+    if source not in held:
+        raise GvisorError(f"containerd has no image {source} in namespace {ctr.namespace}, which {', '.join(names)} should be")
+    digest = held[source]
+    if params["digest"] and digest != params["digest"]:
+        raise GvisorError(f"image {source} has the digest {digest}, and {params['digest']} is expected", digest=digest)
+    wrong = [name for name in names if held.get(name) != digest]
+    if wrong and not module.check_mode:
+        ctr.check("images", "tag", "--force", source, *wrong)
+        now = ctr.images()
+        missing = [name for name in names if now.get(name) != digest]
+        if missing:
+            raise GvisorError(f"after naming it containerd does not list {', '.join(missing)} with the digest of {source}")
+    before = {name: held[name] for name in names if name in held}
+    return {"changed": bool(wrong), "names": names, "digest": digest, "diff": difference(before, dict.fromkeys(names, digest))}
+
+
 def absent(module: AnsibleModule, ctr: Ctr) -> Dict[str, Any]:
     """Have the names gone; returns the module's result."""
     params = module.params
@@ -297,6 +328,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "archive": {"type": "path"},
+            "source": {"type": "str"},
             "name": {"type": "list", "elements": "str"},
             "digest": {"type": "str"},
             "namespace": {"type": "str", "default": "default"},
@@ -304,8 +336,10 @@ def main() -> None:
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
             "address": {"type": "path", "default": DEFAULT_ADDRESS},
         },
-        required_if=[("state", "present", ["archive"])],
+        required_if=[("state", "present", ["archive", "source"], True)],
         required_one_of=[("archive", "name")],
+        required_by={"source": "name"},
+        mutually_exclusive=[("archive", "source")],
         supports_check_mode=True,
     )
     params = module.params
@@ -314,7 +348,8 @@ def main() -> None:
             raise GvisorError(f"digest={params['digest']!r} is no digest; write sha256: and 64 hex digits")
         ctr = Ctr(params["address"], params["namespace"])
         ctr.connect()
-        result = (present if params["state"] == "present" else absent)(module, ctr)
+        present_by = named if params["source"] else present
+        result = (present_by if params["state"] == "present" else absent)(module, ctr)
     except GvisorError as error:
         module.fail_json(msg=error.message, **error.details)
     if not module._diff:
