@@ -85,7 +85,12 @@ def faults(
         plan = host_plan(info, release, row, sums, folder=folder, shim=shim)
     else:  # no longer in the table: nobody knows its sums, and the proof has to do
         links = [name for name in NAMES if gvisor["links"].get(name) != f"{folder}/{release}/{name}"]
-        plan = {"folder": f"{folder}/{release}", "release": release, "files": [name for name in NAMES if name not in present], "links": links}
+        plan = {
+            "folder": f"{folder}/{release}",
+            "release": release,
+            "files": [name for name in NAMES if name not in present],
+            "links": links,
+        }
     return drift(info, {**plan, "options": gvisor["runsc_config"] is None}, handler)
 
 
