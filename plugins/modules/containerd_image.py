@@ -39,6 +39,7 @@ options:
   source:
     description: The name of an image that containerd has, which gets the further names O(name), whatever had them before. Nothing is imported.
     type: str
+    version_added: 0.2.0
   name:
     description:
       - Full names that the image gets, for example C(docker.io/library/ggen:latest). The default is the names in the archive.

@@ -23,6 +23,7 @@ options:
   program:
     description: The C(runsc) that the sandbox must be, where several are installed. Without it any will do.
     type: path
+    version_added: 0.2.0
   address:
     description: containerd's socket.
     type: path
