@@ -113,6 +113,27 @@ def _ledger(path: str) -> Dict[str, Any]:
         return {}
 
 
+def releases_in_use(releases: str) -> List[str]:
+    """Return the releases that some process runs a file of: a sandbox keeps the one that it started from."""
+    root = f"{os.path.realpath(releases)}/"
+    installed = {}
+    for folder, _folders, names in os.walk(root):
+        for name in names:
+            status = os.lstat(os.path.join(folder, name))
+            installed[status.st_dev, status.st_ino] = os.path.join(folder, name)
+    found = set()
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            status, path = os.stat(f"/proc/{pid}/exe"), os.readlink(f"/proc/{pid}/exe")
+        except OSError:
+            continue  # it has ended, or is the kernel's own
+        # By identity where a sandbox's own mounts make the path read otherwise, by path where the file was replaced since.
+        path = installed.get((status.st_dev, status.st_ino), path)
+        if path.startswith(root):
+            found.add(path[len(root) :].partition("/")[0])
+    return sorted(found)
+
+
 def gvisor(releases: str, bin_folder: str, runsc_config: str) -> Dict[str, Any]:
     """Describe the installed gVisor: releases with their files, the links in use, the ledger, and what of gVisor is somebody else's."""
     folders = sorted(entry.name for entry in os.scandir(releases) if entry.is_dir()) if os.path.isdir(releases) else []
@@ -135,8 +156,10 @@ def gvisor(releases: str, bin_folder: str, runsc_config: str) -> Dict[str, Any]:
         "release": os.path.basename(os.path.dirname(runsc)) if runsc and places["runsc"] not in foreign else None,
         "links": links,
         "files": files,
+        "in_use": releases_in_use(releases),
         "foreign": foreign,
         "runsc_version": _output(runsc, "--version").partition("\n")[0] if runsc else None,
+        "runsc_config": options,
         "runsc_config_sha256": sha256_file(runsc_config) if options is not None else None,
         "ledger": _ledger(os.path.join(releases, "ledger.json")),
     }

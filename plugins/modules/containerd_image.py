@@ -36,7 +36,7 @@ attributes:
     description: The systems that the module runs on.
 options:
   archive:
-    description: Path of the archive on the host. O(state=present) needs it or O(src). It may be compressed with gzip.
+    description: Path of the archive on the host. O(state=present) needs it, O(src) or O(source). It may be compressed with gzip.
     type: path
   src:
     description: Path of the archive on the controller.
@@ -45,6 +45,10 @@ options:
     description: The host is known to lack the image. It is sent at once, which saves the execution that would ask.
     type: bool
     default: false
+  source:
+    description: The name of an image that containerd has, which gets the further names O(name), whatever had them before. Nothing is imported.
+    type: str
+    version_added: 0.2.0
   name:
     description:
       - Full names that the image gets, for example C(docker.io/library/ggen:latest). The default is the names in the archive.
@@ -52,7 +56,7 @@ options:
     type: list
     elements: str
   digest:
-    description: The manifest digest that the archive must have, C(sha256:) and 64 hex digits.
+    description: The manifest digest that the archive, or O(source), must have, C(sha256:) and 64 hex digits.
     type: str
   namespace:
     description: containerd's namespaces, one or several. V(default) is that of C(ctr), V(k8s.io) that of Kubernetes.
@@ -89,6 +93,11 @@ EXAMPLES = r"""
     digest: sha256:74aaef2ea0eb88a8d1c047253917e711c95a8d158c2634693bf7acf6254b1208
     namespace: [default, k8s.io]
 
+- name: Keep the image under another name, before another one takes its name
+  ggen.gvisor.containerd_image:
+    source: docker.io/library/ggen:latest
+    name: [docker.io/library/ggen:previous]
+
 - name: Remove it
   ggen.gvisor.containerd_image:
     name: [docker.io/library/ggen:latest]
@@ -104,7 +113,7 @@ names:
 digest:
   description: The manifest digest in the archive or, for a docker-archive, as containerd lists it.
   type: str
-  returned: when an archive was given
+  returned: when an archive or a source was given
 config_digest:
   description: The digest of the image's configuration.
   type: str
@@ -300,6 +309,33 @@ def present(module: AnsibleModule, namespaces: List[Ctr]) -> Tuple[Dict[str, Any
     )
 
 
+def named(module: AnsibleModule, namespaces: List[Ctr]) -> Tuple[Dict[str, Any], Table, Table]:
+    """Have the names lead to the image that containerd has as ``source``; returns the module's result and the images before and after."""
+    params = module.params
+    source, names = params["source"], params["name"]
+    for name in [source, *names]:
+        check_name(name)
+    held = {ctr.namespace: ctr.images() for ctr in namespaces}
+    before, after = {}, {}
+    for namespace, images in held.items():
+        if source not in images:
+            raise GvisorError(f"containerd has no image {source} in namespace {namespace}, which {', '.join(names)} should be")
+        digest = images[source]
+        if params["digest"] and digest != params["digest"]:
+            raise GvisorError(f"image {source} has the digest {digest}, and {params['digest']} is expected", digest=digest)
+        before[namespace] = {name: images[name] for name in names if name in images}
+        after[namespace] = dict.fromkeys(names, digest)
+    for ctr in namespaces:
+        wrong = [name for name, digest in after[ctr.namespace].items() if before[ctr.namespace].get(name) != digest]
+        if wrong and not module.check_mode:
+            ctr.check("images", "tag", "--force", source, *wrong)
+            now = ctr.images()
+            missing = [name for name in names if now.get(name) != after[ctr.namespace][name]]
+            if missing:
+                raise GvisorError(f"after naming it containerd does not list {', '.join(missing)} with the digest of {source}")
+    return {"changed": before != after, "names": names, "digest": held[namespaces[0].namespace][source]}, before, after
+
+
 def absent(module: AnsibleModule, namespaces: List[Ctr]) -> Tuple[Dict[str, Any], Table, Table]:
     """Have the names gone; returns the module's result and the images before and after."""
     params = module.params
@@ -339,6 +375,7 @@ def main() -> None:
             "src": {"type": "path"},
             "lacking": {"type": "bool", "default": False},
             "images": {"type": "list", "elements": "dict"},
+            "source": {"type": "str"},
             "name": {"type": "list", "elements": "str"},
             "digest": {"type": "str"},
             "namespace": {"type": "list", "elements": "str", "default": ["default"]},
@@ -346,8 +383,10 @@ def main() -> None:
             "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
             "address": {"type": "path", "default": DEFAULT_ADDRESS},
         },
-        required_if=[("state", "present", ["archive", "src"], True)],
+        required_if=[("state", "present", ["archive", "src", "source"], True)],
         required_one_of=[("archive", "src", "name")],
+        required_by={"source": "name"},
+        mutually_exclusive=[("archive", "source"), ("src", "source")],
         supports_check_mode=True,
     )
     params = module.params
@@ -358,7 +397,8 @@ def main() -> None:
         if not namespaces:
             raise GvisorError("namespace is empty; name one, such as default")
         namespaces[0].connect()
-        result, before, after = (present if params["state"] == "present" else absent)(module, namespaces)
+        present_by = named if params["source"] else present
+        result, before, after = (present_by if params["state"] == "present" else absent)(module, namespaces)
     except GvisorError as error:
         module.fail_json(msg=error.message, **error.details)
     if module._diff:

@@ -107,6 +107,7 @@ config:
 gvisor:
   description:
     - What is installed of gVisor. C(release) is the one that the links lead to, C(files) the sha256 of each file by release,
+      C(in_use) the releases that a process runs a file of, C(runsc_config) the text of the shim's options file,
       C(foreign) the files of a gVisor that somebody else installed, C(ledger) what the roles brought to this host and will take away again.
   returned: always
   type: dict
@@ -114,6 +115,7 @@ gvisor:
     release: '20260518'
     links: {runsc: /usr/local/lib/gvisor/20260518/runsc}
     files: {'20260518': {runsc: 0c1f…}}
+    in_use: ['20260518']
     runsc_version: runsc version 20260511.0-209a0ce076a1
     runsc_config_sha256: 93aa…
     foreign: []

@@ -12,13 +12,18 @@ version_added: 0.1.0
 description:
   - Starts a container with gVisor's shim and reads the kernel log inside of it, which only gVisor's kernel begins with C(Starting gVisor); starts
     another one with runc; and asks containerd for the state of its CRI plugin.
-  - No image is needed. The host's own C(dmesg) is lent to the containers, read-only, with its loader and libraries.
+  - Tells which file the sandbox's kernel is on the host, and fails where it is not O(program).
+  - No image is needed. The host's own C(dmesg) and C(sleep) are lent to the containers, read-only, with their loader and libraries.
   - Fails unless all of it was observed. A unit that systemd calls active proves none of it.
 options:
   runtime:
     description: The runtime to prove.
     type: str
     default: io.containerd.runsc.v1
+  program:
+    description: The C(runsc) that the sandbox must be, where several are installed. Without it any will do.
+    type: path
+    version_added: 0.2.0
   address:
     description: containerd's socket.
     type: path
@@ -28,7 +33,7 @@ options:
     type: str
     default: default
   state_dir:
-    description: The folder on the host for the copy of dmesg.
+    description: The folder on the host for the copies of dmesg and sleep.
     type: path
     default: /var/lib/ggen.gvisor
 attributes:
@@ -54,6 +59,11 @@ EXAMPLES = r"""
   ggen.gvisor.containerd_proof:
   become: true
   register: proof
+
+- name: Prove that new sandboxes are of the new release
+  ggen.gvisor.containerd_proof:
+    program: /usr/local/lib/gvisor/20260701/runsc
+  become: true
 """
 
 RETURN = r"""
@@ -62,6 +72,11 @@ kernel:
   returned: success
   type: str
   sample: Starting gVisor...
+program:
+  description: The file that the sandbox's process runs, as the host's kernel tells it.
+  returned: success
+  type: str
+  sample: /usr/local/lib/gvisor/20260701/runsc
 runc:
   description: Whether a container of runc ran.
   returned: success
@@ -72,7 +87,7 @@ cri:
   type: dict
   sample: {io.containerd.grpc.v1.cri: ok}
 seconds:
-  description: How long each of the two containers took from the command to its exit.
+  description: How long each of the two containers took, from the command that starts it to what it said.
   returned: success
   type: dict
   sample: {gvisor: 0.31, runc: 0.08}
@@ -82,14 +97,14 @@ import os
 import tempfile
 import time
 import uuid
-from typing import List, NamedTuple
+from typing import List, NamedTuple, Optional
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ggen.gvisor.plugins.module_utils._ctr import DEFAULT_ADDRESS, Ctr
 from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._pod import explain, mount_flag
 from ansible_collections.ggen.gvisor.plugins.module_utils._process import Completed
-from ansible_collections.ggen.gvisor.plugins.module_utils._proof import SIGN, TARGET, prepare
+from ansible_collections.ggen.gvisor.plugins.module_utils._proof import SIGN, TARGET, Proof, prepare
 
 RUNC = "io.containerd.runc.v2"
 # Without it gVisor's shim connects no output and waits for ever (gvisor#12198).
@@ -97,24 +112,40 @@ SANDBOX = ["--annotation", "io.kubernetes.cri.container-type=sandbox"]
 
 
 class Observed(NamedTuple):
-    """A container that ended: what ctr said, and how long it took in seconds."""
+    """What a container said through ctr, how long that took in seconds, and the program of its process on the host, where it ran."""
 
     done: Completed
     seconds: float
+    program: Optional[str]
+    same: bool = True  # the program is the one that was asked for
 
 
-def observe(ctr: Ctr, runtime: str, rootfs: str, lent: str, argv: List[str]) -> Observed:
-    """Run ``argv`` in a container on the empty folder ``rootfs``, with the folder ``lent`` at TARGET, and leave nothing behind."""
+def observe(ctr: Ctr, runtime: str, folder: str, proof: Proof, argv: List[str], program: Optional[str] = None) -> Observed:
+    """Run ``argv`` in a container that waits, on an empty folder in ``folder`` with what is lent at TARGET, and leave nothing behind.
+
+    A container that only ran ``argv`` would be gone before anybody could see which ``program`` it is.
+    """
     name = f"proof-{uuid.uuid4().hex}"
+    rootfs, pid_file = os.path.join(folder, name), os.path.join(folder, f"{name}.pid")
+    os.mkdir(rootfs, 0o755)
+    mount = ["--mount", mount_flag("bind", proof.folder, TARGET, "rbind:ro:nosuid:nodev")]
+    options = ["--detach", "--null-io", "--pid-file", pid_file, "--rootfs", "--read-only", "--runtime", runtime, *SANDBOX, *mount]
     begin = time.monotonic()
-    mount = ["--mount", mount_flag("bind", lent, TARGET, "rbind:ro:nosuid:nodev")]
+    seen, same = None, True
     try:
-        done = ctr.run("run", "--rm", "--rootfs", "--read-only", "--runtime", runtime, *SANDBOX, *mount, rootfs, name, *argv, timeout=60)
+        done = ctr.run("run", *options, rootfs, name, *proof.wait)
+        if done.rc == 0:
+            with open(pid_file, encoding="ascii") as stream:
+                process = f"/proc/{stream.read().strip()}/exe"
+            seen = os.readlink(process)
+            # By identity: a sandbox has mounts of its own, in which the path may read otherwise.
+            same = program is None or os.path.samefile(process, program)
+            done = ctr.run("tasks", "exec", "--exec-id", "proof", name, *argv)
+        seconds = time.monotonic() - begin
     finally:
-        # A start that failed leaves its container despite --rm.
         ctr.run("tasks", "rm", "--force", name)
         ctr.run("containers", "rm", name)
-    return Observed(done, round(time.monotonic() - begin, 3))
+    return Observed(done, round(seconds, 3), seen, same)
 
 
 def main() -> None:
@@ -122,6 +153,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "runtime": {"type": "str", "default": "io.containerd.runsc.v1"},
+            "program": {"type": "path"},
             "address": {"type": "path", "default": DEFAULT_ADDRESS},
             "namespace": {"type": "str", "default": "default"},
             "state_dir": {"type": "path", "default": "/var/lib/ggen.gvisor"},
@@ -139,25 +171,25 @@ def main() -> None:
             )
         proof = prepare(parameters["state_dir"])
         if proof is None:
-            module.fail_json(msg="this host has no dmesg to look into a sandbox with; install util-linux")
+            module.fail_json(msg="this host has no dmesg or no sleep to look into a sandbox with; install util-linux and coreutils")
         # Without pipelining tmpdir belongs to the connection's user, who could not remove what root left in it.
         with tempfile.TemporaryDirectory(dir=module.tmpdir, prefix="proof.") as folder:
-            rootfs = os.path.join(folder, "rootfs")
-            os.mkdir(rootfs, 0o755)
-            gvisor = observe(ctr, parameters["runtime"], rootfs, proof.folder, proof.argv)
-            # The exit code tells nothing: the sandbox is gone before the shim can ask for it.
+            gvisor = observe(ctr, parameters["runtime"], folder, proof, proof.argv, parameters["program"])
             kernel = gvisor.done.stdout.partition("\n")[0].partition("] ")[2]
             if not kernel.startswith(SIGN):
                 said = explain(gvisor.done.stderr) or kernel or "nothing"
                 module.fail_json(
                     msg=f"a container of {parameters['runtime']} did not show gVisor's kernel: {said}", stderr=gvisor.done.stderr
                 )
-            runc = observe(ctr, RUNC, rootfs, proof.folder, [*proof.argv, "--version"])
+            if not gvisor.same:
+                module.fail_json(msg=f"a new sandbox is {gvisor.program} and not {parameters['program']}", program=gvisor.program)
+            runc = observe(ctr, RUNC, folder, proof, [*proof.argv, "--version"])
             if runc.done.rc != 0:
                 module.fail_json(msg=f"gVisor works, and runc does not: {explain(runc.done.stderr)}", stderr=runc.done.stderr)
     except (GvisorError, OSError) as error:
         module.fail_json(msg=f"nothing could be proven: {error}")
-    module.exit_json(changed=False, kernel=kernel, runc=True, cri=cri, seconds={"gvisor": gvisor.seconds, "runc": runc.seconds})
+    seconds = {"gvisor": gvisor.seconds, "runc": runc.seconds}
+    module.exit_json(changed=False, kernel=kernel, program=gvisor.program, runc=True, cri=cri, seconds=seconds)
 
 
 if __name__ == "__main__":

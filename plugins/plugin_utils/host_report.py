@@ -8,6 +8,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ansible_collections.ggen.gvisor.plugins.module_utils._host import NAMES
+from ansible_collections.ggen.gvisor.plugins.plugin_utils.host_plan import host_plan
+
 PROOF = ("kernel", "runc", "cri", "seconds")
 RUN = ("path", "args", "rc", "duration", "timings", "kernel", "summary", "error")
 
@@ -56,6 +59,39 @@ def _handler_drift(runtimes: Mapping[str, Any], handler: Mapping[str, Any]) -> l
     return [
         f"{key} {found.get(key)!r} instead of {value!r} for the handler {name}" for key, value in wanted.items() if found.get(key) != value
     ]
+
+
+def faults(
+    info: Mapping[str, Any],
+    handler: Mapping[str, Any],
+    releases: Mapping[str, Any],
+    built: Mapping[str, Mapping[str, Any]],
+    *,
+    folder: str,
+    shim: str = "auto",
+) -> list[str]:
+    """Return a sentence for each thing that is wrong on a host with what it has, whatever release it should have.
+
+    ``releases`` is the table of releases.yml; ``built`` has the files, with sha256, of the build that the host has, where the controller knows it.
+    The options file has to be there, and may differ from what is asked for: it is written with the release.
+    """
+    gvisor, release = info["gvisor"], info["gvisor"]["release"]
+    if release is None:
+        return ["it has no gVisor that this collection installed"]
+    present = gvisor["files"].get(release, {})
+    if release in releases:
+        row = releases[release]
+        sums = {name: item["sha256"] for name, item in built.items()} or row["sha256"][info["host"]["architecture"]]
+        plan = host_plan(info, release, row, sums, folder=folder, shim=shim)
+    else:  # no longer in the table: nobody knows its sums, and the proof has to do
+        links = [name for name in NAMES if gvisor["links"].get(name) != f"{folder}/{release}/{name}"]
+        plan = {
+            "folder": f"{folder}/{release}",
+            "release": release,
+            "files": [name for name in NAMES if name not in present],
+            "links": links,
+        }
+    return drift(info, {**plan, "options": gvisor["runsc_config"] is None}, handler)
 
 
 def host_report(

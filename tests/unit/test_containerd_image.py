@@ -67,6 +67,32 @@ def test_another_image_under_the_same_name_replaces_it(daemon: Daemon, namespace
     assert listed(daemon, namespace) == {REF: digest}
 
 
+def test_an_image_that_is_there_gets_another_name(daemon: Daemon, namespace: str, tmp_path: Path) -> None:
+    old, old_digest = archive_of(tmp_path, REF)
+    image(daemon, namespace, archive=old)
+    keep = {"source": REF, "name": ["docker.io/library/tool:previous"]}
+    checked = image(daemon, namespace, check=True, diff=True, **keep)
+    assert checked["changed"]
+    assert f"tool:previous {old_digest}" in checked["diff"]["after"]
+    assert listed(daemon, namespace) == {REF: old_digest}
+    assert image(daemon, namespace, **keep)["changed"]
+    assert not image(daemon, namespace, digest=old_digest, **keep)["changed"]
+    new, new_digest = archive_of(tmp_path, REF, text=b"second")
+    image(daemon, namespace, archive=new)
+    assert listed(daemon, namespace) == {REF: new_digest, keep["name"][0]: old_digest}
+    assert image(daemon, namespace, source=keep["name"][0], name=[REF])["digest"] == old_digest
+    assert listed(daemon, namespace) == dict.fromkeys([REF, keep["name"][0]], old_digest)
+
+
+def test_a_source_that_is_not_there_or_another_is_refused(daemon: Daemon, namespace: str, tmp_path: Path) -> None:
+    image(daemon, namespace, archive=archive_of(tmp_path, REF)[0])
+    missing = image(daemon, namespace, source="docker.io/library/none:1", name=["localhost/x:1"])
+    assert "containerd has no image docker.io/library/none:1 in namespace" in missing["msg"]
+    other = image(daemon, namespace, source=REF, name=["localhost/x:1"], digest=f"sha256:{'0' * 64}")
+    assert "is expected" in other["msg"]
+    assert list(listed(daemon, namespace)) == [REF]
+
+
 def test_names_asked_for_are_the_only_ones(daemon: Daemon, namespace: str, tmp_path: Path) -> None:
     """The archive's own name stays where it was, on another image."""
     other, other_digest = archive_of(tmp_path, REF, text=b"other")

@@ -44,6 +44,18 @@ def test_nothing_stays_in_ansible_s_folder_on_the_host(daemon, tmp_path):
         assert list(folder.iterdir()) == []
 
 
+def test_the_sandbox_s_program_is_told_and_compared(daemon, tmp_path):
+    program = prove(daemon, tmp_path)["program"]
+    assert os.path.basename(program) == "runsc"
+    link = tmp_path / "the same by another name"
+    link.symlink_to(program)
+    assert not prove(daemon, tmp_path, program=str(link))["failed"]
+    result = prove(daemon, tmp_path, program="/bin/sh")
+    assert result["failed"]
+    assert result["msg"] == f"a new sandbox is {program} and not /bin/sh"
+    assert leftovers(daemon) == ["", "", {}]
+
+
 def test_runc_in_gvisor_s_place_is_no_proof(daemon, tmp_path):
     result = prove(daemon, tmp_path, runtime="io.containerd.runc.v2")
     assert result["failed"]

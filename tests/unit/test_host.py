@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import socket
+import subprocess
 
 import pytest
 from ansible_collections.ggen.gvisor.plugins.module_utils import _host
@@ -50,8 +51,8 @@ def test_capabilities_have_names(tmp_path, monkeypatch):
 
 def test_a_bare_host_has_no_gvisor(tmp_path):
     found = _host.gvisor(str(tmp_path / "releases"), str(tmp_path), str(tmp_path / "runsc.toml"))
-    nothing = {"release": None, "links": {}, "files": {}, "foreign": [], "ledger": {}}
-    assert found == {**nothing, "runsc_version": None, "runsc_config_sha256": None}
+    nothing = {"release": None, "links": {}, "files": {}, "in_use": [], "foreign": [], "ledger": {}}
+    assert found == {**nothing, "runsc_version": None, "runsc_config": None, "runsc_config_sha256": None}
 
 
 def test_an_installed_release_is_described(tmp_path):
@@ -66,6 +67,24 @@ def test_an_installed_release_is_described(tmp_path):
     assert found["runsc_version"] == "runsc version 1"
     assert found["files"]["20260518"]["runsc"]["mode"] == "0755"
     assert found["ledger"] == {"packages": ["containerd"]}
+
+
+def test_a_release_that_a_process_runs_is_in_use(tmp_path):
+    releases = tmp_path / "releases"
+    for name in ("20260224", "20260518", "20260701"):
+        (releases / name).mkdir(parents=True)
+        shutil.copy("/bin/sleep", releases / name / "runsc")
+    running = [subprocess.Popen([releases / name / "runsc", "60"]) for name in ("20260224", "20260518")]
+    try:
+        os.rename(releases / "20260701" / "runsc", releases / "20260518" / "runsc")  # a replaced file still runs
+        assert _host.releases_in_use(str(releases)) == ["20260224", "20260518"]
+        (tmp_path / "link").symlink_to(releases)
+        assert _host.releases_in_use(str(tmp_path / "link")) == ["20260224", "20260518"]
+    finally:
+        for process in running:
+            process.kill()
+            process.wait()
+    assert _host.releases_in_use(str(releases)) == []
 
 
 def test_another_s_gvisor_is_foreign(tmp_path):

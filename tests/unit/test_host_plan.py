@@ -8,7 +8,7 @@ import hashlib
 import pytest
 import yaml
 from ansible_collections.ggen.gvisor.plugins.plugin_utils.host_plan import host_plan, runsc_config, wanted_files
-from ansible_collections.ggen.gvisor.plugins.plugin_utils.host_report import drift, host_report
+from ansible_collections.ggen.gvisor.plugins.plugin_utils.host_report import drift, faults, host_report
 from conftest import ROOT
 
 FOLDER = "/usr/local/lib/gvisor"
@@ -44,6 +44,7 @@ def perfect_host() -> dict:
             "runsc_version": "runsc version x",
             "links": {name: f"{FOLDER}/20260518/{name}" for name in ("runsc", SHIM)},
             "files": {"20260518": {name: {"sha256": SUMS[name], "mode": "0755"} for name in ("runsc", SHIM)}},
+            "runsc_config": options,
             "runsc_config_sha256": hashlib.sha256(options.encode()).hexdigest(),
         },
         "images": {"default": {"docker.io/library/ggen:1": "sha256:1"}},
@@ -145,3 +146,48 @@ def test_drift_names_what_differs(change, words):
     found = drift(info, plan_of(info), HANDLER, IMAGE)
     assert found
     assert all(words in sentence for sentence in found)
+
+
+def faults_of(info: dict, built: dict | None = None, releases: dict | None = None) -> list[str]:
+    return faults(info, HANDLER, {"20260518": ROW} if releases is None else releases, built or {}, folder=FOLDER)
+
+
+def test_a_perfect_host_has_no_faults_whatever_options_it_gets_with_the_next_release():
+    info = perfect_host()
+    info["gvisor"]["runsc_config_sha256"] = "00"
+    assert faults_of(info) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda info: info["gvisor"].update(release=None), "no gVisor that this collection installed"),
+        (lambda info: info["gvisor"].update(runsc_config=None), "options file is missing"),
+        (lambda info: info["gvisor"]["links"].update({SHIM: "/opt/shim"}), "does not lead to release 20260518"),
+        (lambda info: info["gvisor"]["files"]["20260518"]["runsc"].update(sha256="00"), "20260518/runsc is missing, changed"),
+        (lambda info: info["containerd"].update(running=False), "does not answer"),
+        (lambda info: info["config"]["runtimes"].pop("runsc"), "no runtime handler runsc"),
+        (lambda info: info["containerd"]["plugins"].update({"io.containerd.grpc.v1.cri": "error"}), "in state error"),
+    ],
+)
+def test_faults_name_what_is_wrong(change, words):
+    info = perfect_host()
+    change(info)
+    (found,) = faults_of(info)
+    assert words in found
+
+
+def test_a_build_of_the_user_s_own_is_compared_with_its_manifest():
+    info = perfect_host()
+    built = {name: {"sha256": "11"} for name in SUMS}
+    assert len(faults_of(info, built)) == 2
+    for name in ("runsc", SHIM):
+        info["gvisor"]["files"]["20260518"][name]["sha256"] = "11"
+    assert faults_of(info, built) == []
+
+
+def test_a_release_that_the_table_has_forgotten_is_judged_by_what_is_there():
+    info = perfect_host()
+    assert faults_of(info, releases={}) == []
+    del info["gvisor"]["files"]["20260518"][SHIM]
+    assert faults_of(info, releases={}) == [f"{FOLDER}/20260518/{SHIM} is missing, changed or has another mode"]
