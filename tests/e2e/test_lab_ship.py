@@ -136,5 +136,5 @@ def test_a_source_that_is_not_what_was_built_is_refused(hosts, source):
     done = install(source, "--limit", "roomy", files=files, links={})
     assert f"{source}/runsc on the controller has the sha256" in done.errors
     assert sent(done) == []
-    done = install(source, "--limit", "roomy", files=[{"name": "none", "sha256": "0" * 64}], links={})
-    assert "build it first" in done.errors
+    done = install(source, "--limit", "roomy", files=[{"name": "absent", "sha256": "0" * 64}], links={})
+    assert "build it first" in done.errors, done.output
