@@ -45,7 +45,7 @@ class World:
         self.path, self.source, self.dest = root / "bundle.tar", root / "source", root / "dest"
         self.build(BUILD, {"runsc": PROGRAM, "runsc.cdx.json": b"{}\n"}, {"release": "20260701"})
         self.build(IMAGE, {"ggen.tar": b"an image" * 300}, {"digest": f"sha256:{'5' * 64}"})
-        repository = flat_repository(SHOWN, [f"/tmp/{name}_1.7.24~ds1-6+b1_amd64.deb" for name in PACKAGES])
+        repository = flat_repository(SHOWN, [f"/archives/{name}_1.7.24~ds1-6+b1_amd64.deb" for name in PACKAGES])
         folder = self.source / DEBIAN
         folder.mkdir(parents=True)
         (folder / "Packages").write_text(repository["index"])
@@ -143,7 +143,7 @@ def test_its_bytes_do_not_depend_on_times_owners_or_order(packed):
     for path in packed.source.rglob("*"):
         os.utime(path, (1, 1))
     packed.path.unlink()
-    os.chmod(packed.source / DEBIAN / "Packages", 0o600)  # noqa: S103 - what a umask of 077 leaves
+    os.chmod(packed.source / DEBIAN / "Packages", 0o600)  # as a umask of 077 leaves it
     packed.pack(contents=[DEBIAN, IMAGE, BUILD, BUILD])
     assert packed.path.read_bytes() == first
 
@@ -344,7 +344,7 @@ def test_a_bundle_that_changes_after_it_was_read_is_refused(packed):
 def test_the_tests_own_archives_would_be_accepted(packed):
     data = packed.path.read_bytes()
     assert archive_of(members_of(data)) == data
-    packed.path.write_bytes(archive_of(relisted(members_of(data), lambda contents: None)))
+    packed.path.write_bytes(archive_of(relisted(members_of(data), lambda _contents: None)))
     packed.unpack_here()
     assert packed.files(packed.dest) == packed.files(packed.source)
 
@@ -355,7 +355,7 @@ def test_the_tests_own_archives_would_be_accepted(packed):
         lambda data: data[:-1],
         lambda data: data[: len(data) // 2],
         lambda data: data[:100],
-        lambda data: b"",
+        lambda _data: b"",
         lambda data: data + bytes(512),
         lambda data: data[:-1] + b"\1",
         lambda data: b"\1" + data[1:],
@@ -403,8 +403,8 @@ def test_a_bundle_that_is_not_there_is_named(world):
 
 def test_an_epoch_is_not_in_the_file_s_name():
     shown = stanza("runc", b"runc", "1:1.1-2")
-    made = flat_repository(shown, ["/tmp/archives/runc_1%3a1.1-2_amd64.deb"])
-    assert made["files"] == {"/tmp/archives/runc_1%3a1.1-2_amd64.deb": "runc_1.1-2_amd64.deb"}
+    made = flat_repository(shown, ["/archives/runc_1%3a1.1-2_amd64.deb"])
+    assert made["files"] == {"/archives/runc_1%3a1.1-2_amd64.deb": "runc_1.1-2_amd64.deb"}
     assert made["versions"] == {"runc": "1:1.1-2"}
     assert packages_of(made["index"])["runc"]["file"] == "runc_1.1-2_amd64.deb"
     assert "\n implemented-in::go\n" in made["index"], "what else the stanza says stays"
@@ -412,7 +412,7 @@ def test_an_epoch_is_not_in_the_file_s_name():
 
 def test_archives_that_apt_does_not_describe_are_refused():
     with pytest.raises(GvisorError, match="other_1_amd64"):
-        flat_repository(SHOWN, ["/tmp/other_1_amd64.deb"])
+        flat_repository(SHOWN, ["/archives/other_1_amd64.deb"])
 
 
 @pytest.mark.parametrize(
