@@ -18,7 +18,7 @@ from typing import Any
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "lab"))
 
-from lab import Lab, LabError, processes
+from lab import Lab, LabError, processes  # noqa: E402 - found by the line above
 
 LAB, CONTROLLER = "molecule", "airgap-bookworm"
 FOLDER = ROOT / ".artifacts" / "airgap"
@@ -49,9 +49,18 @@ def playbook(name: str, *arguments: str, **options: Any) -> subprocess.Completed
     """Run a playbook without network."""
     connections = tempfile.mkdtemp(prefix="airgap.")
     # A connection that molecule has open leads through this machine's own network.
-    variables = {"ansible_control_path_dir": connections, "ansible_ssh_args": "-o ControlMaster=auto -o ControlPersist=5s", "project": str(PROJECT)}
+    variables = {
+        "ansible_control_path_dir": connections,
+        "ansible_ssh_args": "-o ControlMaster=auto -o ControlPersist=5s",
+        "project": str(PROJECT),
+    }
     inventories = [f"--inventory={ROOT / path}" for path in INVENTORIES]
-    environment = {**os.environ, "MOLECULE_PROJECT_DIRECTORY": str(ROOT), "XDG_CACHE_HOME": str(PROJECT / "cache"), "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}
+    environment = {
+        **os.environ,
+        "MOLECULE_PROJECT_DIRECTORY": str(ROOT),
+        "XDG_CACHE_HOME": str(PROJECT / "cache"),
+        "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg"),
+    }
     program = str(Path(sys.executable).with_name("ansible-playbook"))
     try:
         return run(program, *inventories, "-e", json.dumps(variables), name, *arguments, env=environment, cwd=ROOT, **options)

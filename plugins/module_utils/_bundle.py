@@ -110,6 +110,8 @@ def contents_of(version: str, files: Mapping[str, Mapping[str, Any]], documents:
             raise GvisorError(f"{name} is not what describes such a folder ({error!r})") from error
         for file, entry in listed.items():
             path = f"{folder}/{file}"
+            if not _NAME.fullmatch(path):
+                raise GvisorError(f"{name} describes {path!r}, which is no name of a bundle's file")
             described.add(path)
             if {key: files.get(path, {}).get(key) for key in entry} != dict(entry):
                 raise GvisorError(f"{path} is not the file that {name} describes")
@@ -178,7 +180,9 @@ def gather(version: str, folders: Mapping[str, str], wanted: Sequence[str]) -> D
         listed[_DOCUMENTS[part]] = {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data), "mode": "0644"}
         for file, entry in sorted(listed.items()):
             if _sum_of(place(folders, f"{folder}/{file}")) != entry["sha256"]:
-                raise GvisorError(f"{place(folders, f'{folder}/{file}')} is not the file that {path} describes; remove the folder and run this again")
+                raise GvisorError(
+                    f"{place(folders, f'{folder}/{file}')} is not the file that {path} describes; remove the folder and run this again"
+                )
         files.update({f"{folder}/{file}": entry for file, entry in listed.items()})
         documents[name] = data
     return contents_of(version, files, documents)
@@ -331,7 +335,15 @@ def _describe(block: bytes) -> str:
     """Return for a message what a header's block seems to be."""
     if not any(block):
         return "the end"
-    kind = {b"0": "a file", b"1": "a hard link", b"2": "a symbolic link", b"3": "a device", b"4": "a device", b"5": "a folder", b"6": "a pipe"}
+    kind = {
+        b"0": "a file",
+        b"1": "a hard link",
+        b"2": "a symbolic link",
+        b"3": "a device",
+        b"4": "a device",
+        b"5": "a folder",
+        b"6": "a pipe",
+    }
     name = block[:100].rstrip(b"\0").decode("ascii", "backslashreplace")
     size = block[124:135].decode("ascii", "backslashreplace")
     return f"{kind.get(block[156:157], 'something')} {name!r} (mode {block[100:107].decode('ascii', 'backslashreplace')}, size {size} in octal)"
@@ -424,7 +436,9 @@ def open_bundle(path: str, sha256: str = "") -> Tuple[BinaryIO, Bundle]:
         raise
 
 
-def unpack(stream: BinaryIO, bundle: Bundle, folders: Mapping[str, str], dry: bool = False) -> Dict[str, Tuple[Optional[str], Optional[str]]]:
+def unpack(
+    stream: BinaryIO, bundle: Bundle, folders: Mapping[str, str], dry: bool = False
+) -> Dict[str, Tuple[Optional[str], Optional[str]]]:
     """Bring every file to its place, and packages that the bundle does not have away from beside those that it has.
 
     Returns the sha256 before and after of each path that changes; with ``dry`` none does. What describes a folder is

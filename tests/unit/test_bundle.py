@@ -170,7 +170,10 @@ def test_it_is_a_tar_that_everybody_can_read(packed):
         (lambda source: (source / IMAGE / "ggen.tar").unlink(), "ggen.tar is not the file"),
         (lambda source: (source / BUILD / "manifest.json").unlink(), "manifest.json cannot be read"),
         (lambda source: (source / BUILD / "manifest.json").write_text("{"), "manifest.json is not what describes"),
-        (lambda source: (source / DEBIAN / "runc_1.7.24~ds1-6+b1_amd64.deb").write_bytes(b"another"), "runc_1.7.24~ds1-6+b1_amd64.deb is not"),
+        (
+            lambda source: (source / DEBIAN / "runc_1.7.24~ds1-6+b1_amd64.deb").write_bytes(b"another"),
+            "runc_1.7.24~ds1-6+b1_amd64.deb is not",
+        ),
     ],
 )
 def test_what_is_not_as_described_is_not_packed(world, damage, words):
@@ -180,6 +183,13 @@ def test_what_is_not_as_described_is_not_packed(world, damage, words):
     assert words in result["msg"]
     assert not world.path.exists()
     assert list(world.path.parent.glob(".bundle*")) == []
+
+
+def test_a_name_that_could_not_be_read_again_is_not_packed(world):
+    world.build("bin/20260518/linux_amd64", {"run sc": PROGRAM}, {})
+    result = world.pack(contents=["bin/20260518/linux_amd64"])
+    assert result["failed"]
+    assert "run sc" in result["msg"]
 
 
 def test_check_mode_does_not_need_what_it_has_not_built(world):
@@ -288,7 +298,9 @@ def forged_index(members: list) -> list:
     ("tamper", "words"),
     [
         pytest.param(changed_byte, f"{RUNSC} has the sha256", id="a changed byte"),
-        pytest.param(lambda m: [*m, (tar_info("more", b"evil"), b"evil")], "a file that bundle.json does not list", id="a member at the end"),
+        pytest.param(
+            lambda m: [*m, (tar_info("more", b"evil"), b"evil")], "a file that bundle.json does not list", id="a member at the end"
+        ),
         pytest.param(lambda m: [m[0], (tar_info("bin/a", b"evil"), b"evil"), *m[1:]], "a file 'bin/a'", id="a member between"),
         pytest.param(lambda m: [*m[:2], m[1], *m[2:]], "is where", id="a member twice"),
         pytest.param(added("bin/20260701/linux_amd64/more"), "manifest.json does not fit", id="a member that is listed"),
