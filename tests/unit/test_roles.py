@@ -16,7 +16,7 @@ def load(role: str, name: str) -> dict:
 
 
 def test_the_four_roles_are_there():
-    assert ROLES == ["containerd_gvisor", "ggen_image", "ggen_run", "runsc_build"]
+    assert ROLES == ["containerd_gvisor", "ggen_image", "ggen_run", "gvisor_bundle", "runsc_build"]
 
 
 @pytest.mark.parametrize("role", ROLES)

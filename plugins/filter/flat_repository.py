@@ -1,0 +1,62 @@
+# Copyright (c) 2026, the ggen.gvisor authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+name: flat_repository
+short_description: The index of a folder of Debian packages
+version_added: 0.2.0
+author: The ggen.gvisor authors (@ggen-gvisor)
+description:
+  - From what C(apt-cache show) says of packages, the file C(Packages) that makes their folder a source of packages for apt. It keeps the sums that the
+    distribution has signed.
+positional: _input, archives
+options:
+  _input:
+    description: What C(apt-cache show) prints.
+    type: str
+    required: true
+  archives:
+    description: The paths of the files that C(apt-get --download-only) has left.
+    type: list
+    elements: path
+    required: true
+"""
+
+EXAMPLES = r"""
+repository: "{{ shown.stdout | ggen.gvisor.flat_repository(found.files | map(attribute='path')) }}"
+"""
+
+RETURN = r"""
+_value:
+  description:
+    - The C(index), by path the name that each file gets in the folder as C(files), and by package the C(versions).
+  type: dict
+  sample:
+    index: "Package: runc\n…"
+    versions: {runc: 1.1.5+ds1-1}
+    files: {/tmp/apt/archives/runc_1.1.5+ds1-1_amd64.deb: runc_1.1.5+ds1-1_amd64.deb}
+"""
+
+from typing import Any, Callable
+
+from ansible.errors import AnsibleFilterError
+from ansible_collections.ggen.gvisor.plugins.module_utils import _deb
+from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
+
+
+def flat_repository(shown: str, archives: list[str]) -> dict[str, Any]:
+    """Return the index and the files' names in the folder."""
+    try:
+        return _deb.flat_repository(shown, archives)
+    except GvisorError as error:
+        raise AnsibleFilterError(error.message) from error
+
+
+class FilterModule:
+    """What Ansible loads."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        """Return the filters by name."""
+        return {"flat_repository": flat_repository}
