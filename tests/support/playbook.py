@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,14 +57,15 @@ class Play:
         return found
 
 
-def play(playbook: str, *options: str, inventory: str | Path = "inventories/local", **variables: Any) -> Play:
-    """Run ``playbook`` (a path in the checkout) with command line ``options`` and extra ``variables``."""
+def play(playbook: str, *options: str, inventory: str | Path | Sequence[Path] = "inventories/local", **variables: Any) -> Play:
+    """Run ``playbook`` (a path in the checkout) with command line ``options``, one or several inventories, and extra ``variables``."""
+    inventories = [inventory] if isinstance(inventory, (str, Path)) else inventory
     with tempfile.TemporaryDirectory(prefix="runner.") as folder:
         runner = ansible_runner.run(
             private_data_dir=folder,
             project_dir=str(ROOT),
             playbook=playbook,
-            inventory=str(ROOT / inventory),
+            inventory=[str(ROOT / path) for path in inventories],
             extravars=variables,
             cmdline=" ".join(options) or None,
             envvars={
