@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
-import tomllib
 
 import pytest
+import tomllib
 from support.playbook import ROOT
 from support.scenario import ARTIFACTS, run
 
@@ -99,7 +99,7 @@ def test_a_pod_runs_in_gvisor(host):
 def test_containerd_was_not_restarted_and_takes_the_handler_when_it_is(host):
     """The last but one: it restarts containerd."""
     pid = "systemctl show --property=MainPID containerd"
-    assert host.check_output(pid) == host.file("/var/tmp/pid").content_string.strip()
+    assert host.check_output(pid) == host.file("/root/pid").content_string.strip()
     host.check_output("systemctl restart containerd")
     assert host.check_output(f"{CTR} plugins ls id==cri").split()[-1] == "ok"
     log = host.check_output("journalctl --unit containerd --output cat --grep 'Start cri plugin with config'").splitlines()[-1]
@@ -110,7 +110,7 @@ def test_it_is_taken_away_from_where_it_was_put(host):
     """The last test."""
     done = run("molecule/containerd_gvisor/uninstall.yml")
     assert done.rc == 0, done.errors
-    assert host.file("/srv/containerd/config.toml").content_string == host.file("/var/tmp/config.toml").content_string
+    assert host.file("/srv/containerd/config.toml").content_string == host.file("/root/config.toml").content_string
     assert host.file("/srv/containerd").listdir() == ["config.toml"]
     assert not any(host.file(path).exists for path in ("/usr/local/bin/runsc", f"/usr/local/bin/{SHIM}", "/usr/local/lib/gvisor"))
     assert host.service("containerd").is_running

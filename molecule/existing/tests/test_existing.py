@@ -20,8 +20,8 @@ def test_what_they_wrote_is_there_byte_for_byte_and_in_one_piece(host, theirs):
 
 
 def test_their_container_runs_on_as_the_same_process(host):
-    assert host.check_output("ctr tasks ls") == host.file("/var/tmp/tasks").content_string.strip()
-    assert "RUNNING" in host.file("/var/tmp/tasks").content_string
+    assert host.check_output("ctr tasks ls") == host.file("/root/tasks").content_string.strip()
+    assert "RUNNING" in host.file("/root/tasks").content_string
 
 
 def test_their_container_still_takes_commands(host):

@@ -31,7 +31,7 @@ def test_their_file_is_theirs_byte_for_byte(host, theirs):
 
 
 def test_their_container_runs_on_as_the_same_process(host):
-    assert host.check_output("ctr tasks ls") == host.file("/var/tmp/tasks").content_string.strip()
+    assert host.check_output("ctr tasks ls") == host.file("/root/tasks").content_string.strip()
 
 
 def test_new_containers_start_in_runc(in_runc):

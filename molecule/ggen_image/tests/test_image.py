@@ -28,7 +28,7 @@ def test_the_archive_is_in_its_place_and_made_of_the_named_program(metadata):
     assert sorted(metadata["references"]) == REFERENCES
 
 
-def test_the_cache_is_in_its_place(metadata):
+def test_the_cache_is_in_its_place():
     (kept,) = (ARTIFACTS / "cache" / "objects").iterdir()
     assert (kept / "ggen.tar").is_file()
 
@@ -55,7 +55,7 @@ def test_no_archive_is_left_on_the_host(host):
     assert host.check_output("find /tmp /var/tmp /root -name 'ggen*'") == ""
 
 
-def test_it_is_taken_away_again(host, metadata):
+def test_it_is_taken_away_again(host):
     """The last test."""
     done = run("molecule/ggen_image/uninstall.yml")
     assert done.rc == 0, done.errors
