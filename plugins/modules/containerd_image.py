@@ -52,7 +52,8 @@ options:
   name:
     description:
       - Full names that the image gets, for example C(docker.io/library/ggen:latest). The default is the names in the archive.
-      - For O(state=absent) the names to remove; the default is again the names in the archive.
+      - For O(state=absent) the names to remove; the default is again the names in the archive. With the last of them goes the name by digest
+        that containerd's CRI plugin gave the image in V(k8s.io).
     type: list
     elements: str
   digest:
@@ -349,12 +350,24 @@ def absent(module: AnsibleModule, namespaces: List[Ctr]) -> Tuple[Dict[str, Any]
     for ctr in namespaces:
         held = ctr.images()
         there = before[ctr.namespace] = {name: held[name] for name in names if name in held}
+        there.update(cri_names(held, there))
         if there and not module.check_mode:
             ctr.check("images", "rm", *there)
             left = [name for name in there if name in ctr.images()]
             if left:
                 raise GvisorError(f"containerd still lists {', '.join(left)} in namespace {ctr.namespace} after removing them")
     return {"changed": any(before.values()), "names": names}, before, {}
+
+
+def cri_names(held: Dict[str, str], there: Dict[str, str]) -> Dict[str, str]:
+    """Return those of ``held`` (name: digest) that would be left of the images whose names ``there`` go, though nobody gave them.
+
+    Each image that appears in Kubernetes' namespace gets a further name from containerd's CRI plugin, sha256:<configuration's digest>; with it all of
+    the image would stay. It is kept as long as the image has another name.
+    """
+    others = {name: digest for name, digest in held.items() if name not in there and digest in there.values()}
+    kept = {digest for name, digest in others.items() if not name.startswith("sha256:")}
+    return {name: digest for name, digest in others.items() if digest not in kept}
 
 
 def difference(before: Table, after: Table) -> Dict[str, str]:

@@ -139,12 +139,15 @@ def cri_table(document: toml.Document, containerd: str | None, allow_newer: bool
 CRI_NAMES = frozenset({"cri", *(table[-1] for table in CRI_TABLE.values())})
 
 
+def is_cri_disabled(data: dict[str, Any]) -> bool:
+    """Tell whether a parsed file or dump turns the CRI plugin off."""
+    disabled = data.get("disabled_plugins", [])
+    return isinstance(disabled, list) and not CRI_NAMES.isdisjoint(map(str, disabled))
+
+
 def disabled_cri(document: toml.Document) -> int | None:
     """Return the line that disables the CRI plugin, or None."""
-    disabled = document.data.get("disabled_plugins", [])
-    if not isinstance(disabled, list) or not CRI_NAMES & set(map(str, disabled)):
-        return None
-    return toml.line_of(document, ("disabled_plugins",))
+    return toml.line_of(document, ("disabled_plugins",)) if is_cri_disabled(document.data) else None
 
 
 def with_cri(text: str, *, where: str) -> str:

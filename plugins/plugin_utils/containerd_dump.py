@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import tomllib
-from ansible_collections.ggen.gvisor.plugins.plugin_utils.containerd_config import default_name, handlers
+from ansible_collections.ggen.gvisor.plugins.plugin_utils.containerd_config import default_name, handlers, is_cri_disabled
 
 
 def describe_config(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -17,9 +17,12 @@ def describe_config(config: Mapping[str, Any]) -> dict[str, Any]:
     described = {key: value for key, value in config.items() if key not in ("text", "dump")}
     described |= {"version": None, "runtimes": {}, "default_runtime": None}
     try:
-        described["version"] = tomllib.loads(config["text"]).get("version", 1) if config["exists"] else None
-        dump = tomllib.loads(config["dump"])
-        described["runtimes"], described["default_runtime"] = handlers(dump), default_name(dump)
+        text, told = tomllib.loads(config["text"]), tomllib.loads(config["dump"])
+        described["version"] = text.get("version", 1) if config["exists"] else None
+        # A disabled CRI plugin is not in the dump of containerd 1.x, and then the file alone knows its handlers.
+        if is_cri_disabled(told) and not handlers(told):
+            told = text
+        described["runtimes"], described["default_runtime"] = handlers(told), default_name(told)
     except tomllib.TOMLDecodeError as error:
         described["error"] = described["error"] or f"{config['path']}: {error}"
     return described

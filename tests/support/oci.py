@@ -1,7 +1,10 @@
 # Copyright (c) 2026, the ggen.gvisor authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Image archives for tests, written in pure Python: FROM scratch, one layer."""
+"""Image archives for tests, written in pure Python: FROM scratch, one layer.
+
+``python tests/support/oci.py FILE`` writes the archive of the busybox image, for a playbook, and prints its manifest digest.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import hashlib
 import io
 import json
 import platform
+import sys
 import tarfile
 from pathlib import Path
 
@@ -118,3 +122,9 @@ def busybox_archive(path: Path, ref: str = "localhost/busybox:1") -> str:
     entries, manifest = oci_entries(busybox_layer(), ref)
     path.write_bytes(tar(entries))
     return manifest
+
+
+if __name__ == "__main__":
+    file = Path(sys.argv[1])
+    file.parent.mkdir(parents=True, exist_ok=True)
+    print(busybox_archive(file))

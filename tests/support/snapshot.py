@@ -1,9 +1,13 @@
-"""What a host has: files, packages and services, to compare before and after."""
+"""What a host has: files, packages and services, to compare before and after.
+
+``python tests/support/snapshot.py FILE ssh HOST`` writes it to a file, for a playbook that comes before the test.
+"""
 
 from __future__ import annotations
 
 import json
 import subprocess
+import sys
 from pathlib import Path
 
 # Runs on the host, where there may be nothing but Python. Files by type, mode, owner and digest; no times.
@@ -80,3 +84,7 @@ def write(path: Path, text: str) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
     return path
+
+
+if __name__ == "__main__":
+    write(Path(sys.argv[1]), json.dumps(snapshot(*sys.argv[2:])))

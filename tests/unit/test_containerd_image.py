@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.ggen.gvisor.plugins.module_utils._oci_archive import Archive
+from ansible_collections.ggen.gvisor.plugins.modules.containerd_image import cri_names
 from support import oci
 from support.containerd import Daemon
 from support.module import run_module
@@ -236,6 +237,14 @@ def test_an_altered_layer_is_refused_before_anything_changes(daemon: Daemon, nam
     assert result["failed"]
     assert "altered" in result["msg"]
     assert listed(daemon, namespace) == {}
+
+
+def test_the_names_that_cri_gives_go_with_the_last_of_the_others() -> None:
+    """What CRI really does in k8s.io is proven by the molecule scenario ggen_image."""
+    held = {REF: "sha256:a", f"{REF}-b": "sha256:a", "sha256:1": "sha256:a", "sha256:2": "sha256:other"}
+    assert cri_names(held, {REF: "sha256:a"}) == {}
+    assert cri_names(held, {REF: "sha256:a", f"{REF}-b": "sha256:a"}) == {"sha256:1": "sha256:a"}
+    assert cri_names(held, {}) == {}
 
 
 def test_absent(daemon: Daemon, namespace: str, tmp_path: Path) -> None:

@@ -124,6 +124,15 @@ def test_handlers_are_read_from_each_containerd_s_dump(version):
     assert described["default_runtime"] == "runc"
 
 
+@pytest.mark.parametrize("dump", ['disabled_plugins = ["cri"]\n', 'disabled_plugins = ["io.containerd.grpc.v1.cri"]\n'])
+def test_handlers_are_read_from_the_file_where_cri_is_disabled(dump):
+    """The dumps of 1.6.20 and 1.7.24 have nothing of a disabled plugin."""
+    text = f'{dump}[plugins.cri.containerd.runtimes.runsc]\nruntime_type = "io.containerd.runsc.v1"\n'
+    config = {"path": "/x", "exists": True, "sha256": "0", "text": text, "dump": dump, "error": None}
+    assert describe_config(config)["runtimes"] == {"runsc": {"runtime_type": "io.containerd.runsc.v1"}}
+    assert describe_config({**config, "dump": ""})["runtimes"] == {}
+
+
 def test_a_file_without_version_line_is_version_1():
     config = {"path": "/x", "exists": True, "sha256": "0", "text": 'root = "/r"\n', "dump": "", "error": None}
     assert describe_config(config)["version"] == 1

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+from support.scenario import run
 
 testinfra_hosts = ["ansible://default"]
 
@@ -47,3 +48,18 @@ def test_ggen_ran_in_gvisor(host, report):
     assert run["kernel"].startswith("Starting gVisor")
     with host.sudo():
         assert host.file("/var/lib/ggen.gvisor/workspaces/organization/generated/schema.sql").is_file
+
+
+def test_another_run_changes_nothing_and_costs_a_handful_of_executions():
+    done = run("site.yml")
+    assert done.rc == 0, done.errors
+    assert done.changed == []
+    for name in RELEASES:
+        assert len(done.executions(name)) <= 6, done.executions(name)
+
+
+def test_verify_proves_every_host():
+    done = run("playbooks/verify.yml")
+    assert done.rc == 0, done.errors
+    assert done.changed == []
+    assert all(f"{name} is healthy" in done.output for name in RELEASES)
