@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ansible_collections.ggen.gvisor.plugins.plugin_utils import containerd_origin as origins
+
 PROOF = ("kernel", "runc", "cri", "seconds")
 RUN = ("path", "args", "rc", "duration", "timings", "kernel", "summary", "error")
 
@@ -36,6 +38,7 @@ def drift(
     elif not containerd["running"]:
         found.append(f"containerd does not answer on {containerd['address']}")
     found += [f"{config['path']} has {difference}" for difference in _handler_drift(config["runtimes"], handler)]
+    found += filter(None, [origins.sentence(config["origin"], handler["name"], config["path"])] if "origin" in config else [])
     found += [
         f"containerd's plugin {name} is in state {state}"
         for name, state in containerd["plugins"].items()
@@ -93,6 +96,7 @@ def host_report(
         "config": {
             **{key: config[key] for key in ("path", "version", "sha256", "default_runtime")},
             "handlers": sorted(config["runtimes"]),
+            **({"origin": config["origin"]["source"]} if "origin" in config else {}),
         },
         "image": dict(image) if image else None,
         "proof": {key: proof[key] for key in PROOF if key in proof} if proof else (seen or [None])[-1],
