@@ -26,6 +26,16 @@ from typing import Any
 EMBEDDED = "[grpc]\ngid = 1000\n"
 GIB = 1 << 30
 CONFIG = "/etc/containerd/config.toml"
+# An Apple silicon Mac's.
+UNAME = """\
+#!/bin/sh
+case "$*" in
+  "" | -s) echo Darwin ;;
+  -m) echo arm64 ;;
+  -sm) echo Darwin arm64 ;;
+  *) echo "uname $*: not imitated" >&2; exit 1 ;;
+esac
+"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,7 +106,7 @@ def mac(
     version: str = "0.10.3",
     tools: Iterable[str] = ("colima", "limactl"),
 ) -> Mac:
-    """Make a Mac's home with these virtual machines below ``root``, and executables for ``tools`` in ``root``/bin."""
+    """Make a Mac's home with these virtual machines below ``root``, and executables for ``tools`` and ``uname`` in ``root``/bin."""
     made = Mac(
         root,
         {
@@ -117,6 +127,9 @@ def mac(
         command = [sys.executable, str(Path(__file__).resolve()), tool, str(root / "state.json")]
         program.write_text(f'#!/bin/sh\nexec {shlex.join(command)} "$@"\n')
         program.chmod(0o755)
+    uname = root / "bin" / "uname"
+    uname.write_text(UNAME)
+    uname.chmod(0o755)
     guests = {"colima": [dataclasses.asdict(guest) for guest in colima], "lima": [dataclasses.asdict(guest) for guest in lima]}
     _save(root / "state.json", {"version": version, "home": str(made.home), "says": {}, **guests})
     return made
