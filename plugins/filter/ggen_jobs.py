@@ -30,6 +30,21 @@ options:
     description: Folders of the controller and where the host has them instead.
     type: dict
     default: {}
+  mounts:
+    description:
+      - What a virtual machine on the controller sees of the controller's folders, a list of C(location), C(mount_point) and C(writable), as the inventory
+        plugin P(ggen.gvisor.colima#inventory) tells it in C(vm_mounts).
+      - A workspace below a writable one is used where it lies, and C(~) and relative paths are the controller's. A folder of the controller that the
+        machine does not see, or may not write, is an error. A path that is no folder of the controller is the machine's own.
+    type: list
+    elements: dict
+    default: []
+    version_added: 0.2.0
+  in_place:
+    description: Use a folder of O(moved) where it lies if O(mounts) show it.
+    type: bool
+    default: false
+    version_added: 0.2.0
 """
 
 EXAMPLES = r"""
@@ -47,18 +62,45 @@ import os
 from typing import Any, Callable
 
 from ansible.errors import AnsibleFilterError
+from ansible_collections.ggen.gvisor.plugins.plugin_utils.colima import in_guest
 from ansible_collections.ggen.gvisor.plugins.plugin_utils.ggen import GgenError, jobs
 
 
 def ggen_jobs(
-    workspaces: list[dict[str, Any]], common: dict[str, Any], local: bool = False, moved: dict[str, str] | None = None
+    workspaces: list[dict[str, Any]],
+    common: dict[str, Any],
+    local: bool = False,
+    moved: dict[str, str] | None = None,
+    mounts: list[dict[str, Any]] | None = None,
+    in_place: bool = False,
 ) -> list[dict[str, Any]]:
     """Return the jobs; see DOCUMENTATION. Raises AnsibleFilterError."""
-    placed = [{**entry, "path": (moved or {}).get(entry.get("path"), entry.get("path"))} for entry in workspaces]
     try:
+        placed = [{**entry, "path": _placed(entry.get("path"), moved or {}, mounts or [], in_place)} for entry in workspaces]
         return jobs(placed, common, *((os.getcwd(), os.path.expanduser("~")) if local else ()))
     except GgenError as error:
         raise AnsibleFilterError(str(error)) from error
+
+
+def _placed(path: Any, moved: dict[str, str], mounts: list[dict[str, Any]], in_place: bool) -> Any:
+    """Return where the host has a workspace. Raises GgenError where a virtual machine does not see one of the controller's."""
+    if not path or not mounts:
+        return moved.get(path, path)
+    here = os.path.realpath(os.path.expanduser(path))  # a link of the controller would lead nowhere in the guest
+    real = [{**mount, "location": os.path.realpath(mount["location"])} for mount in mounts]
+    there, writable = in_guest(here, real)
+    if path in moved and not (in_place and writable):
+        return moved[path]
+    if there is not None and writable:
+        return there
+    if there is None and not os.path.isdir(here) and path.startswith("/"):
+        return path
+    shown = ", ".join(mount["location"] for mount in mounts if mount["writable"]) or "nothing"
+    why = "the virtual machine does not see it" if there is None else "the virtual machine may only read it"
+    raise GgenError(
+        f"The workspace {here} is on this machine, and {why}. It may write {shown}: move the workspace there, or start the profile with one mount more "
+        f"(colima stop, then colima start --mount {here}:w with the mounts that it has)."
+    )
 
 
 class FilterModule:

@@ -194,6 +194,19 @@ def mounts_of(mounts: Any, home: str) -> list[dict[str, Any]]:
     return found
 
 
+def in_guest(path: str, mounts: Iterable[Mapping[str, Any]]) -> tuple[str | None, bool]:
+    """Return where a folder of the controller is in the guest, None where no mount shows it, and whether it can be written there.
+
+    Both ``path`` and the mounts' locations are without symbolic links. The innermost mount counts.
+    """
+    covering = [mount for mount in mounts if f"{path}/".startswith(f"{mount['location'].rstrip('/')}/")]
+    if not covering:
+        return None, False
+    mount = max(covering, key=lambda mount: len(mount["location"]))
+    rest = posixpath.relpath(path, mount["location"])
+    return posixpath.normpath(posixpath.join(mount["mount_point"], rest)), bool(mount["writable"])
+
+
 def _absolute(path: str, home: str) -> str:
     return posixpath.normpath(posixpath.join(home, path[2:]) if path == "~" or path.startswith("~/") else path)
 

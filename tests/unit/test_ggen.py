@@ -96,8 +96,58 @@ def test_the_filter_resolves_paths_only_here_and_puts_the_example_where_the_host
     assert ggen_jobs([{"path": "x"}], COMMON, local=True)[0]["path"] == f"{tmp_path}/x"
     assert ggen_jobs([{"path": "~/x"}], COMMON, local=True)[0]["path"] == os.path.expanduser("~/x")
     assert ggen_jobs([{"path": "/here/e"}], COMMON, moved={"/here/e": "/there"})[0]["path"] == "/there"
+    assert ggen_jobs([{"path": "/here/e"}], COMMON, moved={"/here/e": "/there"}, in_place=True)[0]["path"] == "/there"
     with pytest.raises(AnsibleFilterError, match="not absolute"):
         ggen_jobs([{"path": "x"}], COMMON)
+
+
+@pytest.fixture(name="home")
+def fixture_home(tmp_path, monkeypatch):
+    """The home of a Mac's user, which a virtual machine sees elsewhere, and a folder that it may only read."""
+    for name in ("home/model", "data/model", "outside/model"):
+        (tmp_path / name).mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path / "home")
+    return tmp_path
+
+
+def mounts_of(home):
+    return [
+        {"location": f"{home}/home", "mount_point": "/guest/home", "writable": True},
+        {"location": f"{home}/data", "mount_point": f"{home}/data", "writable": False},
+    ]
+
+
+def test_a_virtual_machine_works_on_the_controller_s_folder_where_it_lies(home):
+    (home / "link").symlink_to("home/model")
+    for path in ("~/model", "model", f"{home}/home/model", f"{home}/link", f"{home}/home/../home/model/"):
+        (job,) = ggen_jobs([{"path": path}], COMMON, mounts=mounts_of(home))
+        assert (job["path"], job["manifest"]) == ("/guest/home/model", "/guest/home/model/ggen.toml"), path
+    assert ggen_jobs([{"path": "~"}], COMMON, mounts=mounts_of(home))[0]["path"] == "/guest/home"
+    assert ggen_jobs([{"path": "/srv/in/the/guest"}], COMMON, mounts=mounts_of(home))[0]["path"] == "/srv/in/the/guest"
+
+
+@pytest.mark.parametrize(("name", "why"), [("outside", "does not see it"), ("data", "may only read it"), ("home-2", "does not see it")])
+def test_a_folder_that_a_virtual_machine_cannot_work_on_is_refused(name, why, home):
+    (home / name / "model").mkdir(parents=True, exist_ok=True)
+    path = f"{home}/{name}/model"
+    with pytest.raises(
+        AnsibleFilterError, match=f"{path} is on this machine, and the virtual machine {why}.*{home}/home: move.*--mount {path}:w"
+    ):
+        ggen_jobs([{"path": path}], COMMON, mounts=mounts_of(home))
+
+
+def test_a_link_that_leads_out_of_what_a_virtual_machine_sees_is_refused(home):
+    (home / "home" / "link").symlink_to("../outside/model")
+    with pytest.raises(AnsibleFilterError, match="outside/model is on this machine"):
+        ggen_jobs([{"path": "~/link"}], COMMON, mounts=mounts_of(home))
+
+
+def test_the_example_is_used_where_it_lies_or_copied(home):
+    moved = {f"{home}/home/model": "/there", f"{home}/outside/model": "/there"}
+    for name, in_place, there in (("home", True, "/guest/home/model"), ("home", False, "/there"), ("outside", True, "/there")):
+        (job,) = ggen_jobs([{"path": f"{home}/{name}/model"}], COMMON, moved=moved, mounts=mounts_of(home), in_place=in_place)
+        assert job["path"] == there
 
 
 @pytest.mark.parametrize(

@@ -167,6 +167,6 @@ def test_the_guest_s_architecture_is_built_and_not_the_mac_s(arch, tmp_path):
     done = subprocess.run(argv, cwd=ROOT, env=made.env, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     other = {"arm64": "amd64", "amd64": "arm64"}[arch]
-    assert f"linux_{arch}" in done.stdout
-    assert f"linux_{other}" not in done.stdout
+    assert re.search(rf"runsc \d+/{arch}", done.stdout), done.stdout
+    assert f"/{other}" not in done.stdout
     assert f"image for {arch}, the controller is arm64" in done.stdout
