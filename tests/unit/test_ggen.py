@@ -118,36 +118,38 @@ def mounts_of(home):
     ]
 
 
+def placed(path, home, mounts=None, **options):
+    (found,) = ggen_jobs([{"path": path}], COMMON, from_controller=True, mounts=mounts_of(home) if mounts is None else mounts, **options)
+    return found["path"], found["from"]
+
+
 def test_a_virtual_machine_works_on_the_controller_s_folder_where_it_lies(home):
     (home / "link").symlink_to("home/model")
     for path in ("~/model", "model", f"{home}/home/model", f"{home}/link", f"{home}/home/../home/model/"):
-        (job,) = ggen_jobs([{"path": path}], COMMON, mounts=mounts_of(home))
-        assert (job["path"], job["manifest"]) == ("/guest/home/model", "/guest/home/model/ggen.toml"), path
-    assert ggen_jobs([{"path": "~"}], COMMON, mounts=mounts_of(home))[0]["path"] == "/guest/home"
-    assert ggen_jobs([{"path": "/srv/in/the/guest"}], COMMON, mounts=mounts_of(home))[0]["path"] == "/srv/in/the/guest"
+        assert placed(path, home) == ("/guest/home/model", "host"), path
+    assert placed("~", home) == ("/guest/home", "host")
 
 
-@pytest.mark.parametrize(("name", "why"), [("outside", "does not see it"), ("data", "may only read it"), ("home-2", "does not see it")])
-def test_a_folder_that_a_virtual_machine_cannot_work_on_is_refused(name, why, home):
-    (home / name / "model").mkdir(parents=True, exist_ok=True)
-    path = f"{home}/{name}/model"
-    with pytest.raises(
-        AnsibleFilterError, match=f"{path} is on this machine, and the virtual machine {why}.*{home}/home: move.*--mount {path}:w"
-    ):
-        ggen_jobs([{"path": path}], COMMON, mounts=mounts_of(home))
-
-
-def test_a_link_that_leads_out_of_what_a_virtual_machine_sees_is_refused(home):
+def test_of_a_folder_that_it_does_not_see_or_may_not_write_it_gets_a_copy(home):
+    (home / "home-2").mkdir()
     (home / "home" / "link").symlink_to("../outside/model")
-    with pytest.raises(AnsibleFilterError, match="outside/model is on this machine"):
-        ggen_jobs([{"path": "~/link"}], COMMON, mounts=mounts_of(home))
+    for path, there in (("outside/model",) * 2, ("data/model",) * 2, ("home-2",) * 2, ("home/link", "outside/model")):
+        assert placed(f"{home}/{path}", home) == (f"{home}/{there}", "controller"), path
+    assert placed("~/model", home, mounts=[]) == (f"{home}/home/model", "controller")
+
+
+def test_a_folder_that_is_not_there_is_refused(home):
+    with pytest.raises(
+        AnsibleFilterError, match=r"/srv/model is no folder of this machine\. For a folder of the host itself set ggen_run_from"
+    ):
+        placed("/srv/model", home)
+    assert ggen_jobs([{"path": "/srv/model"}], COMMON, mounts=mounts_of(home))[0]["from"] == "host"
 
 
 def test_the_example_is_used_where_it_lies_or_copied(home):
     moved = {f"{home}/home/model": "/there", f"{home}/outside/model": "/there"}
     for name, in_place, there in (("home", True, "/guest/home/model"), ("home", False, "/there"), ("outside", True, "/there")):
-        (job,) = ggen_jobs([{"path": f"{home}/{name}/model"}], COMMON, moved=moved, mounts=mounts_of(home), in_place=in_place)
-        assert job["path"] == there
+        assert placed(f"{home}/{name}/model", home, moved=moved, in_place=in_place) == (there, "host")
 
 
 @pytest.mark.parametrize(
