@@ -273,6 +273,23 @@ def test_the_cache_answers_until_it_is_flushed(tmp_path):
     assert "must not be asked" in done.stderr
 
 
+def test_a_workspace_of_the_mac_is_looked_at_on_the_mac(tmp_path):
+    """The guest of this test cannot be reached: a folder that it does not see is read here, before anything long begins."""
+    made = mac(tmp_path, [Guest(port=9, mounts=(("~/src", True, ""),))])
+    workspace = made.home / "model"
+    workspace.mkdir()
+    preflight = {"ansible.builtin.include_role": {"name": "ggen.gvisor.ggen_run", "tasks_from": "preflight"}}
+    (tmp_path / "play.yml").write_text(json.dumps([{"hosts": "sandbox_hosts", "gather_facts": False, "tasks": [preflight]}]))
+    argv = [str(Path(sys.executable).parent / "ansible-playbook"), "-i", str(EXAMPLE), str(tmp_path / "play.yml")]
+    argv += ["-e", json.dumps({"ggen_run_workspace": "~/model"})]
+    done = subprocess.run(argv, cwd=ROOT, env=made.env, capture_output=True, text=True, check=False, timeout=120)
+    assert f"{workspace} is no ggen project" in " ".join(done.stdout.split()), done.stdout + done.stderr
+    tables = "[project]\n[ontology]\n[generation]\n"
+    (workspace / "ggen.toml").write_text(tables.replace("]", "]\nx = 1"))
+    done = subprocess.run(argv, cwd=ROOT, env=made.env, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 @pytest.mark.parametrize(
     ("text", "version"),
     [
