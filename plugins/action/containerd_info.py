@@ -1,13 +1,15 @@
 # Copyright (c) 2026, the ggen.gvisor authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""containerd_info on the controller: reads the TOML that the host sent."""
+"""containerd_info on the controller: reads the TOML that the host sent, and what the host gets at its next start."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from ansible.plugins.action import ActionBase
+from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.plugin_utils import containerd_origin as origins
 from ansible_collections.ggen.gvisor.plugins.plugin_utils.containerd_dump import describe_config
 
 
@@ -20,4 +22,10 @@ class ActionModule(ActionBase):
         result = self._execute_module(task_vars=task_vars)
         if not result.get("failed"):
             result["config"] = describe_config(result["config"])
+            files = self._task.args.get("origin") or []
+            if files:
+                try:
+                    result["config"]["origin"] = origins.describe(origins.read(files), result["config"]["sha256"])
+                except GvisorError as error:
+                    return {**result, "failed": True, "msg": error.message}
         return result

@@ -3,11 +3,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """containerd_runtime: read the host, decide here, have the host's containerd check it, have the host write it.
 
-A run that changes nothing is one execution on the host, check mode two, a change three.
+A run that changes nothing is one execution on the host, check mode two, a change three. Where a file here replaces the host's at each of its
+starts (option origin), that file is what is edited, and the host gets its text; that costs no execution more.
 """
 
 from __future__ import annotations
 
+import base64
+import contextlib
 import posixpath
 from typing import Any
 
@@ -15,6 +18,7 @@ from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.plugin_utils import containerd_config as config
+from ansible_collections.ggen.gvisor.plugins.plugin_utils import containerd_origin as origins
 from ansible_collections.ggen.gvisor.plugins.plugin_utils import containerd_plan as planning
 
 
@@ -46,15 +50,18 @@ class ActionModule(ActionBase):
 
     def _run(self, task_vars: dict[str, Any] | None) -> dict[str, Any]:
         read = self._on_host(task_vars, phase="read")
-        found, params = read["found"], read["params"]
+        params = read["params"]
+        origin = origins.read(params["origin"]) if params["origin"] else None
         warnings = [read["recovered"]] if read["recovered"] else []
-        plan = planning.decide(found, params)
+        plan = _decide(read, origin)
         if params["state"] == "present" or plan.edits:
-            read, plan = self._read_imports(task_vars, read, plan)
-            found = read["found"]
+            read, plan = self._read_imports(task_vars, read, plan, origin)
+        found = read["found"]
+        outcome = _settle(origin, plan, found, params) if origin else None
+        moved = bool(origin and outcome and outcome.text != origin.text)
         containerd = found["containerd"] or ""
         result: dict[str, Any] = {
-            "changed": bool(plan.edits),
+            "changed": bool(plan.edits) or moved,
             "file": plan.file,
             "files": [file.path for file in plan.edits],
             "config_version": plan.version,
@@ -64,20 +71,30 @@ class ActionModule(ActionBase):
             "rolled_back": False,
             "warnings": warnings + plan.notes,
         }
-        if not plan.edits:
+        edits = [(file.path, file.path, file.text, file.after) for file in plan.edits]
+        if origin and outcome:
+            result["origin"] = {"file": origin.path, "source": origin.source, "changed": moved}
+            edits += [(origin.path, f"{origin.path} (on the controller)", origin.text, outcome.text)] if moved else []
+        if not edits:
             return result
         result["diff"] = [
-            {
-                "before": file.text or "",
-                "after": file.after or "",
-                "before_header": file.path,
-                "after_header": file.path,
-            }
-            for file in plan.edits
+            {"before": before or "", "after": after or "", "before_header": header, "after_header": header}
+            for _, header, before, after in edits
         ]
-        result["validation"] = self._validate(task_vars, found, params, plan)
+        if plan.edits:
+            result["validation"] = self._validate(task_vars, found, params, plan)
         if self._task.check_mode:
             return result
+        with contextlib.ExitStack() as stack:
+            staged = stack.enter_context(origins.Staged(origin, outcome.text)) if origin and outcome and moved else None
+            if plan.edits:
+                self._apply(task_vars, params, plan, result)
+            if staged:
+                staged.commit()
+        return result
+
+    def _apply(self, task_vars: dict[str, Any] | None, params: dict[str, Any], plan: planning.Plan, result: dict[str, Any]) -> None:
+        """Have the host write its files and restart containerd, and put what came of it into the result."""
         main_folder = posixpath.dirname(plan.main.path)
         service = {
             "service": params["service"],
@@ -107,17 +124,16 @@ class ActionModule(ActionBase):
         backups = done["backup_files"]
         if backups:
             result["backup_file"] = backups.get(plan.file) or next(iter(backups.values()))
-        return result
 
     def _read_imports(
-        self, task_vars: dict[str, Any] | None, read: dict[str, Any], plan: planning.Plan
+        self, task_vars: dict[str, Any] | None, read: dict[str, Any], plan: planning.Plan, origin: origins.Origin | None
     ) -> tuple[dict[str, Any], planning.Plan]:
         """Read again when the host, which cannot parse TOML, found other imports than the main file has."""
         wanted = planning.imports_of(plan.main)
         if wanted == list(read["found"]["imports"]):
             return read, plan
         read = self._on_host(task_vars, phase="read", imports=wanted)
-        return read, planning.decide(read["found"], read["params"])
+        return read, _decide(read, origin)
 
     def _validate(self, task_vars: dict[str, Any] | None, found: dict[str, Any], params: dict[str, Any], plan: planning.Plan) -> str:
         """Return the verdict of the host's containerd. Raises GvisorError when it is not what it should be."""
@@ -148,3 +164,52 @@ class ActionModule(ActionBase):
             default=params["default"],
         )
         return f"accepted by containerd {containerd}"
+
+
+def _remover(params: dict[str, Any], where: str) -> origins.Remove:
+    """Return what takes the handler out of a text."""
+    allow_newer = params["allow_newer_config_version"]
+    return lambda text: config.set_absent(text, params["name"], where=where, allow_newer=allow_newer).text or ""
+
+
+def _host_text(found: dict[str, Any]) -> str | None:
+    content = found["main"]["content"]
+    return None if content is None else base64.b64decode(content).decode("utf-8", "replace")
+
+
+def _decide(read: dict[str, Any], origin: origins.Origin | None) -> planning.Plan:
+    """Return the plan for the host's own file, or with an origin for the text that the host has from it after its next start.
+
+    Taking the handler out of a host that differs from its origin is about the host's own text: nothing else of it is to change.
+    """
+    found, params = read["found"], read["params"]
+    if origin is None:
+        return planning.decide(found, params)
+    there = _host_text(found)
+    if params["state"] == "present":
+        base = origins.base_of(origin, _remover(params, origin.source))
+    else:
+        base = origin.body if there == origin.used else origins.strip_head(there or "")
+    content = base64.b64encode(base.encode()).decode("ascii")
+    dropin = "never" if params["dropin"] == "auto" else params["dropin"]
+    try:
+        return planning.decide({**found, "main": {**found["main"], "content": content}}, {**params, "dropin": dropin})
+    except GvisorError as error:
+        raise GvisorError(f"{error.message} The text is from {origin.source}, on the controller.", **error.details) from error
+
+
+def _settle(origin: origins.Origin, plan: planning.Plan, found: dict[str, Any], params: dict[str, Any]) -> origins.Outcome:
+    """Return what is to be of the origin, and have the plan change the host's file from what it really is to that."""
+    there = _host_text(found)
+    remove = _remover(params, origin.source)
+    if params["state"] == "present":
+        outcome = origins.present(origin, plan.main.after or "", remove)
+        plan.main.after = outcome.used
+    else:
+        outcome = origins.absent(origin, remove)
+        if there == origin.used:
+            plan.main.after = outcome.used
+        elif there is None or plan.main.after == plan.main.text:
+            plan.main.after = there
+    plan.main.text = there
+    return outcome

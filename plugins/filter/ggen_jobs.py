@@ -30,6 +30,26 @@ options:
     description: Folders of the controller and where the host has them instead.
     type: dict
     default: {}
+  from_controller:
+    description:
+      - Whether the workspaces are folders of the controller although the host is another one, so that C(~) and relative paths are the controller's.
+      - One that O(mounts) show is used where it lies, of another one the run gets a copy.
+    type: bool
+    default: false
+    version_added: 0.2.0
+  mounts:
+    description:
+      - What a virtual machine on the controller sees of the controller's folders, a list of C(location), C(mount_point) and C(writable), as the inventory
+        plugin P(ggen.gvisor.colima#inventory) tells it in C(vm_mounts). Those that cannot be written do not count.
+    type: list
+    elements: dict
+    default: []
+    version_added: 0.2.0
+  in_place:
+    description: Use a folder of O(moved) where it lies if O(mounts) show it.
+    type: bool
+    default: false
+    version_added: 0.2.0
 """
 
 EXAMPLES = r"""
@@ -38,7 +58,8 @@ jobs: "{{ [{'path': '/srv/model'}, {'path': '/srv/other', 'timeout': 60}] | ggen
 
 RETURN = r"""
 _value:
-  description: One dict a workspace with every option, C(args) as a list, and C(manifest), the ggen.toml that will be read (or empty).
+  description: One dict a workspace with every option, C(args) as a list, C(manifest), the ggen.toml that will be read (or empty), and C(from), where
+    the workspace is, V(host) or V(controller).
   type: list
   elements: dict
 """
@@ -47,18 +68,48 @@ import os
 from typing import Any, Callable
 
 from ansible.errors import AnsibleFilterError
+from ansible_collections.ggen.gvisor.plugins.plugin_utils.colima import in_guest
 from ansible_collections.ggen.gvisor.plugins.plugin_utils.ggen import GgenError, jobs
 
 
 def ggen_jobs(
-    workspaces: list[dict[str, Any]], common: dict[str, Any], local: bool = False, moved: dict[str, str] | None = None
+    workspaces: list[dict[str, Any]],
+    common: dict[str, Any],
+    local: bool = False,
+    moved: dict[str, str] | None = None,
+    from_controller: bool = False,
+    mounts: list[dict[str, Any]] | None = None,
+    in_place: bool = False,
 ) -> list[dict[str, Any]]:
     """Return the jobs; see DOCUMENTATION. Raises AnsibleFilterError."""
-    placed = [{**entry, "path": (moved or {}).get(entry.get("path"), entry.get("path"))} for entry in workspaces]
     try:
-        return jobs(placed, common, *((os.getcwd(), os.path.expanduser("~")) if local else ()))
+        places = [
+            _place(entry.get("path"), moved or {}, mounts or [], in_place)
+            if from_controller and not local
+            else ((moved or {}).get(entry.get("path"), entry.get("path")), "host")
+            for entry in workspaces
+        ]
+        placed = [{**entry, "path": path} for entry, (path, _where) in zip(workspaces, places, strict=True)]
+        found = jobs(placed, common, *((os.getcwd(), os.path.expanduser("~")) if local else ()))
+        return [{**job, "from": where} for job, (_path, where) in zip(found, places, strict=True)]
     except GgenError as error:
         raise AnsibleFilterError(str(error)) from error
+
+
+def _place(path: Any, moved: dict[str, str], mounts: list[dict[str, Any]], in_place: bool) -> tuple[Any, str]:
+    """Return where a run on another host finds a workspace of the controller, and on which of the two. Raises GgenError when it is none."""
+    if not path:
+        return path, "host"
+    here = os.path.realpath(os.path.expanduser(path))  # a link of the controller would lead nowhere in the guest
+    real = [{**mount, "location": os.path.realpath(mount["location"])} for mount in mounts]
+    there, writable = in_guest(here, real)
+    if path in moved and not (in_place and writable):
+        return moved[path], "host"
+    if there is not None and writable:
+        return there, "host"
+    if os.path.isdir(here):
+        return here, "controller"
+    raise GgenError(f"The workspace {here} is no folder of this machine. For a folder of the host itself set ggen_run_from to host.")
 
 
 class FilterModule:

@@ -8,6 +8,7 @@ Nothing here follows a symbolic link or opens anything but regular files: the fo
 
 from __future__ import annotations
 
+import base64
 import errno
 import fcntl
 import hashlib
@@ -15,6 +16,7 @@ import os
 import re
 import shutil
 import stat
+import tarfile
 import time
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
@@ -22,6 +24,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorE
 
 MAX_TEXT = 64 << 10  # bytes of a file that a diff still shows
 MAX_TEXTS = 16 << 20  # bytes of all such files together
+MAX_CONTENTS = 64 << 20  # bytes of changed files that are sent back in a module's result
 _FICLONE = 0x40049409  # ioctl: share the blocks of another file where the file system can (btrfs, xfs)
 _RACY_NS = 50_000_000  # a file changed within this time of being looked at may change again under the same time stamp
 _KINDS = {stat.S_IFREG: "file", stat.S_IFLNK: "symlink", stat.S_IFIFO: "fifo", stat.S_IFSOCK: "socket"}
@@ -296,3 +299,61 @@ def _copy(name: str, folder: int, target: int) -> None:
             shutil.copyfileobj(reader, writer, 1 << 20)
         writer.flush()
         _dress(writer.fileno(), os.fstat(reader.fileno()))
+
+
+def unpack(archive: str, target: str, uid: int, gid: int) -> None:
+    """Make the folder ``target`` and unpack ``archive``, a tar file, into it, everything for one owner. Raises GvisorError.
+
+    The archive's names come from the controller, which has refused what leads out; a name that leaves the folder is refused here as well.
+    """
+    try:
+        os.mkdir(target, 0o700)
+        os.chown(target, uid, gid)
+        target = os.path.realpath(target)
+        with tarfile.open(archive, "r:") as tar:
+            for info in tar:
+                path = os.path.join(target, info.name)
+                if (
+                    os.path.realpath(os.path.dirname(path)) != os.path.dirname(path)
+                    or os.path.normpath(path) != path
+                    or not path.startswith(target + "/")
+                ):
+                    raise GvisorError(f"the workspace's archive has the name {info.name!r}, which leads out of it")
+                _unpack_one(tar, info, path)
+                os.chown(path, uid, gid, follow_symlinks=False)
+    except (OSError, tarfile.TarError) as error:
+        raise GvisorError(f"the workspace cannot be unpacked into {target}: {error}") from error
+
+
+def _unpack_one(tar: tarfile.TarFile, info: tarfile.TarInfo, path: str) -> None:
+    if info.isdir():
+        os.mkdir(path)
+        os.chmod(path, info.mode & 0o777 | 0o700)
+    elif info.issym():
+        os.symlink(info.linkname, path)
+    elif info.isreg():
+        source = tar.extractfile(info)
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600), "wb") as stream:
+            if source is not None:
+                shutil.copyfileobj(source, stream, 1 << 20)
+            os.fchmod(stream.fileno(), info.mode & 0o777)
+    else:
+        raise GvisorError(f"the workspace's archive has {info.name!r}, which is neither file, folder nor link")
+
+
+def contents_of(root: str, changes: Sequence[Dict[str, Any]]) -> Dict[str, str]:
+    """Return the bytes of the files among ``changes`` (compare's) in base64 by path. Raises GvisorError when they are too many for a result."""
+    wanted = {change["path"]: change for change in changes if change["change"] != "removed" and change["kind"] == "file"}
+    size = sum(change["size"] for change in wanted.values())
+    if size > MAX_CONTENTS:
+        raise GvisorError(
+            f"the command wrote {size} bytes, more than the {MAX_CONTENTS} that can be copied back; put the workspace on the host (workspace_from: host)"
+        )
+    found: Dict[str, str] = {}
+    for folder, _folders, names, descriptor in _walk(root):
+        for name in names:
+            path = printable(folder + name)
+            if path in wanted:
+                with open(_open(name, descriptor), "rb") as stream:
+                    found[path] = base64.b64encode(stream.read()).decode("ascii")
+    return found

@@ -44,6 +44,12 @@ options:
     elements: path
     default: []
     version_added: 0.2.0
+  origin:
+    description: The files on the controller that replace the configuration at each start of the host, as M(ggen.gvisor.containerd_runtime) takes them.
+    type: list
+    elements: str
+    default: []
+    version_added: 0.2.0
 attributes:
   check_mode:
     description: It only reads.
@@ -93,7 +99,9 @@ containerd:
     server_version: 1.7.24
     plugins: {io.containerd.grpc.v1.cri: ok}
 config:
-  description: The configuration file, its version (1 where it names none), and the runtime handlers that containerd reads from it.
+  description:
+    - The configuration file, its version (1 where it names none), and the runtime handlers that containerd reads from it.
+    - With O(origin), C(origin) tells where the next start's configuration is from (C(source)), whether it is the C(same), and its C(handlers).
   returned: always
   type: dict
   sample:
@@ -160,6 +168,8 @@ def main() -> None:
             "package": {"type": "str", "default": "containerd"},
             "runsc_config": {"type": "path", "default": "/etc/containerd/runsc.toml"},
             "space": {"type": "list", "elements": "path", "default": []},
+            # For the action plugin alone.
+            "origin": {"type": "list", "elements": "str", "default": []},
         },
         supports_check_mode=True,
     )

@@ -50,6 +50,20 @@ options:
       - Absolute path of a folder on the host that the command sees as C(/workspace) and may write to.
       - Without it the command has no folder of the host.
     type: path
+  workspace_from:
+    description:
+      - Where O(workspace) is. One of the controller is copied to the host, and files that the command created, modified or removed are changed in the
+        same way here when it has ended. Links that lead out of the workspace are refused, those that the command makes are left out, and nothing is written
+        where any of these files was changed here in the meantime.
+      - New files are readable for their owner alone, and folders are never removed.
+    type: str
+    choices: [host, controller]
+    default: host
+    version_added: 0.2.0
+  archive:
+    description: Set by the action plugin, which sends a workspace of the controller with it. Leave it alone.
+    type: path
+    version_added: 0.2.0
   mounts:
     description: Further folders or files of the host for the command.
     type: list
@@ -258,11 +272,13 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._supervisor import (
 from ansible_collections.ggen.gvisor.plugins.module_utils._workspace import (
     Scan,
     compare,
+    contents_of,
     copy_tree,
     diffs,
     ignore_matcher,
     scan,
     strip_setid,
+    unpack,
 )
 
 WORKSPACE = "/workspace"
@@ -394,13 +410,17 @@ class Run:
         check(params)
         workspace = os.path.realpath(params["workspace"]) if params["workspace"] else None
         user = owner_of(params, workspace)
+        contents: Dict[str, str] = {}
         ctr = Ctr(params["address"], params["namespace"])
         ctr.connect()
         pod = f"{params['name']}-{uuid.uuid4().hex[:12]}"
         folder = PodFolder(params["state_dir"], pod, ctr)
         try:
             seen = workspace
-            if workspace and self.module.check_mode:
+            if params["archive"]:
+                seen = os.path.join(folder.path, "copy")
+                unpack(params["archive"], seen, *map(int, user.split(":")))
+            elif workspace and self.module.check_mode:
                 seen = self._rehearsal(workspace, os.path.join(folder.path, "copy"))
             plan, task = self._plan(pod, seen, user)
             supervisor = Supervisor(folder, plan, task)
@@ -410,18 +430,21 @@ class Run:
         with supervisor:
             before: Scan = {}
             after: Scan = {}
-            if workspace and seen:
+            if seen:
                 before = self._timed_scan("scan_before", seen)
             supervisor.go()
             self.warnings += sweep(params["state_dir"])
             job = supervisor.expect("job")
-            if workspace and seen:
+            if seen:
                 after = self._timed_scan("scan_after", seen, before)
-                if not self.module.check_mode:
+                if workspace and not self.module.check_mode:
                     self._strip(workspace, before, after)
+                if params["archive"] and not self.module.check_mode:
+                    contents = contents_of(seen, compare(before, after, ignore_matcher([])))
             removed = supervisor.expect("removed")
         self.timings.update(job["timings"], removed=removed["seconds"], total=round(time.monotonic() - self.begin, 3))
-        return self._result(pod, user, job, before, after)
+        result = self._result(pod, user, job, before, after)
+        return {**result, "contents": contents} if contents else result
 
     def _rehearsal(self, workspace: str, copy: str) -> str:
         """Make check mode's throw-away copy, whole before the pod can see it, and return its path."""
@@ -483,7 +506,7 @@ class Run:
         }
         if job["rc"] is not None:
             result["rc"] = job["rc"]
-        if params["workspace"]:
+        if params["workspace"] or params["archive"]:
             result["changed_files"] = compare(before, after, ignored)
             result["changed"] = any(not item["ignored"] for item in result["changed_files"])
             if self.module._diff:
@@ -502,6 +525,8 @@ def main() -> None:
             "image": {"type": "str", "required": True},
             "argv": {"type": "list", "elements": "str", "required": True},
             "workspace": {"type": "path"},
+            "workspace_from": {"type": "str", "choices": ["host", "controller"], "default": "host"},
+            "archive": {"type": "path"},
             "mounts": {
                 "type": "list",
                 "elements": "dict",

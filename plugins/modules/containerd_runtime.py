@@ -101,6 +101,17 @@ options:
     description: Seconds to wait for containerd to end, and to answer.
     type: float
     default: 60
+  origin:
+    description:
+      - Files on the controller, for a host whose configuration is replaced by the first of them that there is at each start of the host, and by
+        C([grpc] gid = 1000) where there is none. Colima does that from its version 0.10.2 on.
+      - The handler is written to the first file, which is made from what would have been used where it is missing, and the host gets the same text
+        at once. O(state=absent) removes a file that was made for this and that nobody else has changed.
+      - The text is tried on the host before it is written here. Drop-ins are then made only where O(dropin) names one.
+    type: list
+    elements: str
+    default: []
+    version_added: 0.2.0
   address:
     description: The socket of containerd's API. Taken from the configuration when it is not given.
     type: path
@@ -135,6 +146,13 @@ EXAMPLES = r"""
     runtime_type: io.containerd.runsc.v1
     pod_annotations: ["dev.gvisor.*"]
     backup: true
+    restart: true
+
+- name: The handler in a Colima guest, for good
+  ggen.gvisor.containerd_runtime:
+    name: runsc
+    runtime_type: io.containerd.runsc.v1
+    origin: [~/.colima/default/containerd/config.toml, ~/.config/containerd/config.toml]
     restart: true
 
 - name: Take the handler away again
@@ -196,6 +214,11 @@ journal:
   returned: when the change was rolled back
   type: str
   sample: "containerd: invalid plugin config"
+origin:
+  description: The C(file) on the controller that has the handler, the C(source) of the host's next configuration before, and whether C(file) C(changed).
+  returned: with O(origin)
+  type: dict
+  sample: {file: /Users/me/.colima/default/containerd/config.toml, source: Colima's built-in default, changed: true}
 cri:
   description: The state of the CRI plugin after the restart, V(ok), V(absent) where it is turned off, or what is wrong with it.
   returned: when containerd was restarted
@@ -250,6 +273,7 @@ ARGUMENT_SPEC: Dict[str, Any] = {
     "service": {"type": "str", "default": "containerd"},
     "manager": {"type": "str", "choices": ["auto", "systemd", "daemon"], "default": "auto"},
     "timeout": {"type": "float", "default": 60},
+    "origin": {"type": "list", "elements": "str", "default": []},
     "address": {"type": "path"},
     "pid_file": {"type": "path", "default": "/run/containerd/containerd.pid"},
     "log_file": {"type": "path", "default": "/var/log/containerd.log"},

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._host import NAMES
+from ansible_collections.ggen.gvisor.plugins.plugin_utils import containerd_origin as origins
 from ansible_collections.ggen.gvisor.plugins.plugin_utils.host_plan import host_plan
 
 PROOF = ("kernel", "runc", "cri", "seconds")
@@ -39,6 +40,7 @@ def drift(
     elif not containerd["running"]:
         found.append(f"containerd does not answer on {containerd['address']}")
     found += [f"{config['path']} has {difference}" for difference in _handler_drift(config["runtimes"], handler)]
+    found += filter(None, [origins.sentence(config["origin"], handler["name"], config["path"])] if "origin" in config else [])
     found += [
         f"containerd's plugin {name} is in state {state}"
         for name, state in containerd["plugins"].items()
@@ -129,6 +131,7 @@ def host_report(
         "config": {
             **{key: config[key] for key in ("path", "version", "sha256", "default_runtime")},
             "handlers": sorted(config["runtimes"]),
+            **({"origin": config["origin"]["source"]} if "origin" in config else {}),
         },
         "image": dict(image) if image else None,
         "proof": {key: proof[key] for key in PROOF if key in proof} if proof else (seen or [None])[-1],

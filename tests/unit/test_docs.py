@@ -50,7 +50,7 @@ KINDS = ["roles", "playbooks"] + [
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_readme_lists_all_content_of_a_kind(kind):
     title = kind.rpartition("/")[2].capitalize()
-    title = title if title.endswith("s") else f"{title}s"
+    title = title if title.endswith("s") else f"{title[:-1]}ies" if title.endswith("y") else f"{title}s"
     (line,) = re.findall(rf"^- {title}[^:]*: (.*)$", section("Content"), re.MULTILINE)
     assert set(re.findall(r"`(\w+)`", line)) == content(kind)
 

@@ -96,8 +96,60 @@ def test_the_filter_resolves_paths_only_here_and_puts_the_example_where_the_host
     assert ggen_jobs([{"path": "x"}], COMMON, local=True)[0]["path"] == f"{tmp_path}/x"
     assert ggen_jobs([{"path": "~/x"}], COMMON, local=True)[0]["path"] == os.path.expanduser("~/x")
     assert ggen_jobs([{"path": "/here/e"}], COMMON, moved={"/here/e": "/there"})[0]["path"] == "/there"
+    assert ggen_jobs([{"path": "/here/e"}], COMMON, moved={"/here/e": "/there"}, in_place=True)[0]["path"] == "/there"
     with pytest.raises(AnsibleFilterError, match="not absolute"):
         ggen_jobs([{"path": "x"}], COMMON)
+
+
+@pytest.fixture(name="home")
+def fixture_home(tmp_path, monkeypatch):
+    """The home of a Mac's user, which a virtual machine sees elsewhere, and a folder that it may only read."""
+    for name in ("home/model", "data/model", "outside/model"):
+        (tmp_path / name).mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path / "home")
+    return tmp_path
+
+
+def mounts_of(home):
+    return [
+        {"location": f"{home}/home", "mount_point": "/guest/home", "writable": True},
+        {"location": f"{home}/data", "mount_point": f"{home}/data", "writable": False},
+    ]
+
+
+def placed(path, home, mounts=None, **options):
+    (found,) = ggen_jobs([{"path": path}], COMMON, from_controller=True, mounts=mounts_of(home) if mounts is None else mounts, **options)
+    return found["path"], found["from"]
+
+
+def test_a_virtual_machine_works_on_the_controller_s_folder_where_it_lies(home):
+    (home / "link").symlink_to("home/model")
+    for path in ("~/model", "model", f"{home}/home/model", f"{home}/link", f"{home}/home/../home/model/"):
+        assert placed(path, home) == ("/guest/home/model", "host"), path
+    assert placed("~", home) == ("/guest/home", "host")
+
+
+def test_of_a_folder_that_it_does_not_see_or_may_not_write_it_gets_a_copy(home):
+    (home / "home-2").mkdir()
+    (home / "home" / "link").symlink_to("../outside/model")
+    for path, there in (("outside/model",) * 2, ("data/model",) * 2, ("home-2",) * 2, ("home/link", "outside/model")):
+        assert placed(f"{home}/{path}", home) == (f"{home}/{there}", "controller"), path
+    assert placed("~/model", home, mounts=[]) == (f"{home}/home/model", "controller")
+
+
+def test_a_folder_that_is_not_there_is_refused(home):
+    with pytest.raises(
+        AnsibleFilterError, match=r"/srv/model is no folder of this machine\. For a folder of the host itself set ggen_run_from"
+    ):
+        placed("/srv/model", home)
+    assert ggen_jobs([{"path": "/srv/model"}], COMMON, mounts=mounts_of(home))[0]["from"] == "host"
+
+
+def test_the_example_is_used_where_it_lies_or_copied(home):
+    moved = {f"{home}/home/model": "/there", f"{home}/outside/model": "/there"}
+    for name, in_place, there in (("home", True, "/guest/home/model"), ("home", False, "/there"), ("outside", True, "/there")):
+        assert placed(f"{home}/{name}/model", home, moved=moved, in_place=in_place) == (there, "host")
 
 
 @pytest.mark.parametrize(
