@@ -23,7 +23,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any
@@ -90,7 +90,9 @@ def log(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
 
-def run(*argv: str | Path, timeout: float = 30, check: bool = True) -> subprocess.CompletedProcess[str]:
+def run(
+    *argv: str | Path, timeout: float = 30, check: bool = True, stdin: int | IO[str] = subprocess.DEVNULL
+) -> subprocess.CompletedProcess[str]:
     """Run a program to its end without a shell; the LabError quotes what it said."""
     command, environment = shlex.join(map(str, argv)), {**os.environ, "LC_ALL": "C"}
     try:
@@ -99,7 +101,7 @@ def run(*argv: str | Path, timeout: float = 30, check: bool = True) -> subproces
             capture_output=True,
             text=True,
             timeout=timeout,
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             env=environment,
             check=False,
         )
@@ -237,61 +239,78 @@ def apt_options() -> list[str]:
     return [line for line in dump if line.startswith("Acquire::") and not unwanted.search(line)]
 
 
+def build_once(path: Path, contents: Iterable[str], build: Callable[[Path], None]) -> None:
+    """Let `build` fill a folder that becomes `path` unless it is there; two labs that need it at once build it once."""
+    with locked(path.with_name(f".{path.name}.lock")):
+        if path.is_dir():
+            return
+        log(f"building {path.name}: {' '.join(contents)}")
+        started, unfinished = time.monotonic(), path.with_name(f".{path.name}.unfinished")
+        shutil.rmtree(unfinished, ignore_errors=True)
+        build(unfinished)
+        unfinished.rename(path)
+        log(f"built {path.name} in {time.monotonic() - started:.0f} s")
+
+
+def archives(suite: str) -> Path:
+    """Where all builds of a suite keep the packages that they have fetched."""
+    return CACHE / "archives" / suite
+
+
+def mmdebstrap(suite: str, packages: Iterable[str], root: Path, *hooks: str) -> list[str]:
+    """The command that makes a root file system with these packages; `hooks` are commands that end the work on it."""
+    inside, kept = '"$1/var/cache/apt/archives"', shlex.quote(str(archives(suite)))
+    link = 'mkdir -p "$1/var/cache/apt/archives"; find {} -name "*.deb" -exec cp --link --no-clobber -t {} {{}} +'
+    security = f"{suite}-security"
+    return [
+        *("mmdebstrap", "--quiet", "--mode=root", "--variant=minbase", f"--include={','.join(packages)}"),
+        *(f"--aptopt={option}" for option in apt_options()),
+        # The package lists stay, so that a fresh host can install at once; downloads are shared by all builds.
+        *("--skip=cleanup/apt/lists,essential/unlink", f"--setup-hook={link.format(kept, inside)}"),
+        f"--customize-hook={link.format(inside, kept)}",
+        '--customize-hook=rm "$1"/etc/ssh/ssh_host_*',  # every host brings its own
+        *(f"--customize-hook={hook}" for hook in hooks),
+        *(suite, str(root)),
+        *(f"deb {apt_mirror('debian')} {suite} main" for suite in (suite, f"{suite}-updates")),
+        f"deb {apt_mirror('debian-security')} {security} main",
+    ]
+
+
+def bootstrap(command: Sequence[str], suite: str) -> None:
+    """Run mmdebstrap's command in namespaces of its own and bound to our life: a killed lab.py takes the build and its mounts with it."""
+    archives(suite).mkdir(parents=True, exist_ok=True)
+    alone = ("setpriv", "--pdeathsig", "KILL", "unshare", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc")
+    run(*alone, *command, timeout=BUILD_SECONDS)
+
+
+def complete(root: Path, files: Mapping[str, str], enabled: Sequence[str], masked: Sequence[str]) -> None:
+    """Put files into a root file system and set its units."""
+    for name, text in files.items():
+        write(root / name, text)
+    run("systemctl", f"--root={root}", "enable", *enabled)
+    run("systemctl", f"--root={root}", "mask", *masked)
+
+
 class Base:
     """A root file system that hosts share; its name is a digest of all that goes into it."""
 
     def __init__(self, suite: str, packages: Iterable[str]) -> None:
         self.suite = suite
         self.packages = sorted({*BASE_PACKAGES, *packages})
-        self.archives = CACHE / "archives" / suite
+        self.archives = archives(suite)
         recipe = json.dumps([self._mmdebstrap(Path()), BASE_FILES, MASKED_UNITS])
         self.path = CACHE / "base" / f"{suite}-{hashlib.sha256(recipe.encode()).hexdigest()[:16]}"
 
     def ensure(self) -> None:
-        """Build it unless it is there; two labs that need it at once build it once."""
-        with locked(self.path.with_name(f".{self.path.name}.lock")):
-            if self.path.is_dir():
-                return
-            log(f"building {self.path.name}: {' '.join(self.packages)}")
-            started, unfinished = time.monotonic(), self.path.with_name(f".{self.path.name}.unfinished")
-            shutil.rmtree(unfinished, ignore_errors=True)
-            self.archives.mkdir(parents=True, exist_ok=True)
-            # In namespaces of its own and bound to our life: a killed lab.py takes the build and its mounts with it.
-            alone = (
-                "setpriv",
-                "--pdeathsig",
-                "KILL",
-                "unshare",
-                "--mount",
-                "--pid",
-                "--fork",
-                "--kill-child",
-                "--mount-proc",
-            )
-            run(*alone, *self._mmdebstrap(unfinished), timeout=BUILD_SECONDS)
-            for name, text in BASE_FILES.items():
-                write(unfinished / name, text)
-            run("systemctl", f"--root={unfinished}", "enable", "lab-cgroups.service")
-            run("systemctl", f"--root={unfinished}", "mask", *MASKED_UNITS)
-            unfinished.rename(self.path)
-            log(f"built {self.path.name} in {time.monotonic() - started:.0f} s")
+        """Build it unless it is there."""
+        build_once(self.path, self.packages, self._build)
+
+    def _build(self, root: Path) -> None:
+        bootstrap(self._mmdebstrap(root), self.suite)
+        complete(root, BASE_FILES, ["lab-cgroups.service"], MASKED_UNITS)
 
     def _mmdebstrap(self, root: Path) -> list[str]:
-        inside, kept = '"$1/var/cache/apt/archives"', shlex.quote(str(self.archives))
-        link = 'mkdir -p "$1/var/cache/apt/archives"; find {} -name "*.deb" -exec cp --link --no-clobber -t {} {{}} +'
-        security = f"{self.suite}-security"
-        return [
-            *("mmdebstrap", "--quiet", "--mode=root", "--variant=minbase", f"--include={','.join(self.packages)}"),
-            *(f"--aptopt={option}" for option in apt_options()),
-            # The package lists stay, so that a fresh host can install at once; downloads are shared by all builds.
-            *("--skip=cleanup/apt/lists,essential/unlink", f"--setup-hook={link.format(kept, inside)}"),
-            f"--customize-hook={link.format(inside, kept)}",
-            '--customize-hook=rm "$1"/etc/ssh/ssh_host_*',  # every host brings its own
-            '--customize-hook=chroot "$1" useradd --create-home --shell /bin/bash admin',
-            *(self.suite, str(root)),
-            *(f"deb {apt_mirror('debian')} {suite} main" for suite in (self.suite, f"{self.suite}-updates")),
-            f"deb {apt_mirror('debian-security')} {security} main",
-        ]
+        return mmdebstrap(self.suite, self.packages, root, 'chroot "$1" useradd --create-home --shell /bin/bash admin')
 
 
 # --- One host --------------------------------------------------------------------------------------------------------
@@ -419,7 +438,7 @@ class Lab:
 
     def up(self, plan: Plan, names: Sequence[str] = ()) -> None:
         """Boot the hosts that do not run; return when all of them answer."""
-        require_programs()
+        require_programs(PROGRAMS)
         with locked(self.lock) as lock:
             known = self.record()["hosts"]
             start = [host for host in plan.select(names) if host.name not in known or not processes(known[host.name])]
@@ -597,9 +616,7 @@ class Lab:
         def answers() -> bool:
             if process.poll() is not None:
                 raise LabError(complaint(f"ended with exit code {process.returncode} while starting"))
-            with contextlib.suppress(OSError), socket.create_connection((record["address"], 22), timeout=1) as peer:
-                return peer.recv(4) == b"SSH-"
-            return False
+            return greets(record["address"])
 
         until(answers, BOOT_SECONDS, lambda: complaint(f"no answer on port 22 after {BOOT_SECONDS} s"))
         listens = time.monotonic() - started
@@ -617,6 +634,13 @@ class Lab:
         log(f"{host.name} ({host.suite}) {record['address']}: {times}")
 
 
+def greets(address: str, port: int = 22, seconds: float = 1) -> bool:
+    """Whether an sshd answers there."""
+    with contextlib.suppress(OSError), socket.create_connection((address, port), timeout=seconds) as peer:
+        return peer.recv(4) == b"SSH-"
+    return False
+
+
 def resolver() -> str:
     """A resolv.conf that is of use in another network namespace: no local stub."""
     texts = map(read, (Path("/run/systemd/resolve/resolv.conf"), Path("/etc/resolv.conf")))
@@ -626,10 +650,10 @@ def resolver() -> str:
     return found
 
 
-def require_programs() -> None:
+def require_programs(programs: Mapping[str, str]) -> None:
     if os.geteuid():
-        raise LabError("run it as root: it makes namespaces, addresses and firewall rules")
-    missing = {package for need, package in PROGRAMS.items() if not (shutil.which(need) or os.path.exists(need))}
+        raise LabError("run it as root: it makes root file systems, namespaces, addresses and firewall rules")
+    missing = {package for need, package in programs.items() if not (shutil.which(need) or os.path.exists(need))}
     if missing:
         raise LabError(f"missing programs: apt-get install {' '.join(sorted(missing))}")
 
