@@ -7,7 +7,7 @@ COLLECTION := .collections/ansible_collections/ggen/gvisor
 BECOME     := $(shell [ "$$(id -u)" = 0 ] || sudo -n true 2>/dev/null || echo --ask-become-pass)
 
 .DEFAULT_GOAL := help
-.PHONY: help site check test lint sanity e2e unit lab molecule newest lab-up lab-down docs dist requirements clean
+.PHONY: help site check test lint sanity e2e unit lab molecule newest lab-up lab-down vm-up vm-down test-vm docs dist requirements clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z0-9 -]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 44
@@ -51,6 +51,12 @@ dist: .venv/run.stamp $(COLLECTION) ## Build the Galaxy artifact
 
 lab-up lab-down: .venv/run.stamp ## Start or stop the test hosts
 	$(VENV)/python tests/lab/lab.py $(@:lab-%=%)
+
+vm-up vm-down: .venv/run.stamp ## Start or remove a virtual machine like Colima's
+	$(VENV)/python tests/lab/vm.py $(@:vm-%=%)
+
+test-vm: .venv/test.stamp $(COLLECTION) ## The whole job in that machine; writes docs/vm-report.md
+	tests/run vm
 
 clean: ## Remove what builds and tests left in the checkout (not the cache)
 	rm -rf .artifacts .collections .venv bin dist reports
