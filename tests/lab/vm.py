@@ -114,6 +114,7 @@ INIT = """\
 #!/bin/busybox sh
 set -e
 b=/bin/busybox
+trap '$b poweroff -f' EXIT
 $b mount -t devtmpfs dev /dev
 while read -r module; do $b insmod "/modules/$module"; done </modules/order
 $b ip address add 10.0.2.15/24 dev eth0
@@ -123,10 +124,10 @@ $b mount -t ext4 -o noatime /dev/vda /root
 $b mount -o move /dev /root/dev
 exec $b switch_root /root /sbin/init
 """
-# panic=-1 with QEMU's -no-reboot: a guest that cannot start ends QEMU instead of spinning for ever.
+# panic=-1 with QEMU's -no-reboot: a kernel that cannot go on ends QEMU instead of spinning for ever.
 KERNEL = (
     *("console=ttyS0", "quiet", "panic=-1", "net.ifnames=0", "mitigations=off", "cryptomgr.notests", "nokaslr", "audit=0", "apparmor=0"),
-    *("systemd.show_status=0", "systemd.unit=multi-user.target"),
+    *("selinux=0", "systemd.show_status=0", "systemd.unit=multi-user.target"),
 )
 CPUS, MEMORY = 2, 3072  # MiB
 
