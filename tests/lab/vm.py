@@ -377,6 +377,7 @@ class Vm:
         if not self.mac.root.joinpath("state.json").exists():
             shutil.rmtree(self.mac.root, ignore_errors=True)
             colima.mac(self.mac.root, [guest(self.name, 0, self.key)], tools=["colima"])
+            (self.mac.root / "bin" / "uname").unlink()  # this machine builds, and is no Mac
         write(self.inventory_file, yaml.safe_dump(self.inventory(), sort_keys=False))
 
     def _wait(self, started: float) -> None:
