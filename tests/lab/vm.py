@@ -404,7 +404,7 @@ class Vm:
         def started_up() -> bool:
             nonlocal said
             running()
-            done = self.ssh("systemctl", "is-system-running", "--wait", check=False)
+            done = self.ssh("systemctl", "is-system-running", "--wait", check=False, timeout=BOOT_SECONDS)
             said = (done.stdout or done.stderr).strip()
             return said in {"running", "degraded"}
 
@@ -414,7 +414,8 @@ class Vm:
     def _stop(self) -> None:
         with self._qemu() as process:
             if process is not None:
-                self.ssh("systemctl", "poweroff", check=False)
+                with contextlib.suppress(LabError):  # it may hang
+                    self.ssh("systemctl", "poweroff", check=False)
                 if not ended(process, None, STOP_SECONDS):
                     log(f"{self.name}: does not shut down in {STOP_SECONDS} s and is ended; what it had not written yet is lost")
                     if not ended(process, signal.SIGTERM, 10) and not ended(process, signal.SIGKILL, 10):
