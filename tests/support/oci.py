@@ -20,7 +20,10 @@ BUSYBOX = "/bin/busybox"  # Debian's busybox-static
 CATATONIT = "/usr/bin/catatonit"
 ARCH = {"x86_64": "amd64", "aarch64": "arm64"}[platform.machine()]
 FOREIGN_ARCH = "arm64" if ARCH == "amd64" else "amd64"
-APPLETS = "cat chmod cp dd dmesg env false head id ip ln ls mkdir mkfifo mv nc ping ps pwd rm rmdir seq sh sleep stat tail touch true uname wc wget yes".split()
+APPLETS = (
+    "cat chmod cp dd dmesg env false head id ip ln ls mkdir mkfifo mv nc "
+    "ping ps pwd rm rmdir seq sh sleep stat tail tee touch true uname wc wget yes"
+).split()
 
 
 def tar(entries: dict[str, bytes | tuple[bytes, int] | str]) -> bytes:
