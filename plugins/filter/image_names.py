@@ -43,8 +43,9 @@ names: "{{ host.images | ggen.gvisor.image_names('docker.io/library/ggen', ['def
 RETURN = r"""
 _value:
   description:
-    - C(latest), by namespace the digest of that tag; C(replaced), the namespaces where another image is latest; C(outdated), by namespace the names of the image before that one; C(kept), the
-      namespaces that have an image to go back to, the remembered one; C(ours), by namespace the names of both.
+    - C(latest), by namespace the digest of that tag; C(replaced), the namespaces where another image is latest; C(outdated), by namespace the names
+      of the image before that one; C(kept), the namespaces that have the remembered image and another one as latest; C(ours), by namespace the
+      names of both.
   type: dict
 """
 

@@ -10,7 +10,9 @@ NAME = "docker.io/library/ggen"
 def names(digest: str, remembered: str = "", **tags: str) -> dict:
     """Decide for the namespace `default` with ``tags`` (tag=digest), and somebody else's image with the same digests."""
     images = {f"{NAME}:{tag}": value for tag, value in tags.items()}
-    return image_names({"default": {**images, f"{NAME}-other:1": "A", "busybox:1": "B"}}, NAME, ["default"], digest, {"default": remembered})
+    return image_names(
+        {"default": {**images, f"{NAME}-other:1": "A", "busybox:1": "B"}}, NAME, ["default"], digest, {"default": remembered}
+    )
 
 
 def test_a_host_without_an_image_replaces_nothing():
