@@ -30,6 +30,10 @@ options:
     description: The manifest digest of the image to import.
     type: str
     required: true
+  remembered:
+    description: By namespace, the digest that was latest before the host's last upgrade.
+    type: dict
+    default: {}
 """
 
 EXAMPLES = r"""
@@ -39,8 +43,9 @@ names: "{{ host.images | ggen.gvisor.image_names('docker.io/library/ggen', ['def
 RETURN = r"""
 _value:
   description:
-    - C(replaced), the namespaces where another image is latest; C(outdated), by namespace the names of the image before that one; C(kept), the
-      namespaces that have an image to go back to; C(ours), by namespace the names of both.
+    - C(latest), by namespace the digest of that tag; C(replaced), the namespaces where another image is latest; C(outdated), by namespace the names
+      of the image before that one; C(kept), the namespaces that have the remembered image and another one as latest; C(ours), by namespace the
+      names of both.
   type: dict
 """
 
