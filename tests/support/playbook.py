@@ -32,6 +32,9 @@ class Play:
         self.rc: int = runner.rc
         self.output = "\n".join(event["stdout"] for event in events)
         self.stats: dict[str, Any] = next((e["event_data"] for e in events if e["event"] == "playbook_on_stats"), {})
+        # A loop tells in its items alone that another host ran them.
+        items = [e["event_data"] for e in events if e["event"].startswith("runner_item_on_")]
+        self._delegated_loops = {(e["host"], e["task_uuid"]) for e in items if e["res"].get("_ansible_delegated_vars")}
         names = ("runner_on_ok", "runner_on_failed", "runner_on_unreachable")
         self.results = [{**e["event_data"], "event": e["event"]} for e in events if e["event"] in names]
 
@@ -47,7 +50,8 @@ class Play:
     def executions(self, host: str) -> list[str]:
         """The tasks that ran something on the host itself, once for each item of a loop; the others run on the controller."""
         events = [e for e in self.results if e["host"] == host and e["task_action"] not in CONTROLLER]
-        return [e["task"] for e in events if not e["res"].get("_ansible_delegated_vars") for _item in e["res"].get("results", [1])]
+        events = [e for e in events if not e["res"].get("_ansible_delegated_vars") and (host, e["task_uuid"]) not in self._delegated_loops]
+        return [e["task"] for e in events for _item in e["res"].get("results", [1])]
 
     @property
     def errors(self) -> str:
