@@ -79,7 +79,7 @@ class ActionModule(ActionBase):
             return result
         result["diff"] = [
             {"before": before or "", "after": after or "", "before_header": header, "after_header": header}
-            for _, header, before, after in edits
+            for _path, header, before, after in edits
         ]
         if plan.edits:
             result["validation"] = self._validate(task_vars, found, params, plan)

@@ -24,7 +24,7 @@ class ActionModule(ActionBase):
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Return where the report is. Raises AnsibleActionFail where it cannot be written."""
         super().run(tmp, task_vars)
-        _, options = self.validate_argument_spec(
+        _validation, options = self.validate_argument_spec(
             {"path": {"type": "path", "required": True}, "report": {"type": "dict", "required": True}},
         )
         path = os.path.abspath(options["path"])

@@ -376,7 +376,13 @@ def _checked(reader: _Reader, data: bytes) -> Dict[str, Any]:
             if not _NAME.fullmatch(name):
                 raise reader.fail(f"bundle.json lists {name!r}, which is no name of a bundle's file")
             size = entry["size"]
-            right = set(entry) == {"sha256", "size", "mode"} and type(size) is int and size >= 0 and entry["mode"] in ("0644", "0755")
+            right = (
+                set(entry) == {"sha256", "size", "mode"}
+                and isinstance(size, int)
+                and not isinstance(size, bool)
+                and size >= 0
+                and entry["mode"] in ("0644", "0755")
+            )
             if not right or not _SHA256.fullmatch(entry["sha256"]):
                 raise reader.fail(f"bundle.json says of {name}: {entry!r}")
             if is_document(name) and size > MAX_DOCUMENT:

@@ -49,7 +49,7 @@ def measure(hosts: list[str], options: list[str], repeat: int) -> dict[str, Any]
     done = play("site.yml", *options, "--limit", ",".join([*hosts, "build_hosts"]), inventory=())
     if done.rc or done.changed:
         raise SystemExit(f"{', '.join(hosts)}: nothing was to be done, and this failed or changed: {done.errors or done.changed}")
-    times = {name: statistics.median(timed(*argv) for _ in range(repeat)) for name, argv in (("ping", ping), ("site", site))}
+    times = {name: statistics.median(timed(*argv) for _turn in range(repeat)) for name, argv in (("ping", ping), ("site", site))}
     return {
         "hosts": len(hosts),
         "ping_seconds": round(times["ping"], 2),

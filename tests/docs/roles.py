@@ -1,4 +1,3 @@
-#!/usr/bin/env python3
 """Write the part of each role's README that its meta/argument_specs.yml tells; everything outside of the two markers is written by hand.
 
 `--check` writes nothing, shows what differs, and ends with 1 if anything does.

@@ -75,11 +75,11 @@ class Browser:
 
     def _message(self, deadline: float) -> dict[str, Any]:
         while b"\0" not in self._buffer:
-            ready, _, _ = select.select([self._read], [], [], max(0.0, deadline - time.monotonic()))
+            ready, _writable, _broken = select.select([self._read], [], [], max(0.0, deadline - time.monotonic()))
             block = os.read(self._read, 1 << 20) if ready else b""
             assert block, "chromium ended or does not answer"
             self._buffer += block
-        text, _, self._buffer = self._buffer.partition(b"\0")
+        text, _end, self._buffer = self._buffer.partition(b"\0")
         return json.loads(text)
 
     def call(self, method: str, **params: Any) -> dict[str, Any]:

@@ -256,7 +256,7 @@ def replaced(members: list, member: tarfile.TarInfo, data: bytes = b"", name: st
 
 
 def changed_byte(members: list) -> list:
-    return replaced(members, dict((m.name, m) for m, _ in members)[RUNSC], b"\1" + PROGRAM[1:])
+    return replaced(members, dict((m.name, m) for m, _data in members)[RUNSC], b"\1" + PROGRAM[1:])
 
 
 def entry_of(data: bytes, mode: str = "0644") -> dict:

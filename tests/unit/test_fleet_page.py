@@ -86,7 +86,7 @@ def test_a_row_has_the_colour_of_its_state(shown, width, dark, tones):
     browser = shown(mixed(), width, dark=dark)
     for state, tone in tones.items():
         # On a phone the bar is the card's, on a desk the first cell's.
-        (node, *_) = browser.nodes(f"tbody.{state}" if width < 800 else f"tbody.{state} th")
+        (node, *_others) = browser.nodes(f"tbody.{state}" if width < 800 else f"tbody.{state} th")
         left, top, _right, bottom = browser.box(node)
         assert browser.pixel(left + 2, (top + bottom) / 2) == tuple(bytes.fromhex(tone[1:])), state
 

@@ -38,8 +38,8 @@ def failure(why: str, *, unreachable: bool = False) -> dict:
     return {"task": "Look at the host", "why": why, "unreachable": unreachable}
 
 
-def rows(*args, **kwargs) -> dict[str, dict]:
-    return {row["name"]: row for row in fleet(*args, **kwargs)["rows"]}
+def rows(hosts, **known) -> dict[str, dict]:
+    return {row["name"]: row for row in fleet(hosts, **{"reports": {}, "failures": {}, **known})["rows"]}
 
 
 def mixed() -> dict:
