@@ -86,6 +86,23 @@ def plugins() -> str:
     return ssh("ctr", "plugins", "ls")
 
 
+def test_the_guest_builds_what_a_mac_cannot(made, before, monkeypatch, tmp_path):
+    """The whole site.yml with nothing built: uname on the controller says Darwin, and everything would be built in the guest."""
+    for name, value in {**made.env, "XDG_CACHE_HOME": str(tmp_path / "cache")}.items():
+        monkeypatch.setenv(name, value)
+    places = {"runsc_build_dest": tmp_path / "bin", "containerd_gvisor_source": tmp_path / "bin", "ggen_image_dest": tmp_path / "dist"}
+    binary = {"ggen_image_source": "binary", "ggen_image_binary": "/usr/bin/ggen", "ggen_image_binary_sha256": "0" * 64}
+    reports = {"containerd_gvisor_reports": str(made.root / "reports")}
+    where = {name: str(path) for name, path in places.items()}
+    done = play("site.yml", "--check", inventory=ROOT / "inventories" / "colima", **where, **binary, **reports)
+    assert done.rc == 0, done.errors
+    assert done.result("Decide what to build")["msg"] == "runsc 20260701/amd64"
+    said = {event["task"]: (event["host"], event["res"]["msg"]) for event in done.results if "would build" in str(event["res"].get("msg"))}
+    assert {host for host, _said in said.values()} == {"colima"}
+    assert any("would build runsc 20260701/amd64" in text for _host, text in said.values())
+    assert any("would build ggen" in text for _host, text in said.values())
+
+
 def test_check_mode_shows_both_files_and_writes_none(made, before, monkeypatch):
     done = run(made, "provision", monkeypatch, "--check", "--diff")
     assert done.rc == 0, done.errors
