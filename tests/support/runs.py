@@ -5,17 +5,31 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import time
 import uuid
+from collections.abc import Iterator
 from pathlib import Path
 
+from support import oci
 from support.containerd import Daemon
+from support.gvisor import gvisor_dir
 from support.module import run_module, start_module
 
 IMAGE = "localhost/busybox:1"
 RUNTIMES = {"runsc": "io.containerd.runsc.v1", "runc": "io.containerd.runc.v2"}
+
+
+@contextlib.contextmanager
+def gvisor_daemon(root: Path, layer: bytes | None = None, image: str = IMAGE) -> Iterator[Daemon]:
+    """A containerd below ``root`` that finds gVisor's shim and has one image: of ``layer``, or of busybox."""
+    entries, _digest = oci.oci_entries(oci.busybox_layer() if layer is None else layer, image)
+    with Daemon(root, bin_dir=gvisor_dir(root / "bin")) as running:
+        (root / "image.tar").write_bytes(oci.tar(entries))
+        running.ctr("images", "import", str(root / "image.tar"))
+        yield running
 
 
 class Host:

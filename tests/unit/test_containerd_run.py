@@ -24,7 +24,7 @@ from support import oci
 from support.containerd import Daemon
 from support.gvisor import gvisor_dir
 from support.module import finish_module, run_module
-from support.runs import IMAGE, RUNTIMES, Host
+from support.runs import IMAGE, RUNTIMES, Host, gvisor_daemon
 
 pytestmark = pytest.mark.host
 OWNER = 1000
@@ -32,10 +32,7 @@ OWNER = 1000
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    root = tmp_path_factory.mktemp("containerd")
-    with Daemon(root, bin_dir=gvisor_dir(root / "bin")) as running:
-        oci.busybox_archive(root / "busybox.tar", IMAGE)
-        running.ctr("images", "import", str(root / "busybox.tar"))
+    with gvisor_daemon(tmp_path_factory.mktemp("containerd")) as running:
         yield running
 
 

@@ -16,8 +16,7 @@ from pathlib import Path
 import pytest
 from support import oci
 from support.containerd import Daemon
-from support.gvisor import gvisor_dir
-from support.runs import RUNTIMES, Host
+from support.runs import RUNTIMES, Host, gvisor_daemon
 
 pytestmark = pytest.mark.host
 SOURCE = Path(__file__).parent / "attacker" / "attacker.c"
@@ -44,7 +43,6 @@ def attacker() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory, attacker: Path) -> Iterator[Daemon]:
-    root = tmp_path_factory.mktemp("containerd")
     layer = oci.tar(
         {
             "bin/busybox": (Path(oci.BUSYBOX).read_bytes(), 0o755),
@@ -52,10 +50,7 @@ def daemon(tmp_path_factory: pytest.TempPathFactory, attacker: Path) -> Iterator
             "usr/local/bin/catatonit": (Path(oci.CATATONIT).read_bytes(), 0o755),
         }
     )
-    entries, _digest = oci.oci_entries(layer, IMAGE)
-    with Daemon(root, bin_dir=gvisor_dir(root / "bin")) as running:
-        (root / "attacker.tar").write_bytes(oci.tar(entries))
-        running.ctr("images", "import", str(root / "attacker.tar"))
+    with gvisor_daemon(tmp_path_factory.mktemp("containerd"), layer, IMAGE) as running:
         yield running
 
 

@@ -15,10 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support import oci
 from support.containerd import Daemon
-from support.gvisor import gvisor_dir
-from support.runs import IMAGE, RUNTIMES, Host
+from support.runs import RUNTIMES, Host, gvisor_daemon
 
 pytestmark = pytest.mark.host
 RUNS = int(os.environ.get("GGEN_GVISOR_SOAK", "24"))
@@ -28,10 +26,7 @@ WARM_UP = 4  # runs after which containerd has what it keeps for good
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    root = tmp_path_factory.mktemp("containerd")
-    with Daemon(root, bin_dir=gvisor_dir(root / "bin")) as running:
-        oci.busybox_archive(root / "busybox.tar", IMAGE)
-        running.ctr("images", "import", str(root / "busybox.tar"))
+    with gvisor_daemon(tmp_path_factory.mktemp("containerd")) as running:
         yield running
 
 
