@@ -83,7 +83,7 @@ class Job(NamedTuple):
     stdout: Excerpt
     stderr: Excerpt
     seconds: float
-    why: str  # exit, timeout, abort, sandbox (it died) or ctr (it failed)
+    why: str  # exit, timeout, abort, sandbox (it died), containerd (it ended) or ctr (it failed)
     whole: bool = True  # False when ctr may have lost what the command printed
 
 
@@ -231,6 +231,10 @@ class Pod:
             return 0.0
 
         def event(data: bytes) -> Optional[float]:
+            if not data and state["why"] == "timeout":
+                # ctr says so too, but for a start that was not answered: then it waits for the end of the command's output.
+                state["why"] = "containerd"
+                return time.monotonic() + DRAIN
             *lines, state["rest"] = (state["rest"] + data).split(b"\n")
             nearer = None
             for line in lines:
@@ -276,7 +280,7 @@ class Pod:
             return Job(state["rc"], out, err, seconds, state["why"])
         rc = process.returncode
         if rc < 0 or (rc == 1 and err.text().rstrip().rpartition("\n")[2].startswith("ctr: ") and state["rc"] is None):
-            return Job(None, out, err, seconds, "ctr" if state["why"] != "sandbox" else "sandbox")
+            return Job(None, out, err, seconds, state["why"] if state["why"] in ("sandbox", "containerd") else "ctr")
         # 128 is gVisor's answer for a sandbox that is gone; a job may also really have said it.
         if (rc == 128 or state["why"] == "sandbox") and self._dead():
             return Job(None, out, err, seconds, "sandbox")

@@ -288,6 +288,7 @@ _IMAGE = re.compile(r"[A-Za-z0-9][\x21-\x7e]{0,511}")
 _SIZES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _WHY = {
     "sandbox": "the sandbox ended before the command did",
+    "containerd": "containerd ended while the command ran; the command was killed",
     "ctr": "the command could not be run",
     "abort": "the run was given up because the controller or the module is gone",
 }
