@@ -1,39 +1,37 @@
 # Copyright (c) 2026, the ggen.gvisor authors
 # Simplified BSD License (see LICENSES/BSD-2-Clause.txt or https://opensource.org/licenses/BSD-2-Clause)
 # SPDX-License-Identifier: BSD-2-Clause
-"""A pod: one sandbox that waits, and commands run in it with their real exit codes. See docs/decisions/pods.md."""
+"""A pod: one sandbox with a shell that waits, and commands run by it with their real exit codes. See docs/decisions/pods.md."""
 
 from __future__ import annotations
 
 import contextlib
 import csv
 import io
-import json
 import os
 import select
+import shlex
 import signal
 import subprocess
 import time
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional
+import uuid
+from typing import Dict, List, NamedTuple, Optional
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._cgroup import Group, Limits, remove_groups
 from ansible_collections.ggen.gvisor.plugins.module_utils._ctr import Ctr
 from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
-from ansible_collections.ggen.gvisor.plugins.module_utils._process import run
-from ansible_collections.ggen.gvisor.plugins.module_utils._watch import Excerpt, Sink, watch
+from ansible_collections.ggen.gvisor.plugins.module_utils._lent import SIGN, TARGET, Lent
+from ansible_collections.ggen.gvisor.plugins.module_utils._process import SEARCH_PATH, run
+from ansible_collections.ggen.gvisor.plugins.module_utils._watch import Excerpt, Sink, Until, watch
 
 START_TIMEOUT = 60.0  # seconds; a pod takes 0.2 to 0.5 on an idle machine
 REMOVE_TIMEOUT = 60.0
 KILL_TIMEOUT = 5.0
-SPARE_TIMEOUT = 5.0
-# After a command's own end: how long ctr may take to hand over the rest of its output. A process that the command left
-# behind can hold the pipe open for ever.
-DRAIN = 1.0
 MAX_ID = 76  # characters of a container's id; containerd's own limit
-# What containerd grants by default; a job gets none of it.
+# Of what containerd grants by default the pod's shell keeps what it needs to become the command's user; a command has nothing.
 CAPABILITIES = [
     *("AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD", "NET_BIND_SERVICE", "NET_RAW"),
-    *("SETFCAP", "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT"),
+    *("SETFCAP", "SYS_CHROOT"),
 ]
 
 SHIM_MEND = "containerd does not find the runtime's shim on its PATH; install it there and restart containerd"
@@ -47,10 +45,6 @@ _CAUSES = (
     ("not resolved", SHIM_MEND),
     ("exec format error", "the image is for another architecture than this host"),
     ("no space left on device", "the disk of this host is full"),
-    *(
-        (sign, "the image has no such program; an image for pods needs a pause program (option pause)")
-        for sign in ("error finding executable", "failed to load", "executable file not found", "unable to start container process")
-    ),
 )
 
 
@@ -68,12 +62,22 @@ class Plan(NamedTuple):
     id: str
     image: str
     runtime: str
-    pause: List[str]
     mounts: List[Mount]
-    env: Dict[str, str]
-    cwd: str
+    lent: Lent
+    gvisor: bool = True  # prove that it is gVisor's
     read_only: bool = True
     limits: Limits = Limits()
+
+
+class Command(NamedTuple):
+    """What to run in a pod."""
+
+    argv: List[str]
+    user: str  # uid:gid
+    cwd: str
+    env: Dict[str, str]
+    timeout: float  # seconds
+    max_output: int  # bytes kept of each stream
 
 
 class Job(NamedTuple):
@@ -83,8 +87,7 @@ class Job(NamedTuple):
     stdout: Excerpt
     stderr: Excerpt
     seconds: float
-    why: str  # exit, timeout, abort, sandbox (it died), containerd (it ended) or ctr (it failed)
-    whole: bool = True  # False when ctr may have lost what the command printed
+    why: str  # exit, timeout, abort, sandbox or shim (it died)
 
 
 def mount_flag(kind: str, source: str, target: str, options: str) -> str:
@@ -95,18 +98,20 @@ def mount_flag(kind: str, source: str, target: str, options: str) -> str:
     return line.getvalue()
 
 
-def start_args(plan: Plan, pid_file: str) -> List[str]:
-    """Return ctr's arguments that start the pod and leave it running."""
+def start_args(plan: Plan, folder: str) -> List[str]:
+    """Return ctr's arguments that start the pod, whose shell has ctr's standard input and output; ``folder`` is the pod's."""
     args = [
         "run",
-        "--detach",
-        "--null-io",
         "--runtime",
         plan.runtime,
         "--pid-file",
-        pid_file,
+        os.path.join(folder, "pid"),
+        "--fifo-dir",
+        os.path.join(folder, "init"),
         "--cgroup",
         f"/{plan.id}",
+        "--cwd",
+        "/",
     ]
     # Without this annotation gVisor's shim connects no output and waits for ever.
     args += ["--annotation", "io.kubernetes.cri.container-type=sandbox", "--label", "ggen.gvisor/pod=true"]
@@ -116,12 +121,23 @@ def start_args(plan: Plan, pid_file: str) -> List[str]:
         args += ["--read-only"]
     if "/tmp" not in [mount.target for mount in plan.mounts]:  # noqa: S108 - in the pod
         args += ["--mount", mount_flag("tmpfs", "tmpfs", "/tmp", "nosuid:nodev:mode=1777:size=1g")]  # noqa: S108
-    for mount in plan.mounts:
+    for mount in [*plan.mounts, Mount(plan.lent.folder, TARGET)]:
         access = "rw" if mount.writable else "ro"
         args += ["--mount", mount_flag("bind", mount.source, mount.target, f"rbind:nosuid:nodev:{access}")]
-    for name, value in plan.env.items():
-        args += ["--env", f"{name}={value}"]
-    return [*args, "--cwd", plan.cwd, plan.image, plan.id, *plan.pause]
+    return [*args, plan.image, plan.id, *plan.lent.argv("sh")]
+
+
+def script(command: Command, lent: Lent) -> str:
+    """Return the line with which the pod's shell runs ``command`` as its user, with no capability, and nothing of the shell's own.
+
+    The environment does not pass the shells, which drop names that they could not use.
+    """
+    uid, gid = command.user.split(":")
+    none = ["--clear-groups", "--bounding-set=-all", "--inh-caps=-all", "--ambient-caps=-all", "--no-new-privs"]
+    argv = lent.argv("setpriv", f"--reuid={uid}", f"--regid={gid}", *none)
+    argv += lent.argv("sh", "-c", 'cd -- "$0" && exec "$@"', command.cwd)
+    argv += lent.argv("env", *(f"{name}={value}" for name, value in command.env.items())) if command.env else []
+    return f"{shlex.join([*argv, *command.argv])} < /dev/null"
 
 
 def explain(stderr: str) -> str:
@@ -132,27 +148,14 @@ def explain(stderr: str) -> str:
     return f"{said} ({mend})" if mend else said
 
 
-def _drain(descriptor: int, sink: Sink) -> None:
-    """Feed what is left in a pipe to ``sink`` and close the pipe."""
-    with contextlib.suppress(BlockingIOError):
-        for data in iter(lambda: os.read(descriptor, 1 << 16), b""):
-            sink(data)
-    os.close(descriptor)
+def _gather(excerpt: Excerpt) -> Sink:
+    """Return a sink for all of a stream."""
 
+    def sink(data: bytes) -> bool:
+        excerpt(data)
+        return False
 
-@contextlib.contextmanager
-def _prompt() -> Iterator[None]:
-    """Be scheduled at once on a busy machine, where that is permitted."""
-    before, priority = os.sched_getscheduler(0), os.sched_getparam(0)
-    try:
-        os.sched_setscheduler(0, os.SCHED_FIFO | os.SCHED_RESET_ON_FORK, os.sched_param(1))
-    except OSError:
-        yield
-        return
-    try:
-        yield
-    finally:
-        os.sched_setscheduler(0, before, priority)
+    return sink
 
 
 class Pod:
@@ -164,31 +167,84 @@ class Pod:
         self.folder = folder
         self.pid_file = os.path.join(folder, "pid")
         self.group: Optional[Group] = None
-        self._events: Optional[subprocess.Popen] = None
+        self._ctrs: List[subprocess.Popen] = []
+        self._pipes: List[int] = []  # standard input, output and error of a shell; the last three are of root's
 
-    def _popen(self, *args: str) -> subprocess.Popen:
-        environment = {**os.environ, "LC_ALL": "C"}
-        argv = self.ctr.argv(*args)
-        try:
-            # run_command waits for the end.
-            return subprocess.Popen(  # pylint: disable=ansible-bad-function
-                argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+    def start(self) -> str:
+        """Start the pod and return the first line of its kernel log if it is gVisor's. Raises GvisorError when it does not start."""
+        # A shell's own way to tell its user; nobody else is there yet who could change what it says.
+        who = f"while read -r key uid rest; do case $key in Uid:) echo {self.plan.id} $uid; esac; done < /proc/self/status"
+        first = shlex.join(self.plan.lent.argv("dmesg")) if self.plan.gvisor else ":"
+        waiting = [self.plan.id, *self.plan.lent.argv("sh")]
+        begin = time.monotonic()
+        for name, args in (
+            (self.plan.id, start_args(self.plan, self.folder)),
+            # ctr run 1.6 cannot say which user; an image may name one that has no right to become another.
+            ("shell", ["tasks", "exec", "--exec-id", "shell", "--user", "0:0", "--fifo-dir", os.path.join(self.folder, "shell"), *waiting]),
+        ):
+            ctr = self._popen(*args)
+            out, err = Excerpt(1 << 16), Excerpt(1 << 16)
+            said = Until(f"{self.plan.id} ".encode(), out)
+            others: Dict[int, Sink] = {ctr.stderr.fileno(): _gather(err)}
+            ended = watch({ctr.stdout.fileno(): said}, others, begin + START_TIMEOUT, (ctr.stdin.fileno(), f"{first}\n{who}\n".encode()))
+            if not ended:
+                raise GvisorError(
+                    f"pod {self.plan.id} did not start within {START_TIMEOUT:g} s: {explain(err.text()) or 'ctr says nothing'}"
+                )
+            if said.line is None:
+                watch(others, {}, time.monotonic() + KILL_TIMEOUT)
+                self._raise_start(ctr.wait(), err.text())
+            self._take_over(ctr, name)
+            if said.line == "0":
+                break
+        return self._proven(out.text(), err.text()) if self.plan.gvisor else ""
+
+    def _take_over(self, ctr: subprocess.Popen, name: str) -> None:
+        """Connect to the pipes of the shell ``name`` and end ctr, which only stood between: it would delete the task when the sandbox
+        dies, before anybody could see why, and end with containerd, which a pod outlives. The shell says nothing now, so nothing is lost."""
+        folder = os.path.join(self.folder, "shell" if name == "shell" else "init")
+        (place,) = os.listdir(folder)
+        flags = {"stdin": os.O_WRONLY, "stdout": os.O_RDONLY, "stderr": os.O_RDONLY}
+        for stream, mode in flags.items():
+            self._pipes.append(os.open(os.path.join(folder, place, f"{name}-{stream}"), mode | os.O_NONBLOCK | os.O_CLOEXEC))
+        self._end(ctr)
+
+    def _end(self, ctr: subprocess.Popen) -> None:
+        self._ctrs.remove(ctr)
+        ctr.kill()
+        ctr.communicate()
+
+    def _proven(self, said: str, complaint: str) -> str:
+        first = (said.splitlines() or [""])[0]
+        if SIGN not in first:
+            raise GvisorError(
+                f"runtime {self.plan.runtime} is not gVisor: dmesg in the pod says {first or explain(complaint)!r} "
+                f"where a gVisor sandbox says {SIGN!r}; the job was not started",
+                kernel=first,
             )
-        except OSError as error:
-            raise GvisorError(f"{argv[0]} cannot be run: {error.strerror}; install containerd", argv=argv) from error
+        return first.partition("] ")[2] or first
 
-    def start(self) -> List[str]:
-        """Start the pod and put its limits into force; return warnings. Raises GvisorError when it does not start."""
-        # Tells when a command has ended even if something that it left behind holds its output open.
-        self._events = self._popen("events")
-        done = self.ctr.run(*start_args(self.plan, self.pid_file), timeout=START_TIMEOUT)
-        if done.rc != 0:
-            self._raise_start(done.rc, done.stderr)
+    def limit(self) -> List[str]:
+        """Put the pod's limits into force; return warnings. Raises GvisorError for a limit that the idle pod has passed."""
         pid = self.pid()
         if pid is None:
             return ["the pod's process is unknown; limits are not enforced"]
         self.group = Group(self.plan.id, pid)
         return self.group.limit(self.plan.limits)
+
+    def _popen(self, *args: str) -> subprocess.Popen:
+        environment = {**os.environ, "PATH": f"{os.environ.get('PATH', '')}:{SEARCH_PATH}", "LC_ALL": "C"}
+        argv = self.ctr.argv(*args)
+        try:
+            # run_command waits for the end.
+            ctr = subprocess.Popen(  # pylint: disable=ansible-bad-function
+                argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+            )
+        except OSError as error:
+            raise GvisorError(f"{argv[0]} cannot be run: {error.strerror}; install containerd", argv=argv) from error
+        os.set_blocking(ctr.stdin.fileno(), False)
+        self._ctrs.append(ctr)
+        return ctr
 
     def _raise_start(self, rc: int, stderr: str) -> None:
         plan = self.plan
@@ -217,94 +273,31 @@ class Pod:
             return None
         return pid if ours else None
 
-    def execute(self, name: str, argv: List[str], user: str, timeout: float, max_output: int, abort: Optional[int] = None) -> Job:
-        """Run ``argv`` in the pod as ``user`` (uid:gid) for at most ``timeout`` seconds.
+    def execute(self, command: Command, abort: Optional[int] = None) -> Job:
+        """Run ``command`` in the pod. ``abort`` is a descriptor at whose end (or next byte) the command is given up.
 
-        ``name`` is unique in the pod; ``abort`` is a descriptor at whose end (or next byte) the command is given up.
         A command that does not end by itself takes the pod with it.
         """
-        out, err = Excerpt(max_output), Excerpt(max_output)
-        state: Dict[str, Any] = {"why": "timeout", "rc": None, "rest": b""}
-
-        def aborted(_data: bytes) -> float:
-            state["why"] = "abort"
-            return 0.0
-
-        def event(data: bytes) -> Optional[float]:
-            if not data and state["why"] == "timeout":
-                # ctr says so too, but for a start that was not answered: then it waits for the end of the command's output.
-                state["why"] = "containerd"
-                return time.monotonic() + DRAIN
-            *lines, state["rest"] = (state["rest"] + data).split(b"\n")
-            nearer = None
-            for line in lines:
-                head, _topic, body = line.partition(b" /tasks/exit {")
-                # The event's namespace is the word before its topic.
-                if not body or head.rpartition(b" ")[2].decode() != self.ctr.namespace:
-                    continue
-                message = json.loads(b"{" + body)
-                if message.get("container_id") == self.plan.id and message.get("id") in (name, self.plan.id):
-                    if message["id"] == name:
-                        state["why"], state["rc"] = "exit", message.get("exit_status", 0)
-                    elif state["why"] == "timeout":
-                        state["why"] = "sandbox"
-                    nearer = time.monotonic() + DRAIN
-            return nearer
-
+        stdin, *streams = self._pipes[-3:]
+        out, err = Excerpt(command.max_output), Excerpt(command.max_output)
+        # Nobody in the pod can know it, so nothing that the command prints is taken for the end of its output.
+        mark = uuid.uuid4().hex
+        ends = Until(f"{mark} ".encode(), out), Until(f"{mark} ".encode(), err)
+        sinks: Dict[int, Sink] = dict(zip(streams, ends))
+        others: Dict[int, Sink] = {} if abort is None else {abort: lambda _data: True}
         begin = time.monotonic()
-        pipes = os.path.join(self.folder, f"io-{name}")
-        flags = ["--exec-id", name, "--fifo-dir", pipes, "--user", user]
-        process = self._popen("tasks", "exec", *flags, self.plan.id, *argv)
-        spare: Dict[str, int] = {}
-        try:
-            spare = self._spare_ends(pipes, name, process)
-            sinks: Dict[int, Sink] = {process.stdout.fileno(): out, process.stderr.fileno(): err}
-            others = {self._events.stdout.fileno(): event, **({} if abort is None else {abort: aborted})}
-            ended = watch(process, sinks, others, begin + timeout)
-            seconds = time.monotonic() - begin
-            if not ended:
-                # First the sandbox, then ctr: a shim that opens the pipes of a ctr that is gone waits for ever.
-                # What ctr says about the dead sandbox is not the command's standard error.
-                self.kill()
-                last: Dict[int, Sink] = {process.stdout.fileno(): out, process.stderr.fileno(): lambda _data: None}
-                watch(process, last, {}, time.monotonic() + KILL_TIMEOUT)
-        finally:
-            if process.poll() is None:
-                process.kill()
-            process.wait()
-            process.stdout.close()
-            process.stderr.close()
-            for stream, descriptor in spare.items():
-                _drain(descriptor, {"stdout": out, "stderr": err}[stream])
-        if not ended:
-            return Job(state["rc"], out, err, seconds, state["why"])
-        rc = process.returncode
-        if rc < 0 or (rc == 1 and err.text().rstrip().rpartition("\n")[2].startswith("ctr: ") and state["rc"] is None):
-            return Job(None, out, err, seconds, state["why"] if state["why"] in ("sandbox", "containerd") else "ctr")
-        # 128 is gVisor's answer for a sandbox that is gone; a job may also really have said it.
-        if (rc == 128 or state["why"] == "sandbox") and self._dead():
-            return Job(None, out, err, seconds, "sandbox")
-        return Job(rc, out, err, seconds, "exit", whole=len(spare) == 2 or out.size + err.size > 0)
-
-    @staticmethod
-    def _spare_ends(pipes: str, name: str, process: subprocess.Popen) -> Dict[str, int]:
-        """Open a second reading end of the pipes between shim and ctr, which nobody reads from while ctr is there.
-
-        ctr sometimes ends before it has opened a pipe of a short command, and what is in it would be lost (1 of 300 runs on
-        busy machines, with runc as well). With an end of ours open it stays in the pipe; and a shim never waits for a reader.
-        """
-        found: Dict[str, int] = {}
-        deadline = time.monotonic() + SPARE_TIMEOUT
-        with _prompt():
-            while len(found) < 2 and process.poll() is None and time.monotonic() < deadline:
-                with contextlib.suppress(OSError):
-                    for folder in os.listdir(pipes):
-                        for stream in sorted({"stdout", "stderr"} - found.keys()):
-                            path = os.path.join(pipes, folder, f"{name}-{stream}")
-                            found[stream] = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-                if len(found) < 2:
-                    time.sleep(0.001)  # ctr makes them within some 20 ms and says nothing
-        return found
+        text = f"{script(command, self.plan.lent)}; e=$?; echo {mark} $e; echo {mark} $e >&2\n"
+        ended = watch(sinks, others, begin + command.timeout, (stdin, text.encode("utf-8", "surrogateescape")))
+        seconds = time.monotonic() - begin
+        rc = ends[0].line
+        if ended and rc is not None:
+            return Job(int(rc), out, err, seconds, "exit")
+        why = "timeout" if seconds >= command.timeout else "abort"
+        if ended:
+            why = "sandbox" if self._dead() else "shim"
+        self.kill()
+        watch(sinks, {}, time.monotonic() + KILL_TIMEOUT)  # what was printed before
+        return Job(None, out, err, seconds, why)
 
     def _dead(self) -> bool:
         try:
@@ -334,20 +327,15 @@ class Pod:
 
     def remove(self) -> None:
         """Remove task, container, snapshot and control groups, whatever state they are in. Raises GvisorError if it cannot."""
-        if self._events is not None:
-            self._events.kill()
-            self._events.communicate()
-            self._events = None
         begin = time.monotonic()
         pause = 0.02
-        force: List[str] = []
         while True:
             try:
                 self.kill()
-                self.ctr.run("tasks", "rm", *force, self.plan.id, timeout=KILL_TIMEOUT)
+                # Also deletes the task, if that has stopped; a ctr run that is still there may too, and then the task is what is "not found".
                 done = self.ctr.run("containers", "rm", self.plan.id, timeout=KILL_TIMEOUT)
                 said = done.stderr.strip()
-                if done.rc == 0 or said.endswith("not found"):
+                if done.rc == 0 or (f'container "{self.plan.id}" in namespace' in said and said.endswith("not found")):
                     break
             except GvisorError as error:
                 said = error.message
@@ -358,9 +346,16 @@ class Pod:
             if time.monotonic() > begin + REMOVE_TIMEOUT:
                 raise GvisorError(f"pod {self.plan.id} could not be removed: {said}; the next run tries again")
             time.sleep(pause)  # containerd has no event for "can be removed now"
-            # --force waits for an exit that the shim never reports when the pod was killed before it had started.
-            force = [] if force or pause < 0.3 else ["--force"]
+            if pause > 0.3:
+                # It waits for an exit that the shim never reports when the pod was killed before it had started.
+                with contextlib.suppress(GvisorError):
+                    self.ctr.run("tasks", "rm", "--force", self.plan.id, timeout=KILL_TIMEOUT)
             pause = min(pause * 2, 2.0)
+        for ctr in list(self._ctrs):
+            self._end(ctr)
+        for pipe in self._pipes:
+            os.close(pipe)
+        self._pipes = []
         if done.rc != 0:
             # ctr makes the snapshot before the container; killed between the two it leaves the snapshot alone.
             self.ctr.run("snapshots", "rm", self.plan.id, timeout=20)

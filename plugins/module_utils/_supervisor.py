@@ -18,24 +18,14 @@ import select
 import shutil
 import signal
 import time
-from typing import Any, Dict, Iterator, List, NamedTuple, NoReturn, Optional
+from typing import Any, Dict, Iterator, List, NoReturn, Optional
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._ctr import Ctr
 from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
-from ansible_collections.ggen.gvisor.plugins.module_utils._pod import Plan, Pod, explain
-from ansible_collections.ggen.gvisor.plugins.module_utils._proof import SIGN, Proof
+from ansible_collections.ggen.gvisor.plugins.module_utils._lent import Lent
+from ansible_collections.ggen.gvisor.plugins.module_utils._pod import Command, Plan, Pod
 
 DEFAULT_STATE_DIR = "/var/lib/ggen.gvisor"
-
-
-class Task(NamedTuple):
-    """What the supervisor does in the pod."""
-
-    argv: List[str]
-    user: str  # uid:gid
-    timeout: float  # seconds
-    max_output: int  # bytes kept of each stream
-    proof: Optional[Proof]
 
 
 class PodFolder:
@@ -103,7 +93,7 @@ def sweep(state_dir: str) -> List[str]:
                 known = json.load(stream)
             if os.path.exists(known["address"]):
                 ctr = Ctr(known["address"], known["namespace"], known["program"])
-                Pod(ctr, Plan(name, "", "", [], [], {}, "/"), folder).remove()
+                Pod(ctr, Plan(name, "", "", [], Lent("", [])), folder).remove()
                 said.append(f"pod {name} of an earlier run that was killed was removed")
             elif os.path.isdir(os.path.dirname(known["address"])):
                 said.append(f"pod {name} of an earlier run that was killed is still there: {known['address']} is missing")
@@ -122,7 +112,7 @@ def sweep(state_dir: str) -> List[str]:
 class Supervisor:
     """The module's side: start it, say go, take the results. A context manager: nothing is left when it ends."""
 
-    def __init__(self, folder: PodFolder, plan: Plan, task: Task) -> None:
+    def __init__(self, folder: PodFolder, plan: Plan, command: Command) -> None:
         self.folder = folder
         self.plan = plan
         self._rest = b""
@@ -132,7 +122,7 @@ class Supervisor:
         if self.child == 0:
             os.close(self._down)
             os.close(self._up)
-            _supervise(folder, plan, task, down_read, up_write)
+            _supervise(folder, plan, command, down_read, up_write)
         os.close(down_read)
         os.close(up_write)
 
@@ -187,7 +177,7 @@ class Supervisor:
         return json.loads(line.decode("utf-8"))
 
 
-def _supervise(folder: PodFolder, plan: Plan, task: Task, down: int, up: int) -> NoReturn:
+def _supervise(folder: PodFolder, plan: Plan, command: Command, down: int, up: int) -> NoReturn:
     """Be the supervisor: never returns into the module's code."""
     code = 1
     try:
@@ -207,7 +197,7 @@ def _supervise(folder: PodFolder, plan: Plan, task: Task, down: int, up: int) ->
                     data = data[os.write(up, data) :]
 
         try:
-            _work(pod, task, down, say)
+            _work(pod, command, down, say)
         except GvisorError as error:
             say("error", message=error.message, details=error.details)
         finally:
@@ -223,30 +213,15 @@ def _supervise(folder: PodFolder, plan: Plan, task: Task, down: int, up: int) ->
         os._exit(code)
 
 
-def _work(pod: Pod, task: Task, down: int, say: Any) -> None:
+def _work(pod: Pod, command: Command, down: int, say: Any) -> None:
     begin = time.monotonic()
-    warnings = pod.start()
+    kernel = pod.start()
+    warnings = pod.limit()
     started = time.monotonic()
-    kernel = None
-    if task.proof is not None:
-        seen = pod.execute("proof", task.proof.argv, "65534:65534", 30, 1 << 16)
-        if not seen.whole:
-            seen = pod.execute("proof-again", task.proof.argv, "65534:65534", 30, 1 << 16)
-        first = (seen.stdout.text().splitlines() or [""])[0]
-        if SIGN not in first:
-            raise GvisorError(
-                f"runtime {pod.plan.runtime} is not gVisor: dmesg in the pod says {first or explain(seen.stderr.text())!r} "
-                f"where a gVisor sandbox says {SIGN!r}; the job was not started",
-                kernel=first,
-            )
-        kernel = first.partition("] ")[2] or first
-    proven = time.monotonic()
     if os.read(down, 1) != b"g":
         return
-    job = pod.execute("job", task.argv, task.user, task.timeout, task.max_output, down)
+    job = pod.execute(command, down)
     struck = pod.group.struck() if pod.group else []
-    if not job.whole:
-        warnings.append("ctr may have lost what the command printed: nothing arrived, and this machine was too busy to be sure")
     dead = pod.kill()
     if not dead:
         pod.remove()
@@ -260,11 +235,7 @@ def _work(pod: Pod, task: Task, down: int, say: Any) -> None:
         stderr_bytes=job.stderr.size,
         truncated=job.stdout.truncated or job.stderr.truncated,
         struck=struck,
-        kernel=kernel,
+        kernel=kernel or None,
         warnings=warnings,
-        timings={
-            "pod": round(started - begin, 3),
-            "proof": round(proven - started, 3),
-            "job": round(job.seconds, 3),
-        },
+        timings={"pod": round(started - begin, 3), "job": round(job.seconds, 3)},
     )

@@ -1,18 +1,17 @@
 # Copyright (c) 2026, the ggen.gvisor authors
 # Simplified BSD License (see LICENSES/BSD-2-Clause.txt or https://opensource.org/licenses/BSD-2-Clause)
 # SPDX-License-Identifier: BSD-2-Clause
-"""Watch a process and its pipes until it ends or a deadline passes, in bounded memory and without polling."""
+"""Watch pipes until they have said what they should or a deadline passes, in bounded memory and without polling."""
 
 from __future__ import annotations
 
 import os
 import selectors
-import subprocess
 import time
 from collections import deque
-from typing import Callable, Deque, Dict, Optional
+from typing import Callable, Deque, Dict, Optional, Tuple
 
-Sink = Callable[[bytes], Optional[float]]
+Sink = Callable[[bytes], bool]
 
 
 class Excerpt:
@@ -52,31 +51,63 @@ class Excerpt:
         return self._head.decode("utf-8", "replace") + gap + tail.decode("utf-8", "replace")
 
 
-def watch(process: Optional[subprocess.Popen], sinks: Dict[int, Sink], others: Dict[int, Sink], deadline: float) -> bool:
-    """Feed what arrives to its sink until every one of ``sinks`` is at its end and ``process`` is too.
+class Until:
+    """Hands on a stream up to a line that begins with ``mark``; ``line`` is the rest of that line, or None if the stream ended before."""
 
-    ``others`` are descriptors watched meanwhile; every sink gets b"" once at the end of its stream. A sink may return a new
-    deadline (time.monotonic), which counts if it is earlier. Returns False when the deadline came first.
+    def __init__(self, mark: bytes, sink: Callable[[bytes], None]) -> None:
+        self.line: Optional[str] = None
+        self._mark = mark
+        self._sink = sink
+        self._rest = b""
+
+    def __call__(self, data: bytes) -> bool:
+        """Take the next bytes, or b"" at the end; returns whether there is nothing more to wait for."""
+        before, mark, after = (self._rest + data).partition(self._mark)
+        line, newline, _later = after.partition(b"\n")
+        if mark:
+            self._rest = mark + after
+            self._sink(before)
+        else:
+            # The mark may come in two pieces.
+            cut = max(len(before) - len(self._mark) + 1, 0) if data else len(before)
+            self._rest = before[cut:]
+            self._sink(before[:cut])
+        if newline:
+            self.line = line.decode().strip()
+        return bool(newline or not data)
+
+
+def watch(sinks: Dict[int, Sink], others: Dict[int, Sink], deadline: float, feed: Tuple[int, bytes] = (-1, b"")) -> bool:
+    """Feed what arrives to its sink until every one of ``sinks`` says that it has all, which it also has at the end of its stream (b"").
+
+    ``others`` are descriptors watched meanwhile, and one of them that says so ends the watch. ``feed`` is a descriptor that does not block
+    and what to write to it meanwhile. Returns False when another descriptor, or the deadline (time.monotonic), came first.
     """
+    target, text = feed
     with selectors.DefaultSelector() as selector:
         for descriptor, sink in {**sinks, **others}.items():
             selector.register(descriptor, selectors.EVENT_READ, sink)
-        open_sinks = set(sinks)
-        while open_sinks:
+        if text:
+            selector.register(target, selectors.EVENT_WRITE)
+        waiting = set(sinks)
+        while waiting:
             left = deadline - time.monotonic()
             if left <= 0:
                 return False
             for key, _events in selector.select(left):
+                if key.fd == target:
+                    try:
+                        text = text[os.write(target, text) :]
+                    except BrokenPipeError:  # the streams tell why
+                        text = b""
+                    if not text:
+                        selector.unregister(target)
+                    continue
                 data = os.read(key.fd, 1 << 16)
-                nearer = key.data(data)
-                if nearer is not None:
-                    deadline = min(deadline, nearer)
-                if not data:
+                enough = key.data(data)
+                if enough or not data:
                     selector.unregister(key.fd)
-                    open_sinks.discard(key.fd)
-    if process is not None:
-        try:
-            process.wait(max(deadline - time.monotonic(), 0.2))
-        except subprocess.TimeoutExpired:
-            return False
+                    waiting.discard(key.fd)
+                if enough and key.fd not in sinks:
+                    return False
     return True

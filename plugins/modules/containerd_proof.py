@@ -102,11 +102,12 @@ from typing import List, NamedTuple, Optional
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ggen.gvisor.plugins.module_utils._ctr import DEFAULT_ADDRESS, Ctr
 from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._lent import SIGN, TARGET, Lent, lend
 from ansible_collections.ggen.gvisor.plugins.module_utils._pod import explain, mount_flag
 from ansible_collections.ggen.gvisor.plugins.module_utils._process import Completed
-from ansible_collections.ggen.gvisor.plugins.module_utils._proof import SIGN, TARGET, Proof, prepare
 
 RUNC = "io.containerd.runc.v2"
+WAIT = "600"  # seconds that a container waits at most
 # Without it gVisor's shim connects no output and waits for ever (gvisor#12198).
 SANDBOX = ["--annotation", "io.kubernetes.cri.container-type=sandbox"]
 
@@ -120,7 +121,7 @@ class Observed(NamedTuple):
     same: bool = True  # the program is the one that was asked for
 
 
-def observe(ctr: Ctr, runtime: str, folder: str, proof: Proof, argv: List[str], program: Optional[str] = None) -> Observed:
+def observe(ctr: Ctr, runtime: str, folder: str, lent: Lent, argv: List[str], program: Optional[str] = None) -> Observed:
     """Run ``argv`` in a container that waits, on an empty folder in ``folder`` with what is lent at TARGET, and leave nothing behind.
 
     A container that only ran ``argv`` would be gone before anybody could see which ``program`` it is.
@@ -128,12 +129,12 @@ def observe(ctr: Ctr, runtime: str, folder: str, proof: Proof, argv: List[str], 
     name = f"proof-{uuid.uuid4().hex}"
     rootfs, pid_file = os.path.join(folder, name), os.path.join(folder, f"{name}.pid")
     os.mkdir(rootfs, 0o755)
-    mount = ["--mount", mount_flag("bind", proof.folder, TARGET, "rbind:ro:nosuid:nodev")]
+    mount = ["--mount", mount_flag("bind", lent.folder, TARGET, "rbind:ro:nosuid:nodev")]
     options = ["--detach", "--null-io", "--pid-file", pid_file, "--rootfs", "--read-only", "--runtime", runtime, *SANDBOX, *mount]
     begin = time.monotonic()
     seen, same = None, True
     try:
-        done = ctr.run("run", *options, rootfs, name, *proof.wait)
+        done = ctr.run("run", *options, rootfs, name, *lent.argv("sleep", WAIT))
         if done.rc == 0:
             with open(pid_file, encoding="ascii") as stream:
                 process = f"/proc/{stream.read().strip()}/exe"
@@ -169,12 +170,10 @@ def main() -> None:
             module.fail_json(
                 msg=f"containerd runs, and its plugin {', '.join(broken)} is in state error: Kubernetes gets no containers", cri=cri
             )
-        proof = prepare(parameters["state_dir"])
-        if proof is None:
-            module.fail_json(msg="this host has no dmesg or no sleep to look into a sandbox with; install util-linux and coreutils")
+        lent = lend(parameters["state_dir"])
         # Without pipelining tmpdir belongs to the connection's user, who could not remove what root left in it.
         with tempfile.TemporaryDirectory(dir=module.tmpdir, prefix="proof.") as folder:
-            gvisor = observe(ctr, parameters["runtime"], folder, proof, proof.argv, parameters["program"])
+            gvisor = observe(ctr, parameters["runtime"], folder, lent, lent.argv("dmesg"), parameters["program"])
             kernel = gvisor.done.stdout.partition("\n")[0].partition("] ")[2]
             if not kernel.startswith(SIGN):
                 said = explain(gvisor.done.stderr) or kernel or "nothing"
@@ -183,7 +182,7 @@ def main() -> None:
                 )
             if not gvisor.same:
                 module.fail_json(msg=f"a new sandbox is {gvisor.program} and not {parameters['program']}", program=gvisor.program)
-            runc = observe(ctr, RUNC, folder, proof, [*proof.argv, "--version"])
+            runc = observe(ctr, RUNC, folder, lent, lent.argv("dmesg", "--version"))
             if runc.done.rc != 0:
                 module.fail_json(msg=f"gVisor works, and runc does not: {explain(runc.done.stderr)}", stderr=runc.done.stderr)
     except (GvisorError, OSError) as error:

@@ -147,17 +147,12 @@ options:
     description: What the pod's id begins with.
     type: str
     default: run
-  pause:
-    description: The program in the image that waits while the pod is alive, with its arguments.
-    type: list
-    elements: str
-    default: [/usr/local/bin/catatonit, -P]
   address:
     description: containerd's socket.
     type: path
     default: /run/containerd/containerd.sock
   state_dir:
-    description: Folder for locks, throw-away copies and the proof's program.
+    description: Folder for locks, throw-away copies and the programs that the host lends to sandboxes.
     type: path
     default: /var/lib/ggen.gvisor
 """
@@ -221,7 +216,7 @@ duration:
   type: float
   returned: when the command was started
 timings:
-  description: Seconds by part (pod, proof, job, scan_before, scan_after, removed, total).
+  description: Seconds by part (pod, job, scan_before, scan_after, removed, total); C(pod) includes the proof.
   type: dict
   returned: when the command was started
 changed_files:
@@ -254,19 +249,18 @@ import os
 import re
 import time
 import uuid
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Tuple
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ggen.gvisor.plugins.module_utils._cgroup import Limits
 from ansible_collections.ggen.gvisor.plugins.module_utils._ctr import DEFAULT_ADDRESS, Ctr
 from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
-from ansible_collections.ggen.gvisor.plugins.module_utils._pod import MAX_ID, Mount, Plan
-from ansible_collections.ggen.gvisor.plugins.module_utils._proof import TARGET, prepare
+from ansible_collections.ggen.gvisor.plugins.module_utils._lent import TARGET, lend
+from ansible_collections.ggen.gvisor.plugins.module_utils._pod import MAX_ID, Command, Mount, Plan
 from ansible_collections.ggen.gvisor.plugins.module_utils._supervisor import (
     DEFAULT_STATE_DIR,
     PodFolder,
     Supervisor,
-    Task,
     sweep,
 )
 from ansible_collections.ggen.gvisor.plugins.module_utils._workspace import (
@@ -288,8 +282,7 @@ _IMAGE = re.compile(r"[A-Za-z0-9][\x21-\x7e]{0,511}")
 _SIZES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _WHY = {
     "sandbox": "the sandbox ended before the command did",
-    "containerd": "containerd ended while the command ran; the command was killed",
-    "ctr": "the command could not be run",
+    "shim": "the sandbox's shim ended before the command did, which was killed then",
     "abort": "the run was given up because the controller or the module is gone",
 }
 _STRUCK = {
@@ -311,8 +304,10 @@ def check(params: Dict[str, Any]) -> None:
     """Refuse bad options before anything changes. Raises GvisorError that names the option and the mend."""
     if not params["argv"] or not params["argv"][0]:
         raise GvisorError("argv is empty; name the program to run, for example [ggen, sync]")
-    if not params["pause"] or not params["pause"][0]:
-        raise GvisorError("pause is empty; name a program in the image that waits, for example [/usr/local/bin/catatonit, -P]")
+    if params["argv"][0].startswith("-") or "=" in params["argv"][0]:
+        raise GvisorError(
+            f"argv has the program {params['argv'][0]!r}, which would be taken for an option or a variable; write its whole path"
+        )
     if not _IMAGE.fullmatch(params["image"]):
         raise GvisorError(f"image={params['image']!r} is no image name; write for example docker.io/library/ggen:latest")
     longest = MAX_ID - 13
@@ -338,8 +333,8 @@ def check(params: Dict[str, Any]) -> None:
     for key, value in params["env"].items():
         if not key or "=" in key or "\0" in f"{key}{value}":
             raise GvisorError(f"env has {key!r}, which cannot be the name of a variable")
-    if any("\0" in word for word in [*params["argv"], *params["pause"], params["workspace"] or "", params["cwd"] or ""]):
-        raise GvisorError("argv, pause, workspace and cwd must not hold NUL characters")
+    if any("\0" in word for word in [*params["argv"], params["workspace"] or "", params["cwd"] or ""]):
+        raise GvisorError("argv, workspace and cwd must not hold NUL characters")
     _check_folders(params)
 
 
@@ -384,8 +379,6 @@ def message_of(job: Dict[str, Any], params: Dict[str, Any]) -> str:
         text = f"{params['argv'][0]} ended with exit code {job['rc']}"
     else:
         text = _WHY[job["why"]]
-        last = job["stderr"].strip().rpartition("\n")[2]
-        text += f": {last[5:] if last.startswith('ctr: ') else last}" if last and not struck else ""
     return "; ".join([*struck, text])
 
 
@@ -423,8 +416,7 @@ class Run:
                 unpack(params["archive"], seen, *map(int, user.split(":")))
             elif workspace and self.module.check_mode:
                 seen = self._rehearsal(workspace, os.path.join(folder.path, "copy"))
-            plan, task = self._plan(pod, seen, user)
-            supervisor = Supervisor(folder, plan, task)
+            supervisor = Supervisor(folder, *self._plan(pod, seen, user))
         except BaseException:
             folder.remove()
             raise
@@ -455,32 +447,30 @@ class Run:
             self.warnings.append(f"check mode's copy is without {len(skipped)} sockets, pipes or devices: {', '.join(skipped[:5])}")
         return copy
 
-    def _plan(self, pod: str, workspace: Optional[str], user: str) -> "tuple[Plan, Task]":
+    def _plan(self, pod: str, workspace: Optional[str], user: str) -> Tuple[Plan, Command]:
         params = self.params
         mounts = [Mount(workspace, WORKSPACE, True)] if workspace else []
         mounts += [Mount(os.path.realpath(item["source"]), item["target"], item["writable"]) for item in params["mounts"]]
-        proof = None
-        if params["runtime"].startswith(GVISOR):
-            try:
-                proof = prepare(params["state_dir"])
-            except OSError as error:
-                raise GvisorError(f"the proof's program cannot be put into {params['state_dir']}: {error.strerror}") from error
-            if proof is None:
-                raise GvisorError("this host has no dmesg to prove the sandbox with; install util-linux")
-            mounts.append(Mount(proof.folder, TARGET))
         memory = bytes_of(params["memory"]) if params["memory"] else None
         plan = Plan(
             id=pod,
             image=params["image"],
             runtime=params["runtime"],
-            pause=params["pause"],
             mounts=mounts,
-            env={str(key): str(value) for key, value in params["env"].items()},
-            cwd=params["cwd"] or (WORKSPACE if workspace else "/"),
+            lent=lend(params["state_dir"]),
+            gvisor=params["runtime"].startswith(GVISOR),
             read_only=params["read_only"],
             limits=Limits(memory, params["cpus"], params["pids"] or None),
         )
-        return plan, Task(params["argv"], user, params["timeout"], params["max_output"], proof)
+        command = Command(
+            argv=params["argv"],
+            user=user,
+            cwd=params["cwd"] or (WORKSPACE if workspace else "/"),
+            env={str(key): str(value) for key, value in params["env"].items()},
+            timeout=params["timeout"],
+            max_output=params["max_output"],
+        )
+        return plan, command
 
     def _strip(self, workspace: str, before: Scan, after: Scan) -> None:
         stripped = strip_setid(workspace, before, after)
@@ -553,7 +543,6 @@ def main() -> None:
             "fail_on_rc": {"type": "bool", "default": True},
             "max_output": {"type": "int", "default": 1 << 20},
             "name": {"type": "str", "default": "run"},
-            "pause": {"type": "list", "elements": "str", "default": ["/usr/local/bin/catatonit", "-P"]},
             "address": {"type": "path", "default": DEFAULT_ADDRESS},
             "state_dir": {"type": "path", "default": DEFAULT_STATE_DIR},
         },

@@ -63,13 +63,13 @@ def busybox_layer() -> bytes:
     return tar(entries)
 
 
-def oci_entries(layer: bytes, *refs: str, arch: str = ARCH) -> tuple[dict[str, bytes], str]:
+def oci_entries(layer: bytes, *refs: str, arch: str = ARCH, user: str = "") -> tuple[dict[str, bytes], str]:
     """Return the entries of an OCI layout that names one image ``refs``, and that image's manifest digest."""
     config = json.dumps(
         {
             "architecture": arch,
             "os": "linux",
-            "config": {"Env": ["PATH=/bin:/usr/local/bin"], "Cmd": ["/bin/sh"]},
+            "config": {"Env": ["PATH=/bin:/usr/local/bin"], "Cmd": ["/bin/sh"], "User": user},
             "rootfs": {"type": "layers", "diff_ids": [digest(layer)]},
         }
     ).encode()

@@ -1,10 +1,10 @@
 # Copyright (c) 2026, the ggen.gvisor authors
 # Simplified BSD License (see LICENSES/BSD-2-Clause.txt or https://opensource.org/licenses/BSD-2-Clause)
 # SPDX-License-Identifier: BSD-2-Clause
-"""The proof that a pod is gVisor's: dmesg, run inside of it.
+"""What the host lends to its sandboxes: a few of its own programs, so that any image can be run, one FROM scratch too.
 
-An image FROM scratch has no dmesg and the collection ships no binaries, so the host's own is lent to the pod, read-only: the
-program, its loader and its libraries, copied once into a folder that holds nothing else but sleep, for pods that only wait.
+Such an image has no shell to drive and no dmesg to prove with, and the collection ships no binaries. The programs, their loader and their
+libraries are copied once into a folder that holds nothing else, and pods see it read-only.
 """
 
 from __future__ import annotations
@@ -13,34 +13,47 @@ import hashlib
 import os
 import shutil
 import tempfile
-from typing import List, NamedTuple, Optional
+from typing import List, NamedTuple
 
+from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._process import run
 
 TARGET = "/.ggen.gvisor"  # where the pod sees the folder
 SIGN = "Starting gVisor"  # the first line of the sandbox's own kernel log
-WAIT = "600"
-PROGRAMS = ("dmesg", "sleep")
+# Program → the package that has it.
+PROGRAMS = {"dmesg": "util-linux", "env": "coreutils", "setpriv": "util-linux", "sh": "dash", "sleep": "coreutils"}
 
 
-class Proof(NamedTuple):
-    """A folder to mount at TARGET, the command to run there, and one that waits for ``WAIT`` seconds."""
+class Lent(NamedTuple):
+    """A folder to mount at TARGET, and the words before a program's name that load it there."""
 
     folder: str
-    argv: List[str]
-    wait: List[str]
+    loader: List[str]
+
+    def argv(self, program: str, *arguments: str) -> List[str]:
+        """Return the command line that runs ``program`` in the pod."""
+        return [*self.loader, f"{TARGET}/{program}", *arguments]
 
 
-def prepare(state_dir: str) -> Optional[Proof]:
-    """Return the proof's folder below ``state_dir``, made if it is not there; None when the host lacks a program. Raises OSError."""
+def lend(state_dir: str) -> Lent:
+    """Return what is lent, below ``state_dir``, made if it is not there. Raises GvisorError."""
     found = {name: shutil.which(name, path="/usr/bin:/bin:/usr/sbin:/sbin") for name in PROGRAMS}
-    programs = {name: os.path.realpath(path) for name, path in found.items() if path}
-    if len(programs) < len(PROGRAMS):
-        return None
+    missing = sorted(PROGRAMS[name] for name, path in found.items() if not path)
+    if missing:
+        raise GvisorError(f"this host lacks programs that a sandbox is proven and driven with; install {', '.join(missing)}")
+    try:
+        folder = _folder(state_dir, {name: os.path.realpath(path) for name, path in found.items() if path})
+        loader = next((name for name in sorted(os.listdir(folder)) if name.startswith("loader-")), None)
+    except OSError as error:
+        raise GvisorError(f"programs for the sandbox cannot be put into {state_dir}: {error.strerror}") from error
+    return Lent(folder, [f"{TARGET}/{loader}", "--library-path", TARGET] if loader else [])
+
+
+def _folder(state_dir: str, programs: "dict[str, str]") -> str:
     status = {path: os.stat(path) for path in programs.values()}
     identity = " ".join(f"{path} {seen.st_size} {seen.st_mtime_ns}" for path, seen in status.items())
     key = hashlib.sha256(identity.encode()).hexdigest()[:16]
-    folder = os.path.join(state_dir, "proof", key)
+    folder = os.path.join(state_dir, "lent", key)
     if not os.path.isdir(folder):
         os.makedirs(os.path.dirname(folder), mode=0o711, exist_ok=True)
         temporary = tempfile.mkdtemp(dir=os.path.dirname(folder), prefix=".new-")
@@ -54,9 +67,7 @@ def prepare(state_dir: str) -> Optional[Proof]:
                 raise
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-    loader = next((name for name in sorted(os.listdir(folder)) if name.startswith("loader-")), None)
-    words = [f"{TARGET}/{loader}", "--library-path", TARGET] if loader else []
-    return Proof(folder, [*words, f"{TARGET}/dmesg"], [*words, f"{TARGET}/sleep", WAIT])
+    return folder
 
 
 def _fill(folder: str, name: str, program: str) -> None:
