@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the ggen.gvisor authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""containerd_run: sends a workspace of the controller with the run and writes the run's changes back; otherwise the module as it is."""
+"""containerd_run: sends workspaces of the controller with the run and writes the run's changes back; otherwise the module as it is."""
 
 from __future__ import annotations
 
@@ -26,35 +26,65 @@ class ActionModule(ActionBase):
         """Run the task and return its result."""
         result = super().run(tmp, task_vars)
         del tmp
-        if "archive" in self._task.args:
+        jobs = self._task.args.get("jobs")
+        entries = [self._task.args] if jobs is None else [{**self._task.args, **job} for job in jobs]
+        if any("archive" in entry for entry in entries):
             raise AnsibleActionFail("archive is set by the action plugin; name a folder with workspace and workspace_from: controller")
-        if self._task.args.get("workspace_from", "host") != "controller":
+        ours = [number for number, entry in enumerate(entries) if entry.get("workspace_from", "host") == "controller"]
+        if not ours:
             background = self._task.async_val and not self._connection.has_native_async
             result.update(self._execute_module(task_vars=task_vars, wrap_async=background))
             return result
         if self._task.async_val:
             raise AnsibleActionFail("a workspace of the controller cannot be used in the background; take async away")
         try:
-            return {**result, **self._with_copy(task_vars)}
+            return {**result, **self._with_copies({number: self._workspace(entries[number]) for number in ours}, task_vars)}
         except GvisorError as error:
             return {**result, "failed": True, "changed": False, "msg": error.message, **error.details}
 
-    def _with_copy(self, task_vars: dict[str, Any] | None) -> dict[str, Any]:
-        """Send the workspace, run, write back. Raises GvisorError when the workspace cannot be sent."""
-        workspace = os.path.abspath(os.path.expanduser(str(self._task.args.get("workspace") or "")))
-        if not self._task.args.get("workspace") or not os.path.isdir(workspace):
+    @staticmethod
+    def _workspace(entry: dict[str, Any]) -> str:
+        """Return the controller's folder that the entry names. Raises GvisorError."""
+        workspace = os.path.abspath(os.path.expanduser(str(entry.get("workspace") or "")))
+        if not entry.get("workspace") or not os.path.isdir(workspace):
             raise GvisorError(f"workspace {workspace} is no folder of the controller; name one, or set workspace_from: host")
+        return workspace
+
+    def _with_copies(self, workspaces: dict[int, str], task_vars: dict[str, Any] | None) -> dict[str, Any]:
+        """Send the workspaces, run, write back. Raises GvisorError when one cannot be sent."""
+        arguments = {**self._task.args}
+        jobs = [dict(job) for job in arguments.get("jobs") or [arguments]]
+        sent = {}
         with tempfile.TemporaryDirectory(dir=C.DEFAULT_LOCAL_TMP) as folder:
-            archive = os.path.join(folder, "workspace.tar")
-            sent = workspace_copy.pack(workspace, archive)
-            there = self._connection._shell.join_path(self._make_tmp_path(), "workspace.tar")
+            archives = {number: os.path.join(folder, f"workspace{number}.tar") for number in workspaces}
+            for number, workspace in workspaces.items():
+                sent[number] = workspace_copy.pack(workspace, archives[number])
+            place = self._make_tmp_path()
             try:
-                self._transfer_file(archive, there)
-                self._fixup_perms2([self._connection._shell.tmpdir, there], execute=False)
-                arguments = {**self._task.args, "workspace": None, "archive": there}
-                done = self._execute_module(module_args=arguments, task_vars=task_vars)
+                for number, archive in archives.items():
+                    there = self._connection._shell.join_path(place, os.path.basename(archive))
+                    self._transfer_file(archive, there)
+                    jobs[number].update(workspace=None, archive=there)
+                    self._fixup_perms2([self._connection._shell.tmpdir, there], execute=False)
+                done = self._execute_module(
+                    module_args={**arguments, "jobs": jobs} if "jobs" in arguments else jobs[0], task_vars=task_vars
+                )
             finally:
                 self._remove_tmp_path(self._connection._shell.tmpdir)
+        if "jobs" not in done:
+            return self._written(workspaces[0], sent[0], done) if 0 in workspaces else done
+        for number, workspace in workspaces.items():
+            done["jobs"][number] = self._written(workspace, sent[number], done["jobs"][number])
+        failed = [result["msg"] for result in done["jobs"] if result.get("failed")]
+        return {
+            **done,
+            "changed": any(result.get("changed") for result in done["jobs"]),
+            "failed": bool(failed),
+            **({"msg": "\n".join(failed)} if failed else {}),
+        }
+
+    def _written(self, workspace: str, sent: Any, done: dict[str, Any]) -> dict[str, Any]:
+        """Bring what a run did to its copy back to the workspace; return the run's result."""
         contents = done.pop("contents", {})
         if self._task.check_mode or "changed_files" not in done:
             return done

@@ -45,6 +45,16 @@ options:
     elements: dict
     default: []
     version_added: 0.2.0
+  program:
+    description: ggen's path in the image.
+    type: str
+    default: /usr/local/bin/ggen
+    version_added: 0.2.0
+  env:
+    description: Environment variables of every run; a workspace's own win.
+    type: dict
+    default: {}
+    version_added: 0.2.0
   in_place:
     description: Use a folder of O(moved) where it lies if O(mounts) show it.
     type: bool
@@ -59,7 +69,7 @@ jobs: "{{ [{'path': '/srv/model'}, {'path': '/srv/other', 'timeout': 60}] | ggen
 RETURN = r"""
 _value:
   description: One dict a workspace with every option, C(args) as a list, C(manifest), the ggen.toml that will be read (or empty), and C(from), where
-    the workspace is, V(host) or V(controller).
+    the workspace is, V(host) or V(controller), and C(run), the job of M(ggen.gvisor.containerd_run).
   type: list
   elements: dict
 """
@@ -80,6 +90,8 @@ def ggen_jobs(
     from_controller: bool = False,
     mounts: list[dict[str, Any]] | None = None,
     in_place: bool = False,
+    program: str = "/usr/local/bin/ggen",
+    env: dict[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
     """Return the jobs; see DOCUMENTATION. Raises AnsibleFilterError."""
     try:
@@ -91,9 +103,18 @@ def ggen_jobs(
         ]
         placed = [{**entry, "path": path} for entry, (path, _where) in zip(workspaces, places, strict=True)]
         found = jobs(placed, common, *((os.getcwd(), os.path.expanduser("~")) if local else ()))
-        return [{**job, "from": where} for job, (_path, where) in zip(found, places, strict=True)]
+        return [
+            {**job, "from": where, "run": _run(job, where, program, env or {})} for job, (_path, where) in zip(found, places, strict=True)
+        ]
     except GgenError as error:
         raise AnsibleFilterError(str(error)) from error
+
+
+def _run(job: dict[str, Any], where: str, program: str, env: dict[str, Any]) -> dict[str, Any]:
+    """Return the job of containerd_run. An empty limit is none."""
+    limits = {name: job[name] for name in ("memory", "cpus") if job.get(name)}
+    fixed = {"workspace": job["path"], "workspace_from": where, "argv": [program, *job["args"]], "env": {**env, **(job.get("env") or {})}}
+    return {**fixed, **limits, **{name: job[name] for name in ("timeout", "mounts", "ignore") if name in job}}
 
 
 def _place(path: Any, moved: dict[str, str], mounts: list[dict[str, Any]], in_place: bool) -> tuple[Any, str]:

@@ -127,17 +127,19 @@ def start_args(plan: Plan, folder: str) -> List[str]:
     return [*args, plan.image, plan.id, *plan.lent.argv("sh")]
 
 
-def script(command: Command, lent: Lent) -> str:
-    """Return the line with which the pod's shell runs ``command`` as its user, with no capability, and nothing of the shell's own.
+def script(command: Command, lent: Lent, mark: str, alone: bool) -> str:
+    """Return the line with which the pod's shell runs ``command`` as its user, with no capability, and then prints ``mark`` and its exit code.
 
-    The environment does not pass the shells, which drop names that they could not use.
+    The environment does not pass the shells, which drop names that they could not use. If the command is not ``alone`` in the pod, what it
+    left behind is killed for the next one.
     """
     uid, gid = command.user.split(":")
     none = ["--clear-groups", "--bounding-set=-all", "--inh-caps=-all", "--ambient-caps=-all", "--no-new-privs"]
-    argv = lent.argv("setpriv", f"--reuid={uid}", f"--regid={gid}", *none)
-    argv += lent.argv("sh", "-c", 'cd -- "$0" && exec "$@"', command.cwd)
+    user = lent.argv("setpriv", f"--reuid={uid}", f"--regid={gid}", *none)
+    argv = [*user, *lent.argv("sh", "-c", 'cd -- "$0" && exec "$@"', command.cwd)]
     argv += lent.argv("env", *(f"{name}={value}" for name, value in command.env.items())) if command.env else []
-    return f"{shlex.join([*argv, *command.argv])} < /dev/null"
+    left = "" if alone else f"{shlex.join([*user, *lent.argv('sh', '-c', 'kill -9 -1')])} < /dev/null > /dev/null 2>&1; "
+    return f"{shlex.join([*argv, *command.argv])} < /dev/null; e=$?; {left}echo {mark} $e; echo {mark} $e >&2\n"
 
 
 def explain(stderr: str) -> str:
@@ -273,8 +275,8 @@ class Pod:
             return None
         return pid if ours else None
 
-    def execute(self, command: Command, abort: Optional[int] = None) -> Job:
-        """Run ``command`` in the pod. ``abort`` is a descriptor at whose end (or next byte) the command is given up.
+    def execute(self, command: Command, abort: Optional[int] = None, alone: bool = True) -> Job:
+        """Run ``command`` in the pod, ``alone`` or as one of several. ``abort`` is a descriptor at whose end (or next byte) it is given up.
 
         A command that does not end by itself takes the pod with it.
         """
@@ -286,7 +288,7 @@ class Pod:
         sinks: Dict[int, Sink] = dict(zip(streams, ends))
         others: Dict[int, Sink] = {} if abort is None else {abort: lambda _data: True}
         begin = time.monotonic()
-        text = f"{script(command, self.plan.lent)}; e=$?; echo {mark} $e; echo {mark} $e >&2\n"
+        text = script(command, self.plan.lent, mark, alone)
         ended = watch(sinks, others, begin + command.timeout, (stdin, text.encode("utf-8", "surrogateescape")))
         seconds = time.monotonic() - begin
         rc = ends[0].line

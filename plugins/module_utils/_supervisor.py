@@ -112,7 +112,7 @@ def sweep(state_dir: str) -> List[str]:
 class Supervisor:
     """The module's side: start it, say go, take the results. A context manager: nothing is left when it ends."""
 
-    def __init__(self, folder: PodFolder, plan: Plan, command: Command) -> None:
+    def __init__(self, folder: PodFolder, plan: Plan, commands: List[Command]) -> None:
         self.folder = folder
         self.plan = plan
         self._rest = b""
@@ -122,7 +122,7 @@ class Supervisor:
         if self.child == 0:
             os.close(self._down)
             os.close(self._up)
-            _supervise(folder, plan, command, down_read, up_write)
+            _supervise(folder, plan, commands, down_read, up_write)
         os.close(down_read)
         os.close(up_write)
 
@@ -177,11 +177,16 @@ class Supervisor:
         return json.loads(line.decode("utf-8"))
 
 
-def _supervise(folder: PodFolder, plan: Plan, command: Command, down: int, up: int) -> NoReturn:
+def _supervise(folder: PodFolder, plan: Plan, commands: List[Command], down: int, up: int) -> NoReturn:
     """Be the supervisor: never returns into the module's code."""
     code = 1
     try:
         os.setsid()
+        # What the module holds for others would outlive it here: their locks, and their pipes, whose end they wait for.
+        for name in os.listdir("/proc/self/fd"):
+            if int(name) not in (0, 1, 2, down, up, folder.lock):
+                with contextlib.suppress(OSError):
+                    os.close(int(name))
         # Ansible waits for the end of the module's output: nobody else may hold it open.
         null = os.open(os.devnull, os.O_RDWR)
         for descriptor in (0, 1, 2):
@@ -197,7 +202,7 @@ def _supervise(folder: PodFolder, plan: Plan, command: Command, down: int, up: i
                     data = data[os.write(up, data) :]
 
         try:
-            _work(pod, command, down, say)
+            _work(pod, commands, down, say)
         except GvisorError as error:
             say("error", message=error.message, details=error.details)
         finally:
@@ -213,29 +218,35 @@ def _supervise(folder: PodFolder, plan: Plan, command: Command, down: int, up: i
         os._exit(code)
 
 
-def _work(pod: Pod, command: Command, down: int, say: Any) -> None:
+def _work(pod: Pod, commands: List[Command], down: int, say: Any) -> None:
+    """Run the commands one after another, each when the module says so, until one has not ended by itself."""
     begin = time.monotonic()
     kernel = pod.start()
     warnings = pod.limit()
-    started = time.monotonic()
-    if os.read(down, 1) != b"g":
-        return
-    job = pod.execute(command, down)
-    struck = pod.group.struck() if pod.group else []
-    dead = pod.kill()
-    if not dead:
-        pod.remove()
-    say(
-        "job",
-        rc=job.rc,
-        why=job.why,
-        stdout=job.stdout.text(),
-        stderr=job.stderr.text(),
-        stdout_bytes=job.stdout.size,
-        stderr_bytes=job.stderr.size,
-        truncated=job.stdout.truncated or job.stderr.truncated,
-        struck=struck,
-        kernel=kernel or None,
-        warnings=warnings,
-        timings={"pod": round(started - begin, 3), "job": round(job.seconds, 3)},
-    )
+    ready = round(time.monotonic() - begin, 3)
+    struck: List[str] = []
+    for left in range(len(commands) - 1, -1, -1):
+        if os.read(down, 1) != b"g":
+            return
+        job = pod.execute(commands[len(commands) - 1 - left], down, alone=len(commands) == 1)
+        before, struck = struck, pod.group.struck() if pod.group else []
+        # The workspace stays as it is from here on.
+        if (not left or job.why != "exit") and not pod.kill():
+            pod.remove()
+        say(
+            "job",
+            rc=job.rc,
+            why=job.why,
+            stdout=job.stdout.text(),
+            stderr=job.stderr.text(),
+            stdout_bytes=job.stdout.size,
+            stderr_bytes=job.stderr.size,
+            truncated=job.stdout.truncated or job.stderr.truncated,
+            struck=[name for name in struck if name not in before],
+            kernel=kernel or None,
+            warnings=warnings,
+            timings={"pod": ready, "job": round(job.seconds, 3)},
+        )
+        if job.why != "exit":
+            return
+        ready, warnings = 0.0, []

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: containerd_run
-short_description: Run one command to completion in a sandbox
+short_description: Run commands to completion in sandboxes
 version_added: 0.1.0
 author: The ggen.gvisor authors (@ggen-gvisor)
 description:
-  - Starts a pod (a sandbox that waits) with containerd, runs one command in it, and removes the pod whatever happens, also when the
-    module, its SSH connection or the controller is killed.
+  - Starts a pod (a sandbox that waits) with containerd, runs a command in it, and removes the pod whatever happens, also when the
+    module, its SSH connection or the controller is killed. A restart of containerd does not end the command.
+  - Several commands (O(jobs)) get a pod each, some at the same time, or share one.
   - Returns the command's own exit code, standard output and standard error apart from each other, and what it did to its workspace.
   - The command has no network, no capabilities, no new privileges and, by default, a read-only root file system with a temporary
     C(/tmp). It runs as the workspace's owner, so that what it writes belongs to that owner.
@@ -41,10 +42,9 @@ options:
     type: str
     required: true
   argv:
-    description: The command and its arguments. They replace the image's entrypoint and command.
+    description: The command and its arguments. They replace the image's entrypoint and command. Required where O(jobs) do not say it.
     type: list
     elements: str
-    required: true
   workspace:
     description:
       - Absolute path of a folder on the host that the command sees as C(/workspace) and may write to.
@@ -83,7 +83,7 @@ options:
         type: bool
         default: false
   env:
-    description: Environment variables beside the image's own. They appear in the host's process list while the pod starts.
+    description: Environment variables beside the image's own. Outside of the sandbox nobody sees them.
     type: dict
     default: {}
   user:
@@ -105,6 +105,81 @@ options:
   cpus:
     description: Most processors' worth of time, for example V(1.5).
     type: float
+  jobs:
+    description:
+      - Several commands instead of one; each has options of its own, and of the others this module's. The result then has C(jobs).
+      - One that fails, or whose options are refused, does not keep the others from running, and makes the task fail in the end.
+    type: list
+    elements: dict
+    version_added: 0.2.0
+    suboptions:
+      argv:
+        description: As O(argv).
+        type: list
+        elements: str
+      workspace:
+        description: As O(workspace).
+        type: path
+      workspace_from:
+        description: As O(workspace_from).
+        type: str
+        choices: [host, controller]
+      archive:
+        description: As O(archive).
+        type: path
+      mounts:
+        description: As O(mounts).
+        type: list
+        elements: dict
+        suboptions:
+          source:
+            description: Absolute path on the host.
+            type: path
+            required: true
+          target:
+            description: Absolute path in the pod.
+            type: str
+            required: true
+          writable:
+            description: Whether the command may write there. Changes there are not reported.
+            type: bool
+            default: false
+      env:
+        description: As O(env).
+        type: dict
+      user:
+        description: As O(user).
+        type: str
+      cwd:
+        description: As O(cwd).
+        type: str
+      timeout:
+        description: As O(timeout).
+        type: float
+      memory:
+        description: As O(memory).
+        type: str
+      cpus:
+        description: As O(cpus).
+        type: float
+      ignore:
+        description: As O(ignore).
+        type: list
+        elements: str
+  pods:
+    description:
+      - Of O(jobs), V(each) has a pod of its own, so that none can see another's workspace.
+      - With V(one) those with the same O(mounts), O(memory) and O(cpus) run one after another in one pod, which is several times as fast. They see
+        each other's workspaces (in C(/workspaces), each is the working folder of its job) as far as owners and modes allow, and C(/tmp). Processes
+        that a job left behind are killed before the next one, and after one that did not end by itself the others go on in a new pod.
+    type: str
+    choices: [each, one]
+    default: each
+    version_added: 0.2.0
+  parallel:
+    description: Most pods at the same time. The default is the number of the host's processors, and 1 where workspaces overlap.
+    type: int
+    version_added: 0.2.0
   pids:
     description:
       - Most tasks of the pod as the host counts them. gVisor needs about 30 for itself and ends the whole pod at the limit.
@@ -174,9 +249,24 @@ EXAMPLES = r"""
     workspace: /srv/model
   check_mode: true
   diff: true
+
+- name: Generate for several workspaces of one team, in one pod
+  ggen.gvisor.containerd_run:
+    image: docker.io/library/ggen:latest
+    argv: [ggen, sync]
+    jobs:
+      - workspace: /srv/orders
+      - workspace: /srv/stock
+        timeout: 60
+    pods: one
 """
 
 RETURN = r"""
+jobs:
+  description: For each of O(jobs) what follows here, C(failed) and, where it failed, C(msg).
+  type: list
+  elements: dict
+  returned: when jobs were given
 rc:
   description: The command's exit code; absent when it did not end by itself.
   type: int
@@ -245,11 +335,13 @@ user:
   returned: when the command was started
 """
 
+import contextlib
 import os
 import re
 import time
 import uuid
-from typing import Any, Dict, List, Optional, Tuple
+from collections import deque
+from typing import Any, Deque, Dict, Iterator, List, Optional, Tuple
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ggen.gvisor.plugins.module_utils._cgroup import Limits
@@ -280,6 +372,37 @@ GVISOR = "io.containerd.runsc."
 _ID = re.compile(r"[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*")
 _IMAGE = re.compile(r"[A-Za-z0-9][\x21-\x7e]{0,511}")
 _SIZES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+# The options of one of several jobs; the module's own of the same name, with these defaults, are what a job does not say.
+OF_A_JOB: Dict[str, Dict[str, Any]] = {
+    "argv": {"type": "list", "elements": "str"},
+    "workspace": {"type": "path"},
+    "workspace_from": {"type": "str", "choices": ["host", "controller"]},
+    "archive": {"type": "path"},
+    "mounts": {
+        "type": "list",
+        "elements": "dict",
+        "options": {
+            "source": {"type": "path", "required": True},
+            "target": {"type": "str", "required": True},
+            "writable": {"type": "bool", "default": False},
+        },
+    },
+    "env": {"type": "dict"},
+    "user": {"type": "str"},
+    "cwd": {"type": "str"},
+    "timeout": {"type": "float"},
+    "memory": {"type": "str"},
+    "cpus": {"type": "float"},
+    "ignore": {"type": "list", "elements": "str"},
+}
+DEFAULTS: Dict[str, Dict[str, Any]] = {
+    "workspace_from": {"default": "host"},
+    "mounts": {"default": []},
+    "env": {"default": {}},
+    "timeout": {"default": 600},
+    "ignore": {"default": []},
+}
+OF_THE_POD = ("mounts", "memory", "cpus")  # the same for all jobs in a pod
 _WHY = {
     "sandbox": "the sandbox ended before the command did",
     "shim": "the sandbox's shim ended before the command did, which was killed then",
@@ -382,107 +505,93 @@ def message_of(job: Dict[str, Any], params: Dict[str, Any]) -> str:
     return "; ".join([*struck, text])
 
 
-class Run:
-    """One run of the module."""
+class Work:
+    """One command and its workspace. ``number`` tells it from others in the same pod."""
 
-    def __init__(self, module: AnsibleModule) -> None:
+    def __init__(self, module: AnsibleModule, params: Dict[str, Any], number: int = 0) -> None:
+        """Check everything. Raises GvisorError."""
+        check(params)
         self.module = module
-        self.params: Dict[str, Any] = module.params
+        self.params = params
+        self.number = number
+        self.workspace = os.path.realpath(params["workspace"]) if params["workspace"] else None
+        self.user = owner_of(params, self.workspace)
+        self.seen: Optional[str] = self.workspace  # what the pod sees of the host: the workspace, or a copy of it
+        self.target = WORKSPACE
         self.begin = time.monotonic()
         self.timings: Dict[str, float] = {}
         self.warnings: List[str] = []
+        self._before: Scan = {}
+        self._after: Scan = {}
 
-    def _timed_scan(self, name: str, root: str, known: Optional[Scan] = None) -> Scan:
-        begin = time.monotonic()
-        result = scan(root, known, texts=bool(self.module._diff))
-        self.timings[name] = round(time.monotonic() - begin, 3)
-        return result
+    def place(self, folder: str, target: str) -> None:
+        """Make the copy, where the pod works on one, in the pod's own ``folder``, whole before the pod can see it."""
+        self.target = target
+        copy = os.path.join(folder, f"copy{self.number}")
+        if self.params["archive"]:
+            self.seen = copy
+            unpack(self.params["archive"], copy, *map(int, self.user.split(":")))
+        elif self.workspace and self.module.check_mode:
+            self.seen = copy
+            os.mkdir(copy, 0o700)
+            skipped = copy_tree(self.workspace, copy)
+            if skipped:
+                self.warnings.append(f"check mode's copy is without {len(skipped)} sockets, pipes or devices: {', '.join(skipped[:5])}")
 
-    def execute(self) -> Dict[str, Any]:
-        """Check, run, compare; returns the module's result, which has ``failed`` when the task failed."""
+    @property
+    def mounts(self) -> List[Mount]:
+        """What of the host the pod needs for this command alone."""
+        return [Mount(self.seen, self.target, True)] if self.seen else []
+
+    @property
+    def command(self) -> Command:
+        """What runs in the pod."""
         params = self.params
-        check(params)
-        workspace = os.path.realpath(params["workspace"]) if params["workspace"] else None
-        user = owner_of(params, workspace)
-        contents: Dict[str, str] = {}
-        ctr = Ctr(params["address"], params["namespace"])
-        ctr.connect()
-        pod = f"{params['name']}-{uuid.uuid4().hex[:12]}"
-        folder = PodFolder(params["state_dir"], pod, ctr)
-        try:
-            seen = workspace
-            if params["archive"]:
-                seen = os.path.join(folder.path, "copy")
-                unpack(params["archive"], seen, *map(int, user.split(":")))
-            elif workspace and self.module.check_mode:
-                seen = self._rehearsal(workspace, os.path.join(folder.path, "copy"))
-            supervisor = Supervisor(folder, *self._plan(pod, seen, user))
-        except BaseException:
-            folder.remove()
-            raise
-        with supervisor:
-            before: Scan = {}
-            after: Scan = {}
-            if seen:
-                before = self._timed_scan("scan_before", seen)
-            supervisor.go()
-            self.warnings += sweep(params["state_dir"])
-            job = supervisor.expect("job")
-            if seen:
-                after = self._timed_scan("scan_after", seen, before)
-                if workspace and not self.module.check_mode:
-                    self._strip(workspace, before, after)
-                if params["archive"] and not self.module.check_mode:
-                    contents = contents_of(seen, compare(before, after, ignore_matcher([])))
-            removed = supervisor.expect("removed")
-        self.timings.update(job["timings"], removed=removed["seconds"], total=round(time.monotonic() - self.begin, 3))
-        result = self._result(pod, user, job, before, after)
-        return {**result, "contents": contents} if contents else result
-
-    def _rehearsal(self, workspace: str, copy: str) -> str:
-        """Make check mode's throw-away copy, whole before the pod can see it, and return its path."""
-        os.mkdir(copy, 0o700)
-        skipped = copy_tree(workspace, copy)
-        if skipped:
-            self.warnings.append(f"check mode's copy is without {len(skipped)} sockets, pipes or devices: {', '.join(skipped[:5])}")
-        return copy
-
-    def _plan(self, pod: str, workspace: Optional[str], user: str) -> Tuple[Plan, Command]:
-        params = self.params
-        mounts = [Mount(workspace, WORKSPACE, True)] if workspace else []
-        mounts += [Mount(os.path.realpath(item["source"]), item["target"], item["writable"]) for item in params["mounts"]]
-        memory = bytes_of(params["memory"]) if params["memory"] else None
-        plan = Plan(
-            id=pod,
-            image=params["image"],
-            runtime=params["runtime"],
-            mounts=mounts,
-            lent=lend(params["state_dir"]),
-            gvisor=params["runtime"].startswith(GVISOR),
-            read_only=params["read_only"],
-            limits=Limits(memory, params["cpus"], params["pids"] or None),
-        )
-        command = Command(
+        return Command(
             argv=params["argv"],
-            user=user,
-            cwd=params["cwd"] or (WORKSPACE if workspace else "/"),
+            user=self.user,
+            cwd=params["cwd"] or (self.target if self.seen else "/"),
             env={str(key): str(value) for key, value in params["env"].items()},
             timeout=params["timeout"],
             max_output=params["max_output"],
         )
-        return plan, command
 
-    def _strip(self, workspace: str, before: Scan, after: Scan) -> None:
-        stripped = strip_setid(workspace, before, after)
-        if stripped:
-            self.warnings.append(f"set-user-id or set-group-id bits were taken off {len(stripped)} files: {', '.join(stripped[:5])}")
+    def look(self) -> None:
+        """Remember the workspace as it is before the command."""
+        begin = time.monotonic()
+        if self.seen:
+            self._before = scan(self.seen, None, texts=bool(self.module._diff))
+            self.timings["scan_before"] = round(time.monotonic() - begin, 3)
 
-    def _result(self, pod: str, user: str, job: Dict[str, Any], before: Scan, after: Scan) -> Dict[str, Any]:
-        params = self.params
-        ignored = ignore_matcher(params["ignore"])
+    def compare(self, job: Dict[str, Any], pod: str) -> Dict[str, Any]:
+        """Return the result of ``job``, the supervisor's message, once the workspace stays as the command left it."""
+        params, real = self.params, not self.module.check_mode
+        begin = time.monotonic()
+        result = self._result(pod, job)
+        if self.seen:
+            self._after = scan(self.seen, self._before, texts=bool(self.module._diff))
+            self.timings["scan_after"] = round(time.monotonic() - begin, 3)
+            if self.workspace and real:
+                stripped = strip_setid(self.workspace, self._before, self._after)
+                if stripped:
+                    self.warnings.append(
+                        f"set-user-id or set-group-id bits were taken off {len(stripped)} files: {', '.join(stripped[:5])}"
+                    )
+            ignored = ignore_matcher(params["ignore"])
+            result["changed_files"] = compare(self._before, self._after, ignored)
+            result["changed"] = any(not item["ignored"] for item in result["changed_files"])
+            if self.module._diff:
+                result["diff"] = diffs(self._before, self._after, ignored)
+            if params["archive"] and real:
+                result["contents"] = contents_of(self.seen, compare(self._before, self._after, ignore_matcher([])))
+        return result
+
+    def _result(self, pod: str, job: Dict[str, Any]) -> Dict[str, Any]:
+        self.timings.update(job["timings"])
+        self.warnings += job["warnings"]
         result: Dict[str, Any] = {
             "pod": pod,
-            "user": user,
+            "user": self.user,
             "kernel": job["kernel"],
             "stdout": job["stdout"],
             "stderr": job["stderr"],
@@ -497,16 +606,162 @@ class Run:
         }
         if job["rc"] is not None:
             result["rc"] = job["rc"]
-        if params["workspace"] or params["archive"]:
-            result["changed_files"] = compare(before, after, ignored)
-            result["changed"] = any(not item["ignored"] for item in result["changed_files"])
-            if self.module._diff:
-                result["diff"] = diffs(before, after, ignored)
         if job["why"] != "exit" or job["rc"] != 0:
-            result["msg"] = message_of(job, params)
-            result["failed"] = job["rc"] is None or job["why"] != "exit" or params["fail_on_rc"]
-        self.warnings += job["warnings"]
+            result["msg"] = message_of(job, self.params)
+            result["failed"] = job["rc"] is None or job["why"] != "exit" or self.params["fail_on_rc"]
         return result
+
+
+class Group:
+    """The works of one pod, begun when this is made. A context manager: nothing is left when it ends."""
+
+    def __init__(self, ctr: Ctr, works: List[Work]) -> None:
+        """Start the pod. Raises GvisorError."""
+        self.works = works
+        params = works[0].params
+        self.pod = f"{params['name']}-{uuid.uuid4().hex[:12]}"
+        folder = PodFolder(params["state_dir"], self.pod, ctr)
+        try:
+            for work in works:
+                work.place(folder.path, WORKSPACE if len(works) == 1 else f"{WORKSPACE}s/{work.number}")
+            self.supervisor = Supervisor(folder, self._plan(), [work.command for work in works])
+        except BaseException:
+            folder.remove()
+            raise
+
+    def __enter__(self) -> "Group":
+        """Let the first command begin as soon as the pod is there."""
+        self._go(self.works[0])
+        return self
+
+    def __exit__(self, *exc: Any) -> None:
+        """Remove the pod."""
+        self.supervisor.__exit__(*exc)
+
+    def _go(self, work: Work) -> None:
+        work.look()
+        self.supervisor.go()
+
+    def results(self) -> Iterator[Dict[str, Any]]:
+        """Yield the works' results; the pod is gone with the last one, or with one that did not end by itself. Raises GvisorError."""
+        for work in self.works:
+            if work is not self.works[0]:
+                work.begin = time.monotonic()
+                self._go(work)
+            job = self.supervisor.expect("job")
+            result = work.compare(job, self.pod)
+            last = work is self.works[-1] or job["why"] != "exit"
+            if last:
+                work.timings["removed"] = self.supervisor.expect("removed")["seconds"]
+            work.timings["total"] = round(time.monotonic() - work.begin, 3)
+            yield result
+            if last:
+                return
+
+    def _plan(self) -> Plan:
+        params = self.works[0].params
+        mounts = [mount for work in self.works for mount in work.mounts]
+        mounts += [Mount(os.path.realpath(item["source"]), item["target"], item["writable"]) for item in params["mounts"]]
+        memory = bytes_of(params["memory"]) if params["memory"] else None
+        return Plan(
+            id=self.pod,
+            image=params["image"],
+            runtime=params["runtime"],
+            mounts=mounts,
+            lent=lend(params["state_dir"]),
+            gvisor=params["runtime"].startswith(GVISOR),
+            read_only=params["read_only"],
+            limits=Limits(memory, params["cpus"], params["pids"] or None),
+        )
+
+
+def groups(works: List[Work], shared: bool) -> List[List[Work]]:
+    """Return the works that go into one pod each. A pod's own options are the same for all in it."""
+    found: List[List[Work]] = []
+    for work in works:
+        if shared and found and all(found[-1][0].params[name] == work.params[name] for name in OF_THE_POD):
+            found[-1].append(work)
+        else:
+            found.append([work])
+    return found
+
+
+def overlap(works: List[Work]) -> bool:
+    """Return whether some of the works' workspaces are the same, or one in another, so that they must not run at the same time."""
+    paths = sorted(f"{work.workspace}/" for work in works if work.workspace)
+    return any(later.startswith(earlier) for earlier, later in zip(paths, paths[1:]))
+
+
+def run_all(ctr: Ctr, works: List[Work], shared: bool, width: int) -> Dict[int, Dict[str, Any]]:
+    """Return the works' results by number, each as from ``Group.results``; one that could not be had is ``failed`` and has ``msg``."""
+    waiting = deque(groups(works, shared))
+    found: Dict[int, Dict[str, Any]] = {}
+    swept = False
+    with contextlib.ExitStack() as stack:
+        running: Deque[Tuple[Group, contextlib.ExitStack]] = deque()
+        while waiting or running:
+            while waiting and len(running) < width:
+                batch = waiting.popleft()
+                try:
+                    own = contextlib.ExitStack()
+                    running.append((own.enter_context(Group(ctr, batch)), own))
+                    stack.push(own)
+                except GvisorError as error:
+                    found.update({work.number: {"failed": True, "changed": False, "msg": error.message, **error.details} for work in batch})
+            if not swept:
+                works[0].warnings += sweep(works[0].params["state_dir"])
+                swept = True
+            if not running:
+                continue
+            group, own = running.popleft()
+            done = 0
+            with own:
+                try:
+                    for work, result in zip(group.works, group.results()):
+                        found[work.number] = result
+                        done += 1
+                except GvisorError as error:
+                    found[group.works[done].number] = {"failed": True, "changed": False, "msg": error.message, **error.details}
+                    done += 1
+            if group.works[done:]:
+                waiting.appendleft(group.works[done:])
+    return found
+
+
+def works_of(module: AnsibleModule) -> Tuple[List[Work], Dict[int, Dict[str, Any]]]:
+    """Return what to run, the jobs, each over the module's own options, and the results of those that cannot be. Raises GvisorError."""
+    params = module.params
+    if params["parallel"] is not None and params["parallel"] < 1:
+        raise GvisorError(f"parallel={params['parallel']} must be at least 1")
+    works: List[Work] = []
+    refused: Dict[int, Dict[str, Any]] = {}
+    for number, job in enumerate(params["jobs"]):
+        try:
+            works.append(Work(module, {**params, **{key: value for key, value in job.items() if value is not None}}, number))
+        except GvisorError as error:
+            refused[number] = {"failed": True, "changed": False, "msg": error.message, **error.details}
+    return works, refused
+
+
+def rehearsed(module: AnsibleModule, result: Dict[str, Any]) -> Dict[str, Any]:
+    """In check mode an earlier task would have brought what is missing; what the command would change cannot be known."""
+    if not module.check_mode or "missing" not in result:
+        return result
+    return {**result, "failed": False, "changed": True, "skipped": True, "msg": f"not rehearsed: {result['msg']}"}
+
+
+def together(results: List[Dict[str, Any]], names: List[str]) -> Dict[str, Any]:
+    """Return the module's result for several jobs; ``names`` are what to call them."""
+    told = [f"{name}: {result['msg']}" for name, result in zip(names, results) if result.get("failed")]
+    headers = ("before_header", "after_header")
+    parts = [(name, part) for name, result in zip(names, results) for part in result.pop("diff", [])]
+    return {
+        "jobs": [{**result, "failed": bool(result.get("failed"))} for result in results],
+        "changed": any(result["changed"] for result in results),
+        "failed": bool(told),
+        "diff": [{**part, **{header: f"{name}/{part[header]}" for header in headers}} for name, part in parts],
+        **({"msg": "\n".join(told)} if told else {}),
+    }
 
 
 def main() -> None:
@@ -514,52 +769,41 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "image": {"type": "str", "required": True},
-            "argv": {"type": "list", "elements": "str", "required": True},
-            "workspace": {"type": "path"},
-            "workspace_from": {"type": "str", "choices": ["host", "controller"], "default": "host"},
-            "archive": {"type": "path"},
-            "mounts": {
-                "type": "list",
-                "elements": "dict",
-                "default": [],
-                "options": {
-                    "source": {"type": "path", "required": True},
-                    "target": {"type": "str", "required": True},
-                    "writable": {"type": "bool", "default": False},
-                },
-            },
-            "env": {"type": "dict", "default": {}},
-            "user": {"type": "str"},
-            "cwd": {"type": "str"},
-            "timeout": {"type": "float", "default": 600},
-            "memory": {"type": "str"},
-            "cpus": {"type": "float"},
+            **{name: {**spec, **DEFAULTS.get(name, {})} for name, spec in OF_A_JOB.items()},
+            "jobs": {"type": "list", "elements": "dict", "options": OF_A_JOB},
+            "pods": {"type": "str", "choices": ["each", "one"], "default": "each"},
+            "parallel": {"type": "int"},
             "pids": {"type": "int", "default": 2048},
             "namespace": {"type": "str", "default": "default"},
             "runtime": {"type": "str", "default": "io.containerd.runsc.v1"},
             "network": {"type": "str", "choices": ["none"], "default": "none"},
             "read_only": {"type": "bool", "default": True},
-            "ignore": {"type": "list", "elements": "str", "default": []},
             "fail_on_rc": {"type": "bool", "default": True},
             "max_output": {"type": "int", "default": 1 << 20},
             "name": {"type": "str", "default": "run"},
             "address": {"type": "path", "default": DEFAULT_ADDRESS},
             "state_dir": {"type": "path", "default": DEFAULT_STATE_DIR},
         },
+        required_one_of=[("argv", "jobs")],
+        mutually_exclusive=[("jobs", "workspace"), ("jobs", "archive")],
         supports_check_mode=True,
     )
-    run = Run(module)
+    params, jobs = module.params, module.params["jobs"]
+    works: List[Work] = []
     try:
-        result = run.execute()
+        works, refused = ([Work(module, params)], {}) if jobs is None else works_of(module)
+        ctr = Ctr(params["address"], params["namespace"])
+        ctr.connect()
+        width = 1 if overlap(works) else params["parallel"] or os.cpu_count() or 1
+        found = {**refused, **run_all(ctr, works, params["pods"] == "one", width)}
+        results = [rehearsed(module, found[number]) for number in sorted(found)]
+        names = [job["workspace"] or " ".join(job["argv"] or params["argv"] or []) for job in jobs or []]
+        result = results[0] if jobs is None else together(results, names)
     except GvisorError as error:
-        for warning in run.warnings:
+        result = rehearsed(module, {"failed": True, "changed": False, "msg": error.message, **error.details})
+    for work in works:
+        for warning in work.warnings:
             module.warn(warning)
-        if module.check_mode and "missing" in error.details:
-            # An earlier task would have brought it; what the command would change cannot be known.
-            module.exit_json(changed=True, skipped=True, msg=f"not rehearsed: {error.message}", **error.details)
-        module.fail_json(msg=error.message, **error.details)
-    for warning in run.warnings:
-        module.warn(warning)
     if result.pop("failed", False):
         module.fail_json(**result)
     module.exit_json(**result)

@@ -77,6 +77,23 @@ class Bench:
                     seconds[name].append(time.monotonic() - begin)
         return seconds
 
+    def warm_and_many(self) -> dict[str, Any]:
+        """MANY workspaces in one run: a pod each, one pod for all, and as many times Docker. The jobs of a pod that is there already are the warm runs."""
+        places = [self.workspace(number) for number in range(MANY)]
+        jobs = [{"workspace": place} for place in places]
+        warm: list[list[float]] = []
+
+        def one_pod() -> None:
+            done = self.module(jobs=jobs, pods="one")
+            warm.append([job["timings"]["total"] for job in done["jobs"][1:-1]])
+
+        def docker() -> None:
+            for place in places:
+                self.docker(place)
+
+        seconds = self.interleaved({"each": lambda: self.module(jobs=jobs), "one": one_pod, "docker": docker}, max(self.turns // 3, 1))
+        return {"seconds": seconds, "warm": [value for values in warm[1:] for value in values]}
+
     def one_run(self) -> dict[str, Any]:
         """One ggen sync, from the command to its exit."""
         place = self.workspace()

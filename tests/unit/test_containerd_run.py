@@ -23,7 +23,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._pod import Command, P
 from ansible_collections.ggen.gvisor.plugins.module_utils._process import Completed
 from support import oci
 from support.containerd import Daemon
-from support.module import finish_module, run_module
+from support.module import finish_module, run_module, start_module
 from support.runs import IMAGE, RUNTIMES, Host, gvisor_daemon
 
 pytestmark = pytest.mark.host
@@ -548,3 +548,101 @@ def test_a_shim_that_hangs_in_its_start_is_ended(tmp_path, monkeypatch):
     pod.remove()
     assert alive == []
     assert time.monotonic() - begin < 5
+
+
+# Several commands
+
+
+@pytest.fixture
+def workspaces(tmp_path: Path) -> list[Path]:
+    folders = [tmp_path / f"ws{number}" for number in range(4)]
+    for folder in folders:
+        folder.mkdir()
+        os.chown(folder, OWNER, OWNER)
+    return folders
+
+
+def jobs_of(host: Host, folders: list[Path], script: str, **params: object) -> dict:
+    """Run ``script`` in each of the folders; $0 is its number."""
+    jobs = [{"workspace": str(folder), "argv": ["sh", "-c", script, str(number)]} for number, folder in enumerate(folders)]
+    common = {key: value for key, value in host.params("", None).items() if key not in ("argv", "workspace")}
+    return run_module("containerd_run", **{**common, "jobs": jobs, "fail_on_rc": False, **params})
+
+
+@pytest.mark.parametrize("pods", ["each", "one"])
+def test_several_jobs(host: Host, workspaces: list[Path], pods: str) -> None:
+    """Exit codes, outputs and changes are each job's own."""
+    result = jobs_of(host, workspaces, "echo $0 | tee out; echo err$0 >&2; exit $0", pods=pods)
+    assert [job["rc"] for job in result["jobs"]] == [0, 1, 2, 3]
+    assert [job["stdout"] for job in result["jobs"]] == ["0\n", "1\n", "2\n", "3\n"]
+    assert [job["stderr"] for job in result["jobs"]] == ["err0\n", "err1\n", "err2\n", "err3\n"]
+    assert [files(job) for job in result["jobs"]] == [{"out": "created"}] * 4
+    assert [(folder / "out").read_text() for folder in workspaces] == ["0\n", "1\n", "2\n", "3\n"]
+    assert len({job["pod"] for job in result["jobs"]}) == {"each": 4, "one": 1}[pods]
+    assert (result["failed"], result["changed"]) == (False, True)
+
+
+def test_one_that_fails_is_named_and_does_not_keep_the_others(host: Host, workspaces: list[Path]) -> None:
+    result = jobs_of(host, workspaces, "touch out; [ $0 != 1 ]", fail_on_rc=True)
+    assert result["failed"]
+    assert result["msg"] == f"{workspaces[1]}: sh ended with exit code 1"
+    assert [job["failed"] for job in result["jobs"]] == [False, True, False, False]
+    assert all((folder / "out").exists() for folder in workspaces)
+
+
+def test_jobs_with_pods_of_their_own_do_not_see_each_other(host: Host, workspaces: list[Path]) -> None:
+    (workspaces[0] / "secret").write_text("secret\n")
+    result = jobs_of(host, workspaces, "grep -rs secret / --include=secret; ls / | grep workspaces; true", parallel=2)
+    assert [job["stdout"] for job in result["jobs"][1:]] == [""] * 3
+
+
+@pytest.mark.parametrize("end", ["sleep 1000", "kill -9 -1; dd if=/dev/zero of=/tmp/big bs=1M count=400"])
+def test_after_a_job_without_an_end_the_others_get_a_new_pod(runsc: Host, workspaces: list[Path], end: str) -> None:
+    result = jobs_of(runsc, workspaces, f"echo $0; [ $0 != 1 ] || {{ {end}; }}", pods="one", timeout=4, memory="200M")
+    assert [job.get("rc") for job in result["jobs"]] == [0, None, 0, 0]
+    assert [job["failed"] for job in result["jobs"]] == [False, True, False, False]
+    assert [job["stdout"] for job in result["jobs"]] == ["0\n", "1\n", "2\n", "3\n"]
+    assert [len({job["pod"] for job in result["jobs"][part]}) for part in (slice(0, 2), slice(2, 4), slice(0, 4))] == [1, 1, 2]
+
+
+def test_what_a_job_leaves_behind_is_gone_before_the_next(host: Host, workspaces: list[Path]) -> None:
+    left = "while :; do echo left; touch /workspaces/1/left; sleep 0.01; done"
+    result = jobs_of(
+        host, workspaces[:2], f"if [ $0 = 0 ]; then ( {left} ) & sleep 0.1; else sleep 0.3; rm -f left; sleep 0.3; ls; fi", pods="one"
+    )
+    assert result["jobs"][1]["stdout"] == ""
+
+
+def test_a_job_that_is_refused_does_not_keep_the_others(host: Host, workspaces: list[Path], tmp_path: Path) -> None:
+    result = jobs_of(host, [tmp_path / "absent", *workspaces], "touch out")
+    assert result["failed"]
+    assert result["msg"] == f"{tmp_path}/absent: {result['jobs'][0]['msg']}"
+    assert "does not exist on this host" in result["msg"]
+    assert [job["failed"] for job in result["jobs"]] == [True, False, False, False, False]
+    assert all((folder / "out").exists() for folder in workspaces)
+
+
+@pytest.mark.parametrize("pods", ["each", "one"])
+def test_check_mode_of_several(runsc: Host, workspaces: list[Path], pods: str) -> None:
+    result = jobs_of(runsc, workspaces, "touch out", pods=pods, check=True, diff=True)
+    assert [files(job) for job in result["jobs"]] == [{"out": "created"}] * 4
+    assert [part["before_header"] for part in result["diff"]] == [f"{folder}/out (absent)" for folder in workspaces]
+    assert not any((folder / "out").exists() for folder in workspaces)
+
+
+def test_the_same_workspace_twice_is_run_in_order(host: Host, workspaces: list[Path]) -> None:
+    """… though there would be room for both at once."""
+    result = jobs_of(host, [workspaces[0]] * 3, "cat out; sleep 0.2; echo $0 >> out", parallel=3)
+    assert [job["stdout"] for job in result["jobs"]] == ["", "0\n", "0\n1\n"]
+    assert [files(job) for job in result["jobs"]] == [{"out": "created"}, {"out": "modified"}, {"out": "modified"}]
+
+
+def test_the_module_is_killed_during_several(host: Host, workspaces: list[Path]) -> None:
+    jobs = [{"workspace": str(folder), "argv": ["sh", "-c", "touch begun; sleep 1000"]} for folder in workspaces]
+    common = {key: value for key, value in host.params("", None).items() if key not in ("argv", "workspace")}
+    process = start_module("containerd_run", **common, jobs=jobs, parallel=4)
+    for folder in workspaces:
+        wait_for(folder / "begun", process, timeout=60)
+    process.kill()
+    process.communicate(timeout=20)
+    assert host.settle() == {}

@@ -15,7 +15,7 @@ import tomllib
 from ansible.errors import AnsibleFilterError
 from ansible_collections.ggen.gvisor.plugins.filter.ggen_jobs import ggen_jobs
 from ansible_collections.ggen.gvisor.plugins.filter.ggen_problem import ggen_problem
-from ansible_collections.ggen.gvisor.plugins.filter.ggen_result import ggen_result
+from ansible_collections.ggen.gvisor.plugins.filter.ggen_results import ggen_results
 from ansible_collections.ggen.gvisor.plugins.plugin_utils import ggen
 
 COMMON = {"args": "sync", "timeout": 300, "mounts": []}
@@ -239,7 +239,13 @@ def run(**values: object) -> dict[str, object]:
         "kernel": "Starting gVisor...",
         "changed_files": [],
     }
-    return {**good, "stdout": "", "stderr": "", "ansible_loop_var": "_job", "_job": job(), **values}
+    return {**good, "stdout": "", "stderr": "", **values}
+
+
+def ggen_result(run: dict[str, object]) -> dict[str, object]:
+    """Return what the filter says of one job's run."""
+    (result,) = ggen_results({"jobs": [run]}, [job()])
+    return result
 
 
 def changed(path: str, change: str = "created", mode: str = "0600") -> dict[str, object]:
@@ -277,13 +283,8 @@ def test_an_open_signing_key_is_seen(item: dict[str, object], is_open: bool) -> 
 
 
 def test_a_run_that_did_not_take_place_is_told_with_the_modules_words() -> None:
-    failed = {
-        "failed": True,
-        "msg": "workspace /srv/m does not exist on this host",
-        "ansible_loop_var": "_job",
-        "_job": job(),
-    }
-    result = ggen_result(failed)
+    failed = {"failed": True, "msg": "workspace /srv/m does not exist on this host"}
+    (result,) = ggen_results(failed, [job()])
     assert result["rc"] is None
     assert result["error"]["message"] == "ggen sync in /srv/m failed: workspace /srv/m does not exist on this host."
     assert result["not_ready"] is False
@@ -293,7 +294,7 @@ def test_a_run_that_did_not_take_place_is_told_with_the_modules_words() -> None:
 @pytest.mark.parametrize("part", ["containerd", "image", "shim"])
 def test_a_host_without_a_sandbox_is_known(part: str) -> None:
     run = {"msg": "not rehearsed: …", "missing": part, "skipped": True, "changed": True}
-    assert ggen_result({**run, "ansible_loop_var": "_job", "_job": job()})["not_ready"] is True
+    assert ggen_results(run, [job()])[0]["not_ready"] is True
 
 
 @pytest.mark.parametrize("flags", [{"rc": None, "timed_out": True}, {"rc": 137, "limits_hit": ["memory"]}])

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the ggen.gvisor authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Watching a process: its output in bounded memory, deadlines, and what else happens meanwhile."""
+"""Watching pipes: what comes in bounded memory, up to a mark, deadlines, and what else happens meanwhile."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
-from ansible_collections.ggen.gvisor.plugins.module_utils._watch import Excerpt, watch
-from hypothesis import given
+from ansible_collections.ggen.gvisor.plugins.module_utils._watch import Excerpt, Until, watch
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 
@@ -35,7 +36,7 @@ def test_excerpt_keeps_head_and_tail(blocks: list[bytes], limit: int) -> None:
 
 
 def start(code: str) -> subprocess.Popen:
-    return subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    return subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
 def finish(process: subprocess.Popen) -> None:
@@ -43,11 +44,15 @@ def finish(process: subprocess.Popen) -> None:
     process.communicate()
 
 
-def test_output_apart_and_exit_code() -> None:
-    process = start("import sys; print('out'); print('err', file=sys.stderr); sys.exit(3)")
+def all_of(excerpt: Excerpt) -> Callable[[bytes], bool]:
+    return lambda data: bool(excerpt(data))
+
+
+def test_both_streams_to_their_ends() -> None:
+    process = start("import sys; print('out'); print('err', file=sys.stderr)")
     out, err = Excerpt(100), Excerpt(100)
-    assert watch(process, {process.stdout.fileno(): out, process.stderr.fileno(): err}, {}, time.monotonic() + 20)
-    assert (process.returncode, out.text(), err.text()) == (3, "out\n", "err\n")
+    assert watch({process.stdout.fileno(): all_of(out), process.stderr.fileno(): all_of(err)}, {}, time.monotonic() + 20)
+    assert (out.text(), err.text()) == ("out\n", "err\n")
     finish(process)
 
 
@@ -55,19 +60,62 @@ def test_a_deadline_ends_the_watch() -> None:
     process = start("import time; print('begun', flush=True); time.sleep(60)")
     out = Excerpt(100)
     begin = time.monotonic()
-    assert not watch(process, {process.stdout.fileno(): out}, {}, begin + 1)
+    assert not watch({process.stdout.fileno(): all_of(out)}, {}, begin + 1)
     assert time.monotonic() - begin < 5
     assert out.text() == "begun\n"
     finish(process)
 
 
-def test_another_descriptor_can_bring_the_deadline_nearer() -> None:
+def test_another_descriptor_can_end_the_watch() -> None:
     process = start("import time; time.sleep(60)")
     reader, writer = os.pipe()
     os.close(writer)
     begin = time.monotonic()
-    sinks = {process.stdout.fileno(): Excerpt(10)}
-    assert not watch(process, sinks, {reader: lambda _data: 0.0}, begin + 60)
+    sinks = {process.stdout.fileno(): all_of(Excerpt(10))}
+    assert not watch(sinks, {reader: lambda _data: True}, begin + 60)
     assert time.monotonic() - begin < 5
     os.close(reader)
     finish(process)
+
+
+def test_more_is_written_than_a_pipe_takes_at_once_while_output_comes() -> None:
+    process = start("import sys; data = sys.stdin.buffer.read(1000000); sys.stdout.buffer.write(data[::-1]); print('!end')")
+    os.set_blocking(process.stdin.fileno(), False)
+    out = Excerpt(2000000)
+    ends = Until(b"!", out)
+    assert watch({process.stdout.fileno(): ends}, {}, time.monotonic() + 20, (process.stdin.fileno(), b"a" * 500000 + b"b" * 500000))
+    assert (ends.line, out.text()) == ("end", "b" * 500000 + "a" * 500000)
+    finish(process)
+
+
+def test_somebody_who_does_not_read_cannot_hold_the_watch() -> None:
+    process = start("import time; time.sleep(60)")
+    os.set_blocking(process.stdin.fileno(), False)
+    begin = time.monotonic()
+    assert not watch({process.stdout.fileno(): Until(b"!", Excerpt(10))}, {}, begin + 1, (process.stdin.fileno(), b"a" * 1000000))
+    assert time.monotonic() - begin < 5
+    finish(process)
+
+
+@given(st.binary(max_size=60), st.binary(max_size=60), st.lists(st.integers(min_value=1, max_value=9), max_size=40))
+def test_a_mark_is_found_however_the_stream_is_cut(before: bytes, after: bytes, cuts: list[int]) -> None:
+    assume(b"<mark>" not in before)
+    stream = before + b"<mark> 7\n" + after
+    out = Excerpt(1000)
+    until = Until(b"<mark> ", out)
+    position, done = 0, False
+    for size in [*cuts, len(stream)]:
+        if done or position == len(stream):
+            break
+        done = until(stream[position : position + size])
+        position += size
+    assert done
+    assert until.line == "7"
+    assert out.text() == before.decode("utf-8", "replace")
+
+
+def test_a_stream_that_ends_without_its_mark_is_whole() -> None:
+    out = Excerpt(100)
+    until = Until(b"<mark>", out)
+    assert [until(b"abc<ma"), until(b""), until.line] == [False, True, None]
+    assert out.text() == "abc<ma"

@@ -4,33 +4,40 @@
 from __future__ import annotations
 
 DOCUMENTATION = r"""
-name: ggen_result
-short_description: What a run of ggen came to
+name: ggen_results
+short_description: What the runs of ggen came to
 version_added: 0.1.0
 author: The ggen.gvisor authors (@ggen-gvisor)
 description:
-  - Reads the result of M(ggen.gvisor.containerd_run) that ran ggen. It takes ggen's closing line of JSON apart, keeps the rest as the log
+  - Reads the result of M(ggen.gvisor.containerd_run) whose jobs ran ggen. It takes ggen's closing line of JSON apart, keeps the rest as the log
     without colours and telemetry, and explains a failure by its text, because ggen's exit code is 1 for all of them.
+positional: _input, jobs
 options:
   _input:
-    description: One of the C(results) of M(ggen.gvisor.containerd_run) in a loop over what P(ggen.gvisor.ggen_jobs#filter) gives.
+    description: The result of M(ggen.gvisor.containerd_run) for the jobs. What failed before any of them counts for all.
     type: dict
+    required: true
+  jobs:
+    description: What P(ggen.gvisor.ggen_jobs#filter) gave.
+    type: list
+    elements: dict
     required: true
 """
 
 EXAMPLES = r"""
-results: "{{ done.results | map('ggen.gvisor.ggen_result') }}"
+results: "{{ done | ggen.gvisor.ggen_results(jobs) }}"
 """
 
 RETURN = r"""
 _value:
   description:
-    - C(path), C(args), C(rc), C(changed), C(duration) (seconds), C(files) (what ggen wrote, each created, modified or unchanged),
+    - For each job C(path), C(args), C(rc), C(changed), C(duration) (seconds), C(files) (what ggen wrote, each created, modified or unchanged),
       C(changed_files), C(kernel), C(pod), C(ggen) (its JSON), C(log) (lines) and C(summary) (a line).
     - C(open_key) tells whether the run left a signing key that others can read, C(not_ready) whether it did not run because the host has
       no sandbox yet.
     - C(error) is C(none), or has C(cause), C(mend) and C(message).
-  type: dict
+  type: list
+  elements: dict
 """
 
 from typing import Any, Callable
@@ -38,9 +45,10 @@ from typing import Any, Callable
 from ansible_collections.ggen.gvisor.plugins.plugin_utils.ggen import describe_run
 
 
-def ggen_result(run: dict[str, Any]) -> dict[str, Any]:
-    """Return what the run came to; see DOCUMENTATION."""
-    return describe_run(run, run[run["ansible_loop_var"]])
+def ggen_results(done: dict[str, Any], jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return what the runs came to; see DOCUMENTATION."""
+    runs = done["jobs"] if "jobs" in done else [done] * len(jobs)
+    return [describe_run(run, job) for run, job in zip(runs, jobs, strict=True)]
 
 
 class FilterModule:
@@ -48,4 +56,4 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Return the filters by name."""
-        return {"ggen_result": ggen_result}
+        return {"ggen_results": ggen_results}
