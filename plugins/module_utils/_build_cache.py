@@ -4,8 +4,8 @@
 """Build results, filed under a hash of everything they were made from.
 
 An object of the cache is a folder ``objects/<key>/`` with the files and a manifest; it appears by one rename and is
-never written again, so readers need no lock. Nothing is believed because of its name: every use compares each file with
-the manifest, and the manifest with the key.
+never written again, so readers need no lock. Documents about a build (SBOM, provenance) join it as a new object. Nothing
+is believed because of its name: every use compares each file with the manifest, and the manifest with the key.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ class Artifact(NamedTuple):
     links: Mapping[str, str] = {}
     source: Optional[str] = None
     metadata: Mapping[str, Any] = {}
+    documents: Mapping[str, str] = {}
 
 
 def cache_root() -> str:
@@ -233,6 +234,35 @@ class Cache:
             result.update(files=files, manifest=manifest, after=_sums(manifest))
         result["changed"] |= changed
         return result
+
+    def describe(self, artifact: Artifact) -> Dict[str, Any]:
+        """Add the artifact's documents to the build in its dest, and to the cache. Returns what restore() does.
+
+        The build's own files and its key stay. Raises GvisorError when dest does not hold the build.
+        """
+        key = key_of(resolve_inputs(artifact))
+        documents = {name: text.encode() for name, text in artifact.documents.items()}
+        entries = {
+            name: {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data), "mode": "0644"} for name, data in documents.items()
+        }
+        with contextlib.nullcontext() if self.dry else self._lock("described-" + key):
+            manifest = verified(artifact.dest, key, artifact.expected)
+            if manifest is None and self.dry:  # check mode: the files did not come from the cache
+                manifest = {"files": {}}
+            if manifest is None:
+                raise GvisorError(f"{artifact.name}: {artifact.dest} does not hold the build that the documents are of; run again")
+            described = {**manifest, "files": {**manifest["files"], **entries}}
+            changed = described != manifest
+            if changed and not self.dry:
+                with tempfile.TemporaryDirectory(dir=self._scratch(), prefix="documents.") as folder:
+                    for name, data in documents.items():
+                        atomic_write(os.path.join(folder, name), data, 0o644)
+                    self._place(folder, described, artifact.dest)
+                self._put(artifact.dest, described)
+        return {
+            **{"name": artifact.name, "key": key, "dest": artifact.dest, "hit": True, "changed": changed},
+            **{"files": described["files"], "manifest": described, "before": _sums(manifest), "after": _sums(described)},
+        }
 
     def _object(self, key: str) -> str:
         return os.path.join(self.root, "objects", key)

@@ -43,9 +43,15 @@ def wheel_platform(system: str, machine: str) -> str:
 
 def ask_version(go: str, env: Mapping[str, str]) -> Optional[str]:
     """Return what ``go version`` says, or None when it cannot (it may have to fetch the toolchain first)."""
+    return _ask(go, env)[0]
+
+
+def _ask(go: str, env: Mapping[str, str]) -> Tuple[Optional[str], str]:
+    """Return what ``go version`` says, or None, and why it cannot."""
     # Outside of any module, so that no go.mod above the current folder has a say.
     done = run([go, "version"], env={**NEUTRAL, **env}, timeout=600, cwd=os.path.abspath(os.sep))
-    return done.stdout.strip() if done.rc == 0 else None
+    why = [line for line in done.stderr.strip().splitlines() if not line.startswith("go: downloading")]
+    return (done.stdout.strip(), "") if done.rc == 0 else (None, (why or ["no network?"])[0])
 
 
 class Toolchain:
@@ -89,9 +95,9 @@ class Toolchain:
             return None
         exact = version_of(here) == version_of(self.version)
         env = {"GOTOOLCHAIN": "local" if exact else f"go{self.version}"}
-        said = ask_version(go, env)
+        said, why = _ask(go, env)
         if said is None or f"go{self.version} " not in f"{said} ":
-            self.tried.append(f"{go} ({here}): could not fetch go{self.version} (no network?)")
+            self.tried.append(f"{go} ({here}): could not fetch go{self.version} ({why or said})")
             return None
         return self._answer(go, env, said, "local" if exact else "toolchain")
 

@@ -14,14 +14,16 @@ description:
     untouched, is left alone. Otherwise the files come from the cache, if it has them. Otherwise the artifact is among
     RV(misses), and it is time to build.
   - V(stored) files what a build made, writes C(manifest.json) beside it, and brings both to the destination.
+  - V(described) adds documents about a build, such as its provenance, to the files of a destination that holds it, and
+    to the cache. Key and build stay what they were.
   - Every use compares each file with the manifest and the manifest with the key. An object of the cache that was
     tampered with is thrown away and counts as a miss; a file changed in the destination is mended.
   - Runs at the same time are safe. The cache may be removed at any time.
 options:
   state:
-    description: Whether to look for the files or to file them.
+    description: Whether to look for the files, to file them, or to file documents beside them.
     type: str
-    choices: [restored, stored]
+    choices: [restored, stored, described]
     default: restored
   cache:
     description:
@@ -69,6 +71,10 @@ options:
         type: path
       metadata:
         description: With O(state=stored), what the manifest should tell besides. It is no part of the key.
+        type: dict
+        default: {}
+      documents:
+        description: With O(state=described), the text of each document by its file's name. They are no part of the key.
         type: dict
         default: {}
 attributes:
@@ -161,6 +167,7 @@ ARTIFACT = {
     "links": {"type": "dict", "default": {}},
     "source": {"type": "path"},
     "metadata": {"type": "dict", "default": {}},
+    "documents": {"type": "dict", "default": {}},
 }
 
 
@@ -171,22 +178,22 @@ def artifact_of(values: dict) -> Artifact:
 
 
 def main() -> None:
-    """Restore or store each artifact."""
+    """Restore, store or describe each artifact."""
     module = AnsibleModule(
         argument_spec={
-            "state": {"type": "str", "choices": ["restored", "stored"], "default": "restored"},
+            "state": {"type": "str", "choices": ["restored", "stored", "described"], "default": "restored"},
             "cache": {"type": "path"},
             "artifacts": {"type": "list", "elements": "dict", "required": True, "options": ARTIFACT},
         },
         supports_check_mode=True,
     )
-    storing = module.params["state"] == "stored"
     root = os.path.abspath(module.params["cache"] or cache_root())
     cache = Cache(root, dry=module.check_mode)
+    bring = {"restored": cache.restore, "stored": cache.store, "described": cache.describe}[module.params["state"]]
     results = []
     try:
         for artifact in map(artifact_of, module.params["artifacts"]):
-            results.append(cache.store(artifact) if storing else cache.restore(artifact))
+            results.append(bring(artifact))
     except GvisorError as error:
         module.fail_json(msg=error.message, **error.details)
     except OSError as error:

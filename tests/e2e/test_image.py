@@ -13,6 +13,7 @@ import pytest
 from conftest import ROOT
 from support.playbook import play
 from support.snapshot import write
+from support.supply import checked_sbom, checked_statement, digests
 
 pytestmark = pytest.mark.host
 
@@ -37,8 +38,7 @@ def build(tmp_path, name="one", **variables):
         "tests/e2e/image.yml",
         ggen_image_dest=str(out / "dist"),
         ggen_image_cache=str(out / "cache"),
-        ggen_image_version="0.0.1",
-        **variables,
+        **{"ggen_image_version": "0.0.1", **variables},
     )
     folder = out / "dist" / "0.0.1" / "linux_amd64"
     manifest = json.loads((folder / "manifest.json").read_text()) if folder.exists() else {}
@@ -62,6 +62,13 @@ def test_a_checkout_becomes_an_image_and_twice_the_same_one(checkout, tmp_path):
     assert first["metadata"]["digest"] == second["metadata"]["digest"]
     assert first["metadata"]["programs"]["ggen"] == sha256(copy)
     assert archive.read_bytes() == other.read_bytes(), "the archive's own bytes too"
+    documents = {path.name: path.read_text() for path in archive.parent.glob("*.*.json")}
+    assert sorted(documents) == ["ggen.cdx.json", "ggen.tar.cdx.json", "ggen.tar.intoto.json"], "nobody knows what is in the program"
+    assert documents.keys() <= first["files"].keys()
+    subject = digests(checked_statement(documents["ggen.tar.intoto.json"])["subject"])
+    assert subject["ggen.tar"] == sha256(archive)
+    assert subject["docker.io/library/ggen:0.0.1"] == first["metadata"]["digest"].removeprefix("sha256:")
+    checked_sbom(documents["ggen.tar.cdx.json"])
 
 
 def test_the_archive_has_both_references_and_the_labels(checkout, tmp_path):
@@ -108,6 +115,15 @@ def test_other_bytes_than_the_named_ones_are_refused(checkout, tmp_path):
     assert done.rc != 0
     assert sha256(binary) in done.errors
     assert manifest == {}
+
+
+def test_another_crate_than_the_pinned_one_is_not_compiled(tmp_path):
+    done, manifest, _archive = build(tmp_path, ggen_image_version="26.5.19", ggen_image_crate_sha256="0" * 64)
+    assert done.rc != 0
+    assert f"and ggen_image_crate_sha256 is {'0' * 64}" in done.errors
+    assert "Compile ggen" not in done.changed
+    assert manifest == {}
+    assert not list((tmp_path / "one" / "cache").glob("objects/*"))
 
 
 def test_a_program_that_needs_libraries_is_refused(tmp_path):

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import re
 import shutil
 import subprocess
+import tarfile
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
 from support.playbook import play
 from support.snapshot import differences, snapshot
+from support.supply import checked_sbom, checked_statement, digests
 
 pytestmark = pytest.mark.host
 
@@ -85,6 +89,34 @@ def test_the_report_tells_what_is_installed():
     assert "runc" in report["config"]["handlers"]
     listed = [line.split() for line in ctr("images", "ls", f"name=={IMAGE}")[1:]]
     assert [row[2] for row in listed] == [report["image"]["digest"]]
+
+
+def compiled_in(archive: Path) -> tuple[str, set[str]]:
+    """Return the sha256 of ggen in an image's archive, and name-version of the crates whose source files its panic messages name."""
+    with tarfile.open(archive) as tar:
+        for member in tar:
+            if member.name.startswith("./blobs/") and member.size > 1 << 20:
+                with tarfile.open(fileobj=tar.extractfile(member), mode="r:gz") as layer:
+                    data = layer.extractfile("usr/local/bin/ggen").read()
+    found = re.findall(rb"/cargo/registry/src/[^/]+/([A-Za-z0-9_.+-]+)/", data)
+    return hashlib.sha256(data).hexdigest(), {name.decode() for name in found}
+
+
+def test_sbom_and_provenance_tell_what_was_built():
+    built = list((ROOT / "bin").glob("*/linux_*")) + list((ROOT / "dist").glob("*/linux_*"))
+    for folder in built:
+        for name, entry in json.loads((folder / "manifest.json").read_text())["files"].items():
+            if not name.endswith(".json"):
+                checked_sbom((folder / f"{name}.cdx.json").read_text())
+                statement = checked_statement((folder / f"{name}.intoto.json").read_text())
+                assert digests(statement["subject"])[name] == entry["sha256"]
+    (folder,) = (ROOT / "dist").glob("26.5.19/linux_*")
+    sbom = checked_sbom((folder / "ggen.cdx.json").read_text())
+    sha256, crates = compiled_in(folder / "ggen.tar")
+    assert sbom["metadata"]["component"]["hashes"][0]["content"] == sha256
+    assert digests(checked_statement((folder / "ggen.intoto.json").read_text())["subject"]) == {"ggen": sha256}
+    assert len(crates) > 100
+    assert crates <= {f"{one['name']}-{one['version']}" for one in sbom["components"]}
 
 
 def test_the_second_run_changes_nothing():
@@ -213,6 +245,23 @@ def test_a_changed_byte_is_found_and_mended(path):
     with open(real, "rb") as stream:
         assert stream.read() == original
     assert play("playbooks/verify.yml").rc == 0
+
+
+def test_a_changed_byte_in_what_was_built_is_found_and_mended():
+    """Programs, SBOMs and provenance alike: all are in their folder's manifest."""
+    files = [path for part in ("bin", "dist") for path in (ROOT / part).glob("*/linux_*/*") if path.name != "manifest.json"]
+    assert {".json", ".tar"} <= {path.suffix for path in files}
+    before = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+    for path in files:
+        with path.open("r+b") as stream:
+            first = stream.read(1)
+            stream.seek(0)
+            stream.write(bytes([first[0] ^ 1]))
+    found = play("playbooks/build.yml", "--check", "--diff")
+    assert [path for path in files if str(path) not in found.output] == []
+    assert play("playbooks/build.yml").rc == 0
+    assert {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in files} == before
+    assert play("playbooks/build.yml").changed == []
 
 
 def test_uninstall_leaves_the_machine_as_it_was(bare):

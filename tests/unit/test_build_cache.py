@@ -292,6 +292,57 @@ def test_several_artifacts_in_one_execution(world):
     assert [artifact["hit"] for artifact in result["artifacts"]] == [True, False]
 
 
+DOCUMENTS = {"hello.intoto.json": "{}\n"}
+
+
+def test_documents_join_a_build_and_its_object(world, tmp_path):
+    world.store()
+    said = world.run("described", documents=DOCUMENTS, check=True)
+    assert said["changed"]
+    assert not (world.dest / "hello.intoto.json").exists()
+    described = world.run("described", documents=DOCUMENTS)
+    assert described["changed"]
+    assert described["diff"]["after"] == f"{world.dest}/hello.intoto.json {sha256(world.dest / 'hello.intoto.json')}\n"
+    assert world.intact()
+    assert json.loads((world.dest / "manifest.json").read_text()) == described["artifacts"][0]["manifest"]
+    assert not world.run("described", documents=DOCUMENTS)["changed"]
+    assert not world.run()["changed"], "the key is the same, and the files are as the manifest says"
+    assert world.run(dest=str(tmp_path / "second clone"))["changed"]
+    assert (tmp_path / "second clone" / "hello.intoto.json").read_text() == "{}\n"
+    assert world.run("described", documents={"hello.intoto.json": "[]\n"})["changed"]
+    assert (world.dest / "hello.intoto.json").read_text() == "[]\n"
+    assert list((world.cache / "tmp").iterdir()) == []
+
+
+@pytest.mark.parametrize("damage", [flip, Path.unlink])
+def test_a_damaged_document_is_mended(world, damage):
+    world.store()
+    world.run("described", documents=DOCUMENTS)
+    damage(world.dest / "hello.intoto.json")
+    assert world.run(check=True)["changed"]
+    assert world.run()["changed"]
+    assert (world.dest / "hello.intoto.json").read_text() == "{}\n"
+
+
+def test_only_a_build_that_is_there_is_described(world):
+    assert "does not hold the build" in world.run("described", documents=DOCUMENTS)["msg"]
+    world.store()
+    flip(world.dest / "hello")
+    assert "does not hold the build" in world.run("described", documents=DOCUMENTS)["msg"]
+    assert not (world.dest / "hello.intoto.json").exists()
+    assert world.run("described", documents=DOCUMENTS, check=True)["changed"], "the run before this would have mended it"
+
+
+def test_descriptions_at_the_same_time_agree(world):
+    world.store()
+    artifact = world.artifact(documents=DOCUMENTS)
+    runs = [start_module("build_cache", state="described", cache=str(world.cache), artifacts=[artifact]) for _number in range(4)]
+    results = [finish_module(run) for run in runs]
+    assert [result.get("msg") for result in results] == [None] * 4
+    assert sum(result["changed"] for result in results) == 1
+    assert not world.run()["changed"]
+
+
 def test_runs_at_the_same_time_agree(world, tmp_path):
     """Stores and restores of one artifact, first of all with a damaged object: each ends well."""
     world.store()

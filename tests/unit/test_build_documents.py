@@ -1,0 +1,173 @@
+# Copyright (c) 2026, the ggen.gvisor authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""SBOM and provenance: valid by the tools that others use, the same for everybody, and as much as is known and no more.
+
+gVisor's are compared with its programs by test_runsc_build.py, ggen's with its program by tests/e2e/test_site.py.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import os
+import shutil
+import subprocess
+import tarfile
+from pathlib import Path
+
+import pytest
+import tomllib
+import yaml
+from ansible.errors import AnsibleFilterError
+from ansible_collections.ggen.gvisor.plugins.filter.lacking_documents import FilterModule
+from ansible_collections.ggen.gvisor.plugins.plugin_utils.build_documents import crates, documents_of, rust, toolchain
+from conftest import ROOT
+from support.supply import checked_sbom, checked_statement, digests
+
+VENDORS = ROOT / "vendors"
+DEFAULTS = yaml.safe_load((ROOT / "roles/ggen_image/defaults/main.yml").read_text())
+VERSION, CRATE = DEFAULTS["ggen_image_version"], DEFAULTS["ggen_image_crate_sha256"]
+GO = yaml.safe_load((VENDORS / "gvisor" / "releases.yml").read_text())["go"]
+SUMS = (VENDORS / "ggen" / VERSION / "crates.sum").read_text()
+lacking_documents = FilterModule().filters()["lacking_documents"]
+
+
+def sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def image(**program: str) -> dict:
+    """The manifest of an image; the program was compiled from ``program``, by default the pinned crate."""
+    references = [f"docker.io/library/ggen:{VERSION}", "docker.io/library/ggen:latest"]
+    pinned = {
+        "crate": f"ggen-cli-lib@{VERSION}",
+        "sha256": CRATE,
+        "arch": "amd64",
+        "environment": {"CXX": "clang++"},
+        "rustflags": "-C target-feature=+crt-static",
+    }
+    inputs = {
+        "program": program or pinned,
+        "references": references,
+        "arch": "amd64",
+        "etc": {"hosts": ""},
+        "containerfile": "FROM scratch\n",
+    }
+    return {
+        "name": "ggen_image",
+        "key": "5" * 64,
+        "made_from": {"name": "ggen_image", "inputs": inputs, "input_files": [], "schema": 1},
+        "files": {"ggen.tar": {"sha256": "1" * 64, "size": 1, "mode": "0644"}},
+        "metadata": {
+            "digest": "sha256:" + "2" * 64,
+            "references": references,
+            "programs": {"ggen": "3" * 64, "catatonit": "4" * 64},
+            "toolchain": ["cargo 1.95.0 (f2d3ce0bd 2026-03-21)", "commit-hash: " + "a" * 40],
+        },
+    }
+
+
+def test_the_image_and_its_program_are_described():
+    documents = documents_of(image(), VENDORS)
+    assert sorted(documents) == ["ggen.cdx.json", "ggen.intoto.json", "ggen.tar.cdx.json", "ggen.tar.intoto.json"]
+    pinned = {one["name"] + "@" + one["version"]: one["sha256"] for one in crates(SUMS, "amd64")}
+
+    sbom = checked_sbom(documents["ggen.cdx.json"])
+    assert sbom["metadata"]["component"]["hashes"] == [{"alg": "SHA-256", "content": "3" * 64}]
+    assert {f"{one['name']}@{one['version']}": one["hashes"][0]["content"] for one in sbom["components"]} == pinned
+    assert sbom["compositions"][0]["aggregate"] == "incomplete", "the build host's C libraries are not listed"
+    sbom = checked_sbom(documents["ggen.tar.cdx.json"])
+    assert {one["name"]: one["hashes"][0]["content"] for one in sbom["components"]} == {"ggen": "3" * 64, "catatonit": "4" * 64}
+
+    program = checked_statement(documents["ggen.intoto.json"])
+    assert digests(program["subject"]) == {"ggen": "3" * 64}
+    definition = program["predicate"]["buildDefinition"]
+    assert digests(definition["resolvedDependencies"]) == pinned
+    assert definition["resolvedDependencies"][-1]["digest"] == {"gitCommit": "a" * 40}
+    assert definition["externalParameters"]["sha256"] == CRATE
+
+    archive = checked_statement(documents["ggen.tar.intoto.json"])
+    assert digests(archive["subject"]) == {
+        "ggen.tar": "1" * 64,
+        f"docker.io/library/ggen:{VERSION}": "2" * 64,
+        "docker.io/library/ggen:latest": "2" * 64,
+    }
+    assert digests(archive["predicate"]["buildDefinition"]["resolvedDependencies"]) == {"ggen": "3" * 64, "catatonit": "4" * 64}
+    for statement, name in ((program, "ggen.cdx.json"), (archive, "ggen.tar.cdx.json")):
+        assert digests(statement["predicate"]["runDetails"]["byproducts"]) == {name: sha256(documents[name])}
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        {"sha256": "3" * 64},  # a binary, or a checkout's
+        {**image()["made_from"]["inputs"]["program"], "crate": "ggen-cli-lib@0.0.1"},
+        {**image()["made_from"]["inputs"]["program"], "sha256": "6" * 64},
+    ],
+    ids=["given", "another version", "another crate of that version"],
+)
+def test_a_program_of_unknown_sources_has_no_provenance(program):
+    documents = documents_of(image(**program), VENDORS)
+    assert sorted(documents) == ["ggen.cdx.json", "ggen.tar.cdx.json", "ggen.tar.intoto.json"]
+    assert checked_sbom(documents["ggen.cdx.json"])["components"] == []
+    checked_sbom(documents["ggen.tar.cdx.json"])
+    checked_statement(documents["ggen.tar.intoto.json"])
+
+
+def test_a_build_that_has_its_documents_lacks_none_and_they_stay():
+    manifest = image()
+    found = {"name": "ggen_image", "dest": "/dist", "manifest": manifest}
+    (lacking,) = lacking_documents([found, {"name": "missing", "dest": "/bin", "manifest": None}], str(VENDORS))
+    assert lacking == {
+        "name": "ggen_image",
+        "inputs": manifest["made_from"]["inputs"],
+        "dest": "/dist",
+        "documents": documents_of(manifest, VENDORS),
+    }
+    described = copy.deepcopy(found)
+    for name, text in lacking["documents"].items():
+        described["manifest"]["files"][name] = {"sha256": sha256(text), "size": len(text), "mode": "0644"}
+    assert lacking_documents([described], str(VENDORS)) == []
+    described["manifest"]["files"]["ggen.intoto.json"]["sha256"] = "0" * 64
+    assert lacking_documents([described], str(VENDORS)) == [lacking]
+
+
+def test_a_list_of_crates_that_is_none_is_an_error(tmp_path):
+    (tmp_path / "ggen" / VERSION).mkdir(parents=True)
+    (tmp_path / "ggen" / VERSION / "crates.sum").write_text("one line\n")
+    with pytest.raises(AnsibleFilterError, match="not enough values"):
+        lacking_documents([{"dest": "/dist", "manifest": image()}], str(tmp_path))
+
+
+def test_the_go_that_compiled():
+    assert digests(toolchain(GO["version"], GO)) == {wheel["file"]: wheel["sha256"] for wheel in GO["wheels"].values()}
+    assert toolchain("1.21", GO) == [{"name": "go1.21"}], "a table that moved on says nothing of an older build's Go"
+    own = {"version": "go1.25.5 linux/amd64", "sha256": "7" * 64}
+    assert digests(toolchain(own, GO)) == {own["version"]: own["sha256"]}
+
+
+def test_a_cargo_that_does_not_tell_its_commit_is_left_out():
+    assert rust([]) == rust(["cargo 1.85.0"]) == []
+
+
+def fetched_crate() -> Path:
+    """Return the pinned crate as cargo keeps it; role ggen_image has cargo fetch it in the same way."""
+    name = f"ggen-cli-lib@{VERSION}"
+    cargo = shutil.which("cargo", path=f"{Path.home()}/.cargo/bin:{os.environ['PATH']}")
+    subprocess.run([cargo, "info", "--quiet", name], check=True, capture_output=True)
+    home = Path(os.environ.get("CARGO_HOME") or Path.home() / ".cargo")
+    return next(home.glob(f"registry/cache/*/{name.replace('@', '-')}.crate"))
+
+
+def test_the_list_of_crates_is_the_lock_file_s():
+    crate = fetched_crate()
+    assert hashlib.sha256(crate.read_bytes()).hexdigest() == CRATE
+    with tarfile.open(crate) as archive:
+        lock = tomllib.loads(archive.extractfile(f"ggen-cli-lib-{VERSION}/Cargo.lock").read().decode())
+    sums = {(one["name"], one["version"]): one.get("checksum", CRATE) for one in lock["package"]}
+    for arch in ("amd64", "arm64"):
+        listed = {(one["name"], one["version"]): one["sha256"] for one in crates(SUMS, arch)}
+        assert listed.items() <= sums.items()
+        assert listed["ggen-cli-lib", VERSION] == CRATE
+        assert len(listed) > 400
