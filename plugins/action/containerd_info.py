@@ -1,16 +1,18 @@
 # Copyright (c) 2026, the ggen.gvisor authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""containerd_info on the controller: reads the TOML that the host sent, and what the host gets at its next start."""
+"""containerd_info on the controller: reads the TOML that the host sent, judges it, and what the host gets at its next start."""
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 from ansible.plugins.action import ActionBase
 from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.plugin_utils import containerd_origin as origins
 from ansible_collections.ggen.gvisor.plugins.plugin_utils.containerd_dump import describe_config
+from ansible_collections.ggen.gvisor.plugins.plugin_utils.containerd_plan import is_ready
 
 
 class ActionModule(ActionBase):
@@ -21,8 +23,18 @@ class ActionModule(ActionBase):
         super().run(tmp, task_vars)
         result = self._execute_module(task_vars=task_vars)
         if not result.get("failed"):
-            result["config"] = describe_config(result["config"])
             files = self._task.args.get("origin") or []
+            try:
+                # The files themselves are not in the result: they may hold credentials.
+                found, interrupted = (result["config"].pop(name, None) for name in ("found", "interrupted"))
+                result["config"] = describe_config(result["config"])
+                if found:
+                    # As a module would get them: plain strings, without what Ansible remembers of their origin.
+                    wanted = json.loads(json.dumps(self._task.args["runtime"]))
+                    arguments = {"path": result["config"]["path"], "program": result["containerd"]["path"], **wanted}
+                    result["config"]["ready"] = not files and not interrupted and is_ready(found, arguments)
+            except GvisorError as error:
+                return {**result, "failed": True, "msg": error.message}
             if files:
                 try:
                     result["config"]["origin"] = origins.describe(origins.read(files), result["config"]["sha256"])

@@ -18,7 +18,7 @@ from typing import Any, Dict, List, Optional
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._process import run
-from ansible_collections.ggen.gvisor.plugins.module_utils._transaction import sha_of
+from ansible_collections.ggen.gvisor.plugins.module_utils._transaction import locked, sha_of
 
 # Good enough to find what to read along with the main file; the controller, which parses it, asks again if this was wrong.
 _IMPORTS = re.compile(r"^[ \t]*[\"']?imports[\"']?[ \t]*=[ \t]*\[([^\]]*)\]", re.MULTILINE)
@@ -96,6 +96,14 @@ def read_all(path: str, program: str, dropin: str, patterns: Optional[List[str]]
         "dropin_folder": [name for name in _names(os.path.dirname(dropin)) if name.endswith(".toml")],
         "containerd": containerd_version(program),
     }
+
+
+def read_for(path: str, program: str, name: str, dropin: str = "auto", patterns: Optional[List[str]] = None) -> Dict[str, Any]:
+    """Return all that is to be known for a change of the runtime handler ``name``, while nobody writes it."""
+    place = dropin if dropin not in ("auto", "never") else "conf.d/{0}.toml".format(name)
+    folder = os.path.dirname(os.path.realpath(path))
+    with locked(folder, shared=True) if os.path.isdir(folder) else contextlib.nullcontext():
+        return read_all(path, program, place, patterns)
 
 
 def dump(program: str, path: str) -> Dict[str, Any]:

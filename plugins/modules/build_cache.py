@@ -31,7 +31,7 @@ options:
       - The default is C(ggen.gvisor) in E(XDG_CACHE_HOME), or in C(~/.cache).
     type: path
   artifacts:
-    description: What is built. All are looked at in one remote execution.
+    description: What is built. All are looked at in one execution.
     type: list
     elements: dict
     required: true
@@ -77,6 +77,11 @@ options:
         description: With O(state=described), the text of each document by its file's name. They are no part of the key.
         type: dict
         default: {}
+  controller:
+    description: Look on the controller, in its own process, whichever host the task is for. That takes a tenth of the time of an execution.
+    type: bool
+    default: false
+    version_added: 0.2.0
 attributes:
   check_mode:
     description: Says what would be restored or stored. A tampered object is then only passed over.
@@ -153,6 +158,7 @@ cache:
 """
 
 import os
+from typing import Any, Dict
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ggen.gvisor.plugins.module_utils._build_cache import Artifact, Cache, cache_root, diff_of
@@ -177,27 +183,23 @@ def artifact_of(values: dict) -> Artifact:
     return Artifact(**{**values, "dest": os.path.abspath(values["dest"]), "links": links})
 
 
-def main() -> None:
-    """Restore, store or describe each artifact."""
-    module = AnsibleModule(
-        argument_spec={
-            "state": {"type": "str", "choices": ["restored", "stored", "described"], "default": "restored"},
-            "cache": {"type": "path"},
-            "artifacts": {"type": "list", "elements": "dict", "required": True, "options": ARTIFACT},
-        },
-        supports_check_mode=True,
-    )
-    root = os.path.abspath(module.params["cache"] or cache_root())
-    cache = Cache(root, dry=module.check_mode)
-    bring = {"restored": cache.restore, "stored": cache.store, "described": cache.describe}[module.params["state"]]
-    results = []
+ARGUMENT_SPEC = {
+    "state": {"type": "str", "choices": ["restored", "stored", "described"], "default": "restored"},
+    "cache": {"type": "path"},
+    "artifacts": {"type": "list", "elements": "dict", "required": True, "options": ARTIFACT},
+    "controller": {"type": "bool", "default": False},
+}
+
+
+def perform(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
+    """Restore, store or describe each artifact and return the result. Raises GvisorError."""
+    root = os.path.abspath(params["cache"] or cache_root())
+    cache = Cache(root, dry=check_mode)
+    bring = {"restored": cache.restore, "stored": cache.store, "described": cache.describe}[params["state"]]
     try:
-        for artifact in map(artifact_of, module.params["artifacts"]):
-            results.append(bring(artifact))
-    except GvisorError as error:
-        module.fail_json(msg=error.message, **error.details)
+        results = [bring(artifact_of(values)) for values in params["artifacts"]]
     except OSError as error:
-        module.fail_json(msg=f"{error.filename or root}: {error.strerror}")
+        raise GvisorError(f"{error.filename or root}: {error.strerror}") from error
     before, after = diff_of(results)
     answer = {
         "changed": any(result["changed"] for result in results),
@@ -212,7 +214,16 @@ def main() -> None:
             "before": before,
             "after": after,
         }
-    module.exit_json(**answer)
+    return answer
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
+    try:
+        module.exit_json(**perform(module.params, module.check_mode))
+    except GvisorError as error:
+        module.fail_json(msg=error.message, **error.details)
 
 
 if __name__ == "__main__":

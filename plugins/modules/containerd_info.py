@@ -50,6 +50,12 @@ options:
     elements: str
     default: []
     version_added: 0.2.0
+  runtime:
+    description:
+      - The runtime handler that the host should have, as M(ggen.gvisor.containerd_runtime) would be given it. C(config.ready) then tells whether that
+        would change nothing, so that it need not be run.
+    type: dict
+    version_added: 0.2.0
 attributes:
   check_mode:
     description: It only reads.
@@ -101,6 +107,7 @@ containerd:
 config:
   description:
     - The configuration file, its version (1 where it names none), and the runtime handlers that containerd reads from it.
+    - With O(runtime), C(ready) tells whether the handler is there as it should be. Where the next start brings other files (O(origin)) it is V(false).
     - With O(origin), C(origin) tells where the next start's configuration is from (C(source)), whether it is the C(same), and its C(handlers).
   returned: always
   type: dict
@@ -153,8 +160,10 @@ host:
 import os
 
 from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.ggen.gvisor.plugins.module_utils._containerd_files import read_for
 from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._host import containerd, gvisor, host, images, read_config
+from ansible_collections.ggen.gvisor.plugins.module_utils._transaction import JOURNAL
 
 
 def main() -> None:
@@ -168,17 +177,23 @@ def main() -> None:
             "package": {"type": "str", "default": "containerd"},
             "runsc_config": {"type": "path", "default": "/etc/containerd/runsc.toml"},
             "space": {"type": "list", "elements": "path", "default": []},
-            # For the action plugin alone.
+            # For the action plugin, which judges what is read for it.
             "origin": {"type": "list", "elements": "str", "default": []},
+            "runtime": {"type": "dict"},
         },
         supports_check_mode=True,
     )
     parameters = module.params
     try:
         daemon = containerd(parameters["address"], parameters["package"])
+        config = read_config(parameters["path"], daemon["path"])
+        if parameters["runtime"]:
+            folder = os.path.dirname(os.path.realpath(parameters["path"]))
+            config["interrupted"] = os.path.exists(os.path.join(folder, JOURNAL))
+            config["found"] = read_for(parameters["path"], daemon["path"] or "containerd", parameters["runtime"]["name"])
         result = {
             "containerd": daemon,
-            "config": read_config(parameters["path"], daemon["path"]),
+            "config": config,
             "gvisor": gvisor(parameters["releases"], parameters["bin"], parameters["runsc_config"]),
             "images": images(parameters["address"]) if daemon["running"] else {},
             "host": host(daemon["pid"] or os.getpid(), parameters["space"]),

@@ -230,11 +230,10 @@ import os
 from typing import Any, Dict
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ggen.gvisor.plugins.module_utils._containerd_files import read_all, validate
+from ansible_collections.ggen.gvisor.plugins.module_utils._containerd_files import read_for, validate
 from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._transaction import (
     JOURNAL,
-    locked,
     recover,
     run_detached,
 )
@@ -246,13 +245,7 @@ def read(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
     recovered = None
     if os.path.exists(os.path.join(folder, JOURNAL)) and not check_mode:
         recovered = recover(folder)
-    dropin = params["dropin"] if params["dropin"] not in ("auto", "never") else "conf.d/{0}.toml".format(params["name"])
-    arguments = (params["path"], params["program"], dropin, params["plan"].get("imports"))
-    if os.path.isdir(folder):
-        with locked(folder, shared=True):
-            found = read_all(*arguments)
-    else:
-        found = read_all(*arguments)
+    found = read_for(params["path"], params["program"], params["name"], params["dropin"], params["plan"].get("imports"))
     return {"params": params, "found": found, "recovered": recovered}
 
 

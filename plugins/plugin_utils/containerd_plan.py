@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any
 
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.modules.containerd_runtime import ARGUMENT_SPEC
 from ansible_collections.ggen.gvisor.plugins.plugin_utils import containerd_config as config
 from ansible_collections.ggen.gvisor.plugins.plugin_utils import containerd_toml as toml
 
@@ -86,6 +88,21 @@ def decide(found: dict[str, Any], params: dict[str, Any]) -> Plan:
     if holders and params["state"] == "absent":
         plan.file = holders[-1].path
     return plan
+
+
+def is_ready(found: dict[str, Any], arguments: dict[str, Any]) -> bool:
+    """Return whether containerd_runtime with these arguments would change nothing on a host that has what was ``found``.
+
+    Raises GvisorError for arguments that it would not take; what it would refuse to touch is not ready.
+    """
+    checked = ArgumentSpecValidator(ARGUMENT_SPEC).validate({name: value for name, value in arguments.items() if value is not None})
+    if checked.error_messages:
+        raise GvisorError(f"runtime: {'; '.join(checked.error_messages)}")
+    try:
+        plan = decide(found, checked.validated_parameters)
+    except GvisorError:
+        return False
+    return not plan.edits and imports_of(plan.main) == list(found["imports"])
 
 
 def handler_of(params: dict[str, Any]) -> config.Handler:
