@@ -7,7 +7,7 @@ COLLECTION := .collections/ansible_collections/ggen/gvisor
 BECOME     := $(shell [ "$$(id -u)" = 0 ] || sudo -n true 2>/dev/null || echo --ask-become-pass)
 
 .DEFAULT_GOAL := help
-.PHONY: help site check test lint sanity e2e unit lab molecule newest soak lab-up lab-down vm-up vm-down test-vm docs dist requirements clean
+.PHONY: help site check test lint sanity e2e unit lab molecule newest soak bench lab-up lab-down vm-up vm-down test-vm docs dist requirements clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z0-9 -]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 44
@@ -37,8 +37,16 @@ test: .venv/test.stamp $(COLLECTION) ## Everything that CI runs
 lint sanity e2e unit lab molecule newest soak: .venv/test.stamp $(COLLECTION) ## One part of the tests
 	tests/run $@
 
+.venv/bench.stamp: tests/bench/requirements.txt .venv/test.stamp
+	$(VENV)/pip install --quiet --disable-pip-version-check --require-hashes -r tests/bench/requirements.txt
+	touch $@
+
+bench: .venv/bench.stamp $(COLLECTION) ## Every comparison with what one would use instead; writes docs/bench.*
+	$(VENV)/ansible-playbook tests/build.yml
+	$(VENV)/python tests/bench/bench.py
+
 requirements: .venv/test.stamp ## Compile the pinned, hashed requirements from the .in files
-	uv=$$PWD/$(VENV)/uv; for set in .=3.11 tests=3.11 tests/newest=3.12; do (cd $${set%=*} && \
+	uv=$$PWD/$(VENV)/uv; for set in .=3.11 tests=3.11 tests/bench=3.11 tests/newest=3.12; do (cd $${set%=*} && \
 	  $$uv pip compile --quiet --universal --generate-hashes --python-version $${set#*=} \
 	  --no-emit-find-links --no-emit-index-url --custom-compile-command "make requirements" \
 	  requirements.in --output-file requirements.txt) || exit 1; done

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import sys
 import tempfile
@@ -36,6 +37,8 @@ class Play:
         items = [e["event_data"] for e in events if e["event"].startswith("runner_item_on_")]
         self._delegated_loops = {(e["host"], e["task_uuid"]) for e in items if e["res"].get("_ansible_delegated_vars")}
         names = ("runner_on_ok", "runner_on_failed", "runner_on_unreachable")
+        # Skipped tasks too, which are no results.
+        self.timed = [e["event_data"] for e in events if e["event"].startswith("runner_on_") and "end" in e["event_data"]]
         self.results = [{**e["event_data"], "event": e["event"]} for e in events if e["event"] in names]
 
     def total(self, what: str) -> int:
@@ -58,6 +61,12 @@ class Play:
         """The messages of the tasks that failed."""
         failed = [event["res"] for event in self.results if event["event"] != "runner_on_ok" and not event.get("ignore_errors")]
         return "\n".join(str(result.get("msg", result)) for result in failed)
+
+    def seconds(self, task: str) -> float:
+        """Return how long the task of this name took, from the first host's begin to the last one's end."""
+        times = [(event["start"], event["end"]) for event in self.timed if event["task"] == task]
+        moments = [[datetime.datetime.fromisoformat(moment) for moment in pair] for pair in times]
+        return (max(end for _begin, end in moments) - min(begin for begin, _end in moments)).total_seconds()
 
     def result(self, task: str) -> dict[str, Any]:
         """Return the result of the one task that has this name."""
