@@ -134,3 +134,26 @@ def test_the_link_that_it_left_behind_is_reported_and_not_followed(daemon: Daemo
     (link,) = [item for item in result["changed_files"] if item["path"] == "lead-out"]
     assert link["kind"] == "symlink"
     assert "secret" not in str(result.get("diff"))
+
+
+def test_a_job_of_root_s_has_nothing_of_the_shell_that_runs_it(daemon: Daemon, surroundings: Surroundings, tmp_path: Path) -> None:
+    """The pod's shell may become any user; a job in a workspace of root's is root too, and must not come to that."""
+    os.chown(surroundings.workspace, 0, 0)
+    others = surroundings.workspace / "others"
+    others.mkdir(mode=0o700)
+    os.chown(others, OWNER, OWNER)
+    order = "/.ggen.gvisor/setpriv --reuid=1000 --clear-groups touch /workspace/others/planted"
+    tries = [
+        "grep -E '^Cap(Inh|Prm|Eff|Bnd|Amb)' /proc/self/status",
+        *(f"timeout 2 sh -c 'echo {order} > /proc/1/fd/{number}'" for number in (0, 1, 10)),
+        "timeout 2 dd if=/proc/1/mem of=/dev/null bs=1 count=1 skip=4096",
+        "ls /workspace/others",
+    ]
+    result = Host(daemon, tmp_path, RUNTIMES["runsc"]).run(
+        ["/bin/busybox", "sh", "-c", "; ".join(tries)], surroundings.workspace, image=IMAGE, fail_on_rc=False
+    )
+    held = [line.split()[1] for line in result["stdout"].splitlines() if line.startswith("Cap")]
+    assert len(held) >= 4
+    assert set(held) == {"0000000000000000"}
+    assert list(others.iterdir()) == []
+    assert "'/workspace/others': Permission denied" in result["stderr"]

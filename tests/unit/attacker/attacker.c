@@ -9,6 +9,7 @@
 #include <fcntl.h>
 #include <grp.h>
 #include <sched.h>
+#include <signal.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -105,6 +106,19 @@ static int write_to_the_image(void) { return open("/bin/planted", O_CREAT | O_WR
 static int mount_something(void) { return mount("none", "/tmp", "tmpfs", 0, NULL) == 0; }
 static int remount_the_image(void) { return mount(NULL, "/", NULL, MS_REMOUNT | MS_BIND, NULL) == 0; }
 static int trace_init(void) { return ptrace(PTRACE_ATTACH, 1, NULL, NULL) == 0; }
+static int shell_by_its_input(void) {
+    const char *inputs[] = {"/proc/1/fd/0", "/proc/1/fd/1", "/proc/1/fd/10", "/dev/stdin"}, order[] = "touch /workspace/ordered\n";
+    for (size_t at = 0; at < sizeof inputs / sizeof *inputs; at++) {
+        int file = open(inputs[at], O_WRONLY | O_NONBLOCK);
+        if (file >= 0 && at < 3 && write(file, order, sizeof order - 1) > 0) return 1;
+    }
+    return 0;
+}
+static int shell_by_its_memory(void) { return open("/proc/1/mem", O_RDWR) >= 0 || reads("/proc/1/environ") || reads("/proc/1/maps"); }
+static int end_the_shell(void) { return kill(1, SIGKILL) == 0; }
+static int write_to_what_is_lent(void) {
+    return open("/.ggen.gvisor/sh", O_WRONLY) >= 0 || open("/.ggen.gvisor/planted", O_CREAT | O_WRONLY, 0755) >= 0;
+}
 static int load_a_program(void) { char zero[128] = {0}; return syscall(SYS_bpf, 5, zero, sizeof zero) >= 0; }
 static int load_a_module(void) { return syscall(SYS_init_module, "", 0, "") == 0; }
 static int set_the_clock(void) { struct timespec now; clock_gettime(CLOCK_REALTIME, &now); return clock_settime(CLOCK_REALTIME, &now) == 0; }
@@ -120,7 +134,8 @@ static const struct { const char *name; int (*attempt)(void); } attempts[] = {
     ATTEMPT(raw_socket), ATTEMPT(packet_socket), ATTEMPT(socket_in_the_workspace), ATTEMPT(abstract_socket),
     ATTEMPT(become_root), ATTEMPT(take_another_group), ATTEMPT(root_owned_file), ATTEMPT(root_owned_file_by_a_namespace),
     ATTEMPT(device), ATTEMPT(memory_device), ATTEMPT(write_to_the_kernel), ATTEMPT(write_to_the_image), ATTEMPT(mount_something),
-    ATTEMPT(remount_the_image), ATTEMPT(trace_init), ATTEMPT(load_a_program), ATTEMPT(load_a_module), ATTEMPT(set_the_clock),
+    ATTEMPT(remount_the_image), ATTEMPT(trace_init), ATTEMPT(shell_by_its_input),
+    ATTEMPT(shell_by_its_memory), ATTEMPT(end_the_shell), ATTEMPT(write_to_what_is_lent), ATTEMPT(load_a_program), ATTEMPT(load_a_module), ATTEMPT(set_the_clock),
     ATTEMPT(set_the_name), ATTEMPT(join_the_host), ATTEMPT(restart_the_host),
 };
 
