@@ -256,7 +256,7 @@ def shipping(turns: int) -> list[Row]:
     variables = {
         "programs": str(programs),
         "archive": str(archive),
-        "files": [{"name": name, "sha256": sums[name], "mode": "0755"} for name in names],
+        "files": [{"name": name, "sha256": sums[name]["sha256"], "mode": "0755"} for name in names],
     }
 
     def empty() -> None:
