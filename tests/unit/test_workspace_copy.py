@@ -191,18 +191,15 @@ def fixture_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]
             yield running
 
 
-def run(daemon: Daemon, workspace: Path, script: str, *options: str, **more: object) -> dict:
+def run(daemon: Daemon, workspace: Path, script: str, *options: str) -> dict:
+    """Run one command with ansible and return the task's result."""
+    return run_task(daemon, *options, argv=["sh", "-c", script], workspace=str(workspace), workspace_from="controller")
+
+
+def run_task(daemon: Daemon, *options: str, **more: object) -> dict:
     """Run the task with ansible and return its result."""
-    task = {
-        "image": IMAGE,
-        "argv": ["sh", "-c", script],
-        "runtime": "io.containerd.runc.v2",
-        "workspace": str(workspace),
-        "workspace_from": "controller",
-        "address": daemon.address,
-        "state_dir": str(daemon.root / "state_dir"),
-        **more,
-    }
+    places = {"address": daemon.address, "state_dir": str(daemon.root / "state_dir")}
+    task = {"image": IMAGE, "runtime": "io.containerd.runc.v2", **places, **more}
     argv = [str(Path(sys.executable).parent / "ansible"), "localhost", "-m", "ggen.gvisor.containerd_run", "-a", json.dumps(task), *options]
     env = {**os.environ, "ANSIBLE_LOAD_CALLBACK_PLUGINS": "1", "ANSIBLE_STDOUT_CALLBACK": "ansible.builtin.minimal"}
     done = subprocess.run(argv, cwd=ROOT, env=env, capture_output=True, text=True, check=False, timeout=120)
@@ -252,3 +249,33 @@ def test_a_failing_command_s_files_come_back_too(daemon, workspace):
 def test_a_folder_that_is_not_on_the_controller(daemon, tmp_path):
     result = run(daemon, tmp_path / "nowhere", "true")
     assert "is no folder of the controller; name one, or set workspace_from: host" in result["msg"]
+
+
+@pytest.mark.host
+def test_several_jobs_here_and_there(daemon, workspace, tmp_path):
+    """One works on a copy, one on the host's own folder; what the copy's job did comes back, whatever the others' ends."""
+    there = tmp_path / "there"
+    there.mkdir()
+    jobs = [
+        {"workspace": str(there), "argv": ["sh", "-c", "echo there > out"]},
+        {"workspace": str(workspace), "workspace_from": "controller", "argv": ["sh", "-c", "echo new > input; exit 3"]},
+        {"workspace": str(tmp_path / "absent")},
+    ]
+    result = run_task(daemon, argv=["true"], jobs=jobs)
+    assert [job.get("rc") for job in result["jobs"]] == [0, 3, None], result
+    assert [job["failed"] for job in result["jobs"]] == [False, True, True]
+    assert "sh ended with exit code 3" in result["msg"]
+    assert "absent does not exist" in result["msg"]
+    assert ((there / "out").read_text(), (workspace / "input").read_text()) == ("there\n", "new\n")
+    assert not any("contents" in job for job in result["jobs"])
+
+
+@pytest.mark.host
+def test_a_job_whose_folder_is_not_here_stops_before_any_runs(daemon, tmp_path):
+    jobs = [
+        {"workspace": str(tmp_path), "argv": ["touch", "out"]},
+        {"workspace": str(tmp_path / "no"), "workspace_from": "controller", "argv": ["true"]},
+    ]
+    result = run_task(daemon, jobs=jobs)
+    assert f"workspace {tmp_path}/no is no folder of the controller" in result["msg"]
+    assert not (tmp_path / "out").exists()
