@@ -60,4 +60,7 @@ class ActionModule(ActionBase):
                 return {**asked, "sent": 0}
         size = os.path.getsize(src)
         display.display(f"{task_vars.get('inventory_hostname', 'host')}: sending {src} ({megabytes(size)})")
-        return {**self._on_host(task_vars, archive=send(self, src)), "sent": size}
+        remote = send(self, src)
+        done = self._on_host(task_vars, archive=remote)
+        # The file there is gone with the task: what is wrong with it is to be mended here.
+        return {**done, **({"msg": done["msg"].replace(remote, src)} if done.get("failed") and "msg" in done else {}), "sent": size}
