@@ -62,5 +62,6 @@ class ActionModule(ActionBase):
         display.display(f"{task_vars.get('inventory_hostname', 'host')}: sending {src} ({megabytes(size)})")
         remote = send(self, src)
         done = self._on_host(task_vars, archive=remote)
-        # The file there is gone with the task: what is wrong with it is to be mended here.
-        return {**done, **({"msg": done["msg"].replace(remote, src)} if done.get("failed") and "msg" in done else {}), "sent": size}
+        if done.get("failed"):  # the file there goes with the task: what is wrong with it is to be mended here
+            done["msg"] = done["msg"].replace(f"image archive {remote}", f"image archive {src}")
+        return {**done, "sent": size}

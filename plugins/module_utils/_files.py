@@ -58,8 +58,10 @@ def atomic_write(path: str, data: bytes, mode: int) -> None:
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         os.unlink(temporary)
+        if isinstance(error, OSError) and error.filename is None:  # a write that fails does not say of which file
+            error.filename = path
         raise
     directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
