@@ -22,7 +22,6 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._pod import Plan, Pod
 from ansible_collections.ggen.gvisor.plugins.module_utils._process import Completed
 from support import oci
 from support.containerd import Daemon
-from support.gvisor import gvisor_dir
 from support.module import finish_module, run_module
 from support.runs import IMAGE, RUNTIMES, Host, gvisor_daemon
 
