@@ -157,6 +157,9 @@ def state(victim: Victim) -> dict:
     own = re.compile(r"/etc/(machine-id|host\S*|ssh/|resolv|\.pwd\.lock|[a-z-]*-$)")
     taken["files"] = {path: what for path, what in taken["files"].items() if not own.match(path)}
     taken["files"].update((line, "there") for line in found.splitlines())
+    # The packages in it are in apt's order, which is not always the same.
+    ledger = json.loads(victim.ssh(f"cat {RELEASES}/ledger.json"))
+    taken["files"][f"{RELEASES}/ledger.json"] = {key: sorted(value) if isinstance(value, list) else value for key, value in ledger.items()}
     return taken
 
 
