@@ -60,4 +60,8 @@ class ActionModule(ActionBase):
                 return {**asked, "sent": 0}
         size = os.path.getsize(src)
         display.display(f"{task_vars.get('inventory_hostname', 'host')}: sending {src} ({megabytes(size)})")
-        return {**self._on_host(task_vars, archive=send(self, src)), "sent": size}
+        remote = send(self, src)
+        done = self._on_host(task_vars, archive=remote)
+        if done.get("failed"):  # the file there goes with the task: what is wrong with it is to be mended here
+            done["msg"] = done["msg"].replace(f"image archive {remote}", f"image archive {src}")
+        return {**done, "sent": size}

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -316,6 +317,7 @@ class Cache:
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(os.path.join(dest, name))
             for name in differing(dest, manifest["files"]):
+                _remove_leftovers(os.path.join(dest, name))
                 _copy(os.path.join(folder, name), os.path.join(dest, name), manifest["files"][name])
             _write_manifest(dest, manifest)
 
@@ -360,9 +362,17 @@ def _copy(source: str, target: str, entry: Mapping[str, Any]) -> None:
         if sha256_file(temporary) != entry["sha256"]:
             raise GvisorError(f"{source} changed while it was copied to {target}; run again")
         os.replace(temporary, target)
-    except BaseException:
+    except BaseException as error:
         os.unlink(temporary)
+        if isinstance(error, OSError) and error.filename is None:  # a write that fails does not say of which file
+            error.filename = target
         raise
+
+
+def _remove_leftovers(target: str) -> None:
+    """Remove temporary files of copies to ``target`` that were killed; the lock tells that no other one is at work."""
+    for path in glob.glob(os.path.join(glob.escape(os.path.dirname(target)), f".{glob.escape(os.path.basename(target))}.????????")):
+        os.unlink(path)
 
 
 def _write_manifest(folder: str, manifest: Mapping[str, Any]) -> None:

@@ -148,6 +148,11 @@ def validate(program: str, main: Dict[str, Any], others: List[Dict[str, Any]]) -
 
 def _candidate(folder: str, content: bytes) -> str:
     descriptor, name = tempfile.mkstemp(dir=folder, prefix=".ggen.gvisor.candidate.")
-    with os.fdopen(descriptor, "wb") as stream:
-        stream.write(content)
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(content)
+    except OSError as error:
+        os.unlink(name)
+        error.filename = name  # a write that fails does not say of which file
+        raise
     return name

@@ -5,9 +5,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import os
+import shutil
 import tempfile
+import time
+from typing import Iterator
+
+# What the collection's action plugins send into Ansible's temporary folders, and the seconds after which nobody is at work with it any more.
+SENT = ("payload", "workspace.tar")
+SENT_SECONDS = 6 * 3600
 
 
 def sha256_file(path: str) -> str:
@@ -17,6 +26,17 @@ def sha256_file(path: str) -> str:
         for block in iter(lambda: stream.read(1 << 20), b""):
             digest.update(block)
     return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def locked(folder: str) -> Iterator[None]:
+    """Hold the lock on a folder, which leaves no file behind and ends with its holder. Raises OSError when the folder is not there."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def megabytes(size: int) -> str:
@@ -38,8 +58,10 @@ def atomic_write(path: str, data: bytes, mode: int) -> None:
             stream.flush()
             os.fsync(stream.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         os.unlink(temporary)
+        if isinstance(error, OSError) and error.filename is None:  # a write that fails does not say of which file
+            error.filename = path
         raise
     directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -59,3 +81,19 @@ def atomic_symlink(target: str, path: str) -> None:
         if os.path.lexists(link):
             os.unlink(link)
         os.rmdir(scratch)
+
+
+def remove_stale_transfers(path: str) -> None:
+    """Remove what runs whose controller was killed or cut off left beside ``path``, where that is in a temporary folder of Ansible's.
+
+    Ansible removes its folders only at the end of a task, and these hold tens of megabytes. Ones that cannot be removed stay.
+    """
+    folder = os.path.dirname(path)
+    if not os.path.basename(folder).startswith("ansible-tmp-"):
+        return
+    with os.scandir(os.path.dirname(folder)) as entries:
+        others = [entry.path for entry in entries if entry.name.startswith("ansible-tmp-") and entry.path != folder]
+    for other in others:
+        sent = [os.path.join(other, name) for name in SENT]
+        if any(time.time() - os.lstat(one).st_mtime > SENT_SECONDS for one in sent if os.path.lexists(one)):
+            shutil.rmtree(other, ignore_errors=True)

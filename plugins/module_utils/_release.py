@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import os
 import re
@@ -21,7 +20,7 @@ import zlib
 from typing import Any, BinaryIO, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
-from ansible_collections.ggen.gvisor.plugins.module_utils._files import atomic_symlink, atomic_write, megabytes, sha256_file
+from ansible_collections.ggen.gvisor.plugins.module_utils._files import atomic_symlink, atomic_write, locked, megabytes, sha256_file
 
 FOLDER_MODE = 0o755  # gVisor re-executes itself as nobody: its folder must be open to everybody
 BLOCK = 1 << 20
@@ -128,7 +127,7 @@ def install(release: Release, payload: Mapping[str, Payload]) -> None:
     _refuse_places(release)
     made = _folders(release.folder)
     try:
-        with _locked(release.folder):
+        with locked(release.folder):
             _remove_leftovers(release)
             state = look(release)
             absent = [program.name for program in state.contents if program.name not in payload]
@@ -182,16 +181,6 @@ def _folders(path: str) -> List[str]:
             os.chmod(folder, FOLDER_MODE)
             made.append(folder)
     return made
-
-
-@contextlib.contextmanager
-def _locked(folder: str) -> Iterator[None]:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _sync(folder: str) -> None:

@@ -139,6 +139,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ggen.gvisor.plugins.module_utils._ctr import DEFAULT_ADDRESS, Ctr
 from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._files import locked, remove_stale_transfers
 from ansible_collections.ggen.gvisor.plugins.module_utils._oci_archive import (
     Archive,
     Image,
@@ -291,8 +292,13 @@ def present(module: AnsibleModule, namespaces: List[Ctr]) -> Tuple[Dict[str, Any
     before = {namespace: {name: one.digest for name, one in held.items()} for namespace, (held, _wrong) in found.items()}
     held = found[namespaces[0].namespace][0]
     if archive and not module.check_mode:
-        for ctr in lacking:
-            held = import_image(ctr, params, image, names, platform)
+        # Another run that imports the same image would remove the name that ours has until it is tagged, and may have imported it meanwhile.
+        with locked(os.path.dirname(params["address"])):
+            for ctr in lacking:
+                held, wrong = wrong_names(ctr, image, names)
+                if wrong:
+                    held = import_image(ctr, params, image, names, platform)
+        remove_stale_transfers(params["archive"])
     # A docker-archive has no manifest: containerd makes one at the import.
     known = names[0] in held and not (lacking and (module.check_mode or not archive))
     digest = image.digest or (held[names[0]].digest if known else None)

@@ -146,6 +146,7 @@ from typing import Any, Dict, List, Tuple
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._files import remove_stale_transfers
 from ansible_collections.ggen.gvisor.plugins.module_utils._release import (
     Payload,
     Program,
@@ -206,6 +207,8 @@ def perform(params: Dict[str, Any], check_mode: bool) -> Tuple[Dict[str, Any], L
     changed = any(state)
     if changed and not lacking and not check_mode:
         install(release, payload)
+    for part in payload.values():
+        remove_stale_transfers(part.path)
     return {
         "changed": changed and (check_mode or not lacking),
         "installed": [program.name for program in state.contents],

@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import hashlib
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +21,7 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible_collections.ggen.gvisor.plugins.module_utils._build_cache import locked
 from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
-from ansible_collections.ggen.gvisor.plugins.module_utils._files import megabytes, sha256_file
+from ansible_collections.ggen.gvisor.plugins.module_utils._files import SENT_SECONDS, megabytes, sha256_file
 
 # runsc (66 MB): level 6 gives 20.9 MB in 2.3 s, 9 gives 20.8 MB in 7.6 s, 1 gives 23.4 MB in 0.7 s.
 LEVEL = 6
@@ -115,7 +117,7 @@ def payload_of(action: ActionBase, host: str, items: Sequence[Item], cache: str)
     lengths = [os.path.getsize(path) for path in packed]
     what = ", ".join(f"{item.name} ({megabytes(size)})" for item, size in zip(items, sizes))
     display.display(f"{host}: sending {what} as {megabytes(sum(lengths))}")
-    remote = _send_joined(action, packed)
+    remote = _send_joined(action, packed, Path(cache, "shipped"))
     parts = []
     for item, size, length in zip(items, sizes, lengths):
         offset = sum(part["length"] for part in parts)
@@ -123,15 +125,25 @@ def payload_of(action: ActionBase, host: str, items: Sequence[Item], cache: str)
     return parts, sum(lengths)
 
 
-def _send_joined(action: ActionBase, paths: Sequence[str]) -> str:
+def _send_joined(action: ActionBase, paths: Sequence[str], folder: Path) -> str:
     if len(paths) == 1:
         return send(action, paths[0])
-    with tempfile.NamedTemporaryFile(prefix="ggen.gvisor.") as joined:
+    # In the cache, where the next one finds it if this one is killed.
+    remove_stale(folder)
+    with tempfile.NamedTemporaryFile(dir=folder, prefix=".joined.") as joined:
         for path in paths:
             with Path(path).open("rb") as data:
                 shutil.copyfileobj(data, joined, 1 << 20)
         joined.flush()
         return send(action, joined.name)
+
+
+def remove_stale(folder: Path) -> None:
+    """Remove the temporary files that runs which were killed left among the compressed programs."""
+    for path in folder.glob(".*"):
+        with contextlib.suppress(FileNotFoundError):  # another run does the same
+            if time.time() - path.stat().st_mtime > SENT_SECONDS:
+                path.unlink()
 
 
 def send(action: ActionBase, path: str) -> str:

@@ -15,7 +15,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._oci_archive import Ar
 from ansible_collections.ggen.gvisor.plugins.modules.containerd_image import cri_names
 from support import oci
 from support.containerd import Daemon
-from support.module import run_module
+from support.module import finish_module, run_module, start_module
 
 pytestmark = pytest.mark.host
 REF = "docker.io/library/tool:1"
@@ -150,6 +150,16 @@ def test_several_namespaces_at_once(daemon: Daemon, tmp_path: Path) -> None:
     assert image(daemon, names, name=[REF], state="absent")["changed"]
     assert listed(daemon, names[0]) == listed(daemon, names[1]) == {}
     assert "namespace is empty" in image(daemon, [], archive=archive)["msg"]
+
+
+def test_runs_at_the_same_time_all_succeed(daemon: Daemon, namespace: str, tmp_path: Path) -> None:
+    """None of them removes the name under which another one is importing."""
+    archive, digest = archive_of(tmp_path, REF)
+    parameters = {"address": daemon.address, "namespace": [namespace], "archive": archive}
+    processes = [start_module("containerd_image", **parameters) for _run in range(6)]
+    results = [finish_module(process) for process in processes]
+    assert [result["msg"] for result in results if result.get("failed")] == []
+    assert listed(daemon, namespace) == {REF: digest}
 
 
 def test_the_host_is_asked_without_the_archive(daemon: Daemon, namespace: str, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import os
 import shutil
 import stat
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +19,7 @@ from pathlib import Path
 import pytest
 from ansible_collections.ggen.gvisor.plugins.module_utils import _release
 from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._files import SENT_SECONDS
 from ansible_collections.ggen.gvisor.plugins.modules import gvisor_release
 from ansible_collections.ggen.gvisor.plugins.plugin_utils import shipping
 from support.module import finish_module, run_module, start_module
@@ -313,6 +315,15 @@ def test_a_damaged_compressed_program_is_made_again(tmp_path: Path) -> None:
     whole = kept.read_bytes()
     kept.write_bytes(whole[:-1])
     assert Path(pack(item, str(tmp_path / "cache"))).read_bytes() == whole
+
+
+def test_what_a_killed_controller_left_in_the_cache_is_removed(tmp_path: Path) -> None:
+    kept = Path(pack(item_of(tmp_path / "runsc", SLEEP), str(tmp_path / "cache")))
+    for name, age in ((".joined.old", 2 * SENT_SECONDS), (".joined.new", 0), (kept.name, 2 * SENT_SECONDS)):
+        (kept.parent / name).touch()
+        os.utime(kept.parent / name, (time.time() - age,) * 2)
+    shipping.remove_stale(kept.parent)
+    assert sorted(os.listdir(kept.parent)) == [".joined.new", kept.name]
 
 
 def test_a_program_that_is_not_what_was_built_is_not_sent(tmp_path: Path) -> None:
