@@ -33,8 +33,7 @@ _value:
   description:
     - For each job C(path), C(args), C(rc), C(changed), C(duration) (seconds), C(files) (what ggen wrote, each created, modified or unchanged),
       C(changed_files), C(kernel), C(pod), C(ggen) (its JSON), C(log) (lines) and C(summary) (a line).
-    - C(open_key) tells whether the run left a signing key that others can read, C(not_ready) whether it did not run because the host has
-      no sandbox yet.
+    - C(not_ready) tells whether it did not run because the host has no sandbox yet.
     - C(error) is C(none), or has C(cause), C(mend) and C(message).
   type: list
   elements: dict

@@ -193,6 +193,11 @@ def space(folders: Iterable[str]) -> Dict[str, Dict[str, int]]:
     return found
 
 
+def interrupted_packages(folder: str = "/var/lib/dpkg/updates") -> bool:
+    """Return whether dpkg was interrupted, in which case apt refuses everything: it leaves files with numbers for names, as apt itself looks."""
+    return os.path.isdir(folder) and any(name.isdigit() for name in os.listdir(folder))
+
+
 def host(pid: int, folders: Iterable[str] = ()) -> Dict[str, Any]:
     """Describe the machine, with the free space of ``folders``; ``pid`` is the process whose capabilities count: containerd's where it runs."""
     release = dict(re.findall(r'^(\w+)="?([^"\n]*)"?$', _read("/etc/os-release") or "", re.MULTILINE))
@@ -207,4 +212,5 @@ def host(pid: int, folders: Iterable[str] = ()) -> Dict[str, Any]:
         "cgroup_version": 2 if os.path.exists("/sys/fs/cgroup/cgroup.controllers") else 1,
         "capabilities": capabilities(pid),
         "space": space(folders),
+        "interrupted_packages": interrupted_packages(),
     }

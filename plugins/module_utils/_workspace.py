@@ -18,7 +18,7 @@ import shutil
 import stat
 import tarfile
 import time
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
 
@@ -234,6 +234,30 @@ def strip_setid(root: str, before: Scan, after: Scan) -> List[str]:
                 after[path] = after[path]._replace(mode=after[path].mode & 0o1777)
                 stripped.append(printable(path))
     return sorted(stripped)
+
+
+def close_to_others(root: str, paths: Iterable[str], after: Scan) -> None:
+    """Take the rights of group and others off those of ``paths`` (below ``root``) that are files, and note it in ``after``.
+
+    No link is followed on the way. Raises GvisorError.
+    """
+    for path in paths:
+        entry = after.get(path)
+        if entry is None or entry.kind != "file" or not entry.mode & 0o077:
+            continue
+        *folders, name = path.split("/")
+        descriptor = _open_folder(root)
+        try:
+            for folder in folders:
+                above, descriptor = descriptor, _open_folder(folder, descriptor)
+                os.close(above)
+            with open(_open(name, descriptor), "rb") as stream:
+                os.fchmod(stream.fileno(), entry.mode & 0o700)
+        except OSError as error:
+            raise _fail(os.path.join(root, path), error) from error
+        finally:
+            os.close(descriptor)
+        after[path] = entry._replace(mode=entry.mode & 0o700)
 
 
 def copy_tree(source: str, target: str) -> List[str]:

@@ -143,6 +143,7 @@ images:
 host:
   description:
     - The machine. C(capabilities) are containerd's where it runs; without CAP_SYS_RESOURCE gVisor's unmodified shim cannot start.
+    - C(interrupted_packages) tells whether dpkg was interrupted, so that apt does nothing until C(dpkg --configure -a) was run.
     - C(space) has for each folder of O(space) the C(free_mb) of its file system and that file system's C(device) number.
   returned: always
   type: dict

@@ -210,6 +210,14 @@ options:
     type: list
     elements: str
     default: []
+  private:
+    description:
+      - Files, by their paths from the workspace on, that nobody but their owner may read, whoever made them and when. Where they are, the rights of
+        group and others are taken off them when the command has ended.
+    type: list
+    elements: str
+    default: []
+    version_added: 0.2.0
   fail_on_rc:
     description: Whether an exit code other than 0 fails the task.
     type: bool
@@ -357,6 +365,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._supervisor import (
 )
 from ansible_collections.ggen.gvisor.plugins.module_utils._workspace import (
     Scan,
+    close_to_others,
     compare,
     contents_of,
     copy_tree,
@@ -458,6 +467,11 @@ def check(params: Dict[str, Any]) -> None:
             raise GvisorError(f"env has {key!r}, which cannot be the name of a variable")
     if any("\0" in word for word in [*params["argv"], params["workspace"] or "", params["cwd"] or ""]):
         raise GvisorError("argv, workspace and cwd must not hold NUL characters")
+    for path in params["private"]:
+        if os.path.isabs(path) or os.path.normpath(path) != path or path.split("/")[0] in ("", ".", ".."):
+            raise GvisorError(
+                f"private has {path!r}, which is no plain path from the workspace on; write for example .ggen/keys/signing.key"
+            )
     _check_folders(params)
 
 
@@ -577,6 +591,7 @@ class Work:
                     self.warnings.append(
                         f"set-user-id or set-group-id bits were taken off {len(stripped)} files: {', '.join(stripped[:5])}"
                     )
+            close_to_others(self.seen, params["private"], self._after)
             ignored = ignore_matcher(params["ignore"])
             result["changed_files"] = compare(self._before, self._after, ignored)
             result["changed"] = any(not item["ignored"] for item in result["changed_files"])
@@ -778,6 +793,7 @@ def main() -> None:
             "runtime": {"type": "str", "default": "io.containerd.runsc.v1"},
             "network": {"type": "str", "choices": ["none"], "default": "none"},
             "read_only": {"type": "bool", "default": True},
+            "private": {"type": "list", "elements": "str", "default": []},
             "fail_on_rc": {"type": "bool", "default": True},
             "max_output": {"type": "int", "default": 1 << 20},
             "name": {"type": "str", "default": "run"},

@@ -19,7 +19,6 @@ import tomllib
 # Where the sandbox shows the workspace.
 WORKSPACE = "/workspace"
 # Made by the first sync with mode 0644; ggen reads it back and never changes it, so a stricter mode stays.
-SIGNING_KEY = ".ggen/keys/signing.key"
 LAST_LINES = 12
 
 _ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
@@ -405,7 +404,6 @@ def describe_run(run: Mapping[str, Any], job: Mapping[str, Any]) -> dict[str, An
         "pod": run.get("pod"),
         "ggen": outcome,
         "log": log,
-        "open_key": any(item.get("path") == SIGNING_KEY and _open(item) for item in changed),
         "not_ready": "missing" in run,
         "error": _error(run, outcome, stdout, stderr, str(job["path"])),
     }
@@ -432,10 +430,6 @@ def _files(outcome: Mapping[str, Any] | None, changed: list[dict[str, Any]]) -> 
         path = posixpath.normpath(str(item.get("path")))
         files[path] = {"path": path, "size": item.get("size_bytes"), "change": changes.get(path, "unchanged")}
     return list(files.values())
-
-
-def _open(item: Mapping[str, Any]) -> bool:
-    return item.get("change") != "removed" and bool(int(str(item.get("mode") or "0"), 8) & 0o077)
 
 
 def _error(run: Mapping[str, Any], outcome: Mapping[str, Any] | None, stdout: str, stderr: str, workspace: str) -> dict[str, str] | None:

@@ -222,6 +222,24 @@ def test_setid_bits_do_not_stay(host: Host, workspace: Path) -> None:
     assert result["changed_files"][0]["mode"] == "0755"
 
 
+def test_private_files_are_closed(host: Host, workspace: Path) -> None:
+    """Whoever made them; links on the way lead nowhere."""
+    (workspace / "old-key").write_text("secret")
+    (workspace / "old-key").chmod(0o644)
+    outside = workspace.parent / "outside"
+    outside.mkdir(exist_ok=True)
+    (outside / "key").write_text("not ours")
+    (outside / "key").chmod(0o644)
+    script = f"mkdir keys; echo secret > keys/key; chmod 664 keys/key; ln -s {outside} out; ln -s /etc/passwd link"
+    result = host.run(script, workspace, private=["keys/key", "old-key", "out/key", "link", "absent"])
+    assert [stat.S_IMODE((workspace / name).stat().st_mode) for name in ("keys/key", "old-key")] == [0o600, 0o600]
+    assert stat.S_IMODE((outside / "key").stat().st_mode) == 0o644
+    assert {item["path"]: item["mode"] for item in result["changed_files"] if item["kind"] == "file"} == {
+        "keys/key": "0600",
+        "old-key": "0600",
+    }
+
+
 def test_mounts(host: Host, workspace: Path, tmp_path: Path) -> None:
     shared = tmp_path / "shared"
     shared.mkdir()
@@ -340,6 +358,8 @@ def test_cpus(runsc: Host) -> None:
         ({"namespace": "$(id)"}, "namespace='$(id)'"),
         ({"runtime": "io.containerd.absent.v1"}, "does not find the runtime's shim"),
         ({"argv": ["-c", "true"]}, "taken for an option"),
+        ({"private": ["../key"]}, "no plain path from the workspace"),
+        ({"private": ["/etc/shadow"]}, "no plain path from the workspace"),
         ({"argv": ["a=b"]}, "taken for an option or a variable"),
         ({"memory": "lots"}, "is no size"),
         ({"timeout": 0}, "must be more than 0"),

@@ -268,20 +268,6 @@ def test_files_are_listed_once_with_what_really_happened() -> None:
     assert result["summary"] == ("ggen sync in /srv/m: exit code 0 in 0.4 s, files: 1 modified, 1 unchanged; kernel: Starting gVisor...")
 
 
-@pytest.mark.parametrize(
-    ("item", "is_open"),
-    [
-        (changed(".ggen/keys/signing.key", mode="0644"), True),
-        (changed(".ggen/keys/signing.key", mode="0640"), True),
-        (changed(".ggen/keys/signing.key", mode="0600"), False),
-        (changed(".ggen/keys/signing.key", "removed", "0644"), False),
-        (changed(".ggen/keys/verifying.key", mode="0644"), False),
-    ],
-)
-def test_an_open_signing_key_is_seen(item: dict[str, object], is_open: bool) -> None:
-    assert ggen_result(run(changed_files=[item]))["open_key"] is is_open
-
-
 def test_a_run_that_did_not_take_place_is_told_with_the_modules_words() -> None:
     failed = {"failed": True, "msg": "workspace /srv/m does not exist on this host"}
     (result,) = ggen_results(failed, [job()])
