@@ -667,7 +667,11 @@ class Group:
             result = work.compare(job, self.pod)
             last = work is self.works[-1] or job["why"] != "exit"
             if last:
-                work.timings["removed"] = self.supervisor.expect("removed")["seconds"]
+                try:
+                    work.timings["removed"] = self.supervisor.expect("removed")["seconds"]
+                except GvisorError as error:
+                    # The command has ended and its sandbox is dead: what it came to is true all the same.
+                    work.warnings.append(error.message)
             work.timings["total"] = round(time.monotonic() - work.begin, 3)
             yield result
             if last:

@@ -14,13 +14,16 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from ansible_collections.ggen.gvisor.plugins.module_utils import _pod
 from ansible_collections.ggen.gvisor.plugins.module_utils._ctr import Ctr
+from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._lent import Lent, lend
 from ansible_collections.ggen.gvisor.plugins.module_utils._pod import Command, Plan, Pod
 from ansible_collections.ggen.gvisor.plugins.module_utils._process import Completed
+from ansible_collections.ggen.gvisor.plugins.modules import containerd_run
 from support import oci
 from support.containerd import Daemon
 from support.module import finish_module, run_module, start_module
@@ -534,6 +537,47 @@ def test_an_image_with_a_user_of_its_own(tmp_path: Path, workspace: Path) -> Non
             result = host.run("id -u; grep ^CapEff /proc/self/status | cut -c9-; exit 3", workspace, fail_on_rc=False)
             assert (result["rc"], result["stdout"]) == (3, f"{OWNER}\n0000000000000000\n")
             assert host.left() == {}
+
+
+def test_a_pod_that_cannot_be_removed_does_not_take_its_jobs_result() -> None:
+    """containerd does not come back, and the supervisor gives up after a minute; its messages stand in for it."""
+    job = {"rc": 3, "why": "exit", "stdout": "said", "stderr": "", "stdout_bytes": 4, "stderr_bytes": 0, "truncated": False}
+    job = {**job, "struck": [], "kernel": None, "warnings": [], "timings": {"pod": 0.2, "job": 0.1}}
+
+    class Messages:
+        def expect(self, name: str) -> dict:
+            if name == "removed":
+                raise GvisorError("pod run-1 could not be removed: containerd does not answer; the next run tries again")
+            return job
+
+    params = {
+        "argv": ["sh"],
+        "workspace": None,
+        "user": None,
+        "mounts": [],
+        "env": {},
+        "image": IMAGE,
+        "name": "run",
+        "namespace": "default",
+    }
+    params |= {
+        "runtime": "runc",
+        "timeout": 1,
+        "max_output": 1,
+        "cpus": None,
+        "pids": 0,
+        "cwd": None,
+        "private": [],
+        "memory": None,
+        "archive": None,
+    }
+    module = SimpleNamespace(check_mode=False, _diff=False)
+    work = containerd_run.Work(module, {**params, "fail_on_rc": True})
+    group = object.__new__(containerd_run.Group)
+    group.works, group.pod, group.supervisor = [work], "run-1", Messages()
+    (result,) = group.results()
+    assert (result["rc"], result["stdout"]) == (3, "said")
+    assert "could not be removed" in work.warnings[0]
 
 
 def test_two_at_once(host: Host, tmp_path: Path) -> None:
