@@ -50,6 +50,12 @@ options:
     elements: str
     default: []
     version_added: 0.2.0
+  marks:
+    description: Further files whose sha256 is wanted, for roles that mark what they brought to the host.
+    type: list
+    elements: path
+    default: []
+    version_added: 0.2.0
   runtime:
     description:
       - The runtime handler that the host should have, as M(ggen.gvisor.containerd_runtime) would be given it. C(config.ready) then tells whether that
@@ -140,6 +146,11 @@ images:
   returned: always
   type: dict
   sample: {default: {'docker.io/library/ggen:26.5.19': 'sha256:8c1d…'}}
+marks:
+  description: The sha256 of each file of O(marks), null where there is none.
+  returned: always
+  type: dict
+  sample: {/srv/model/.mark: null}
 host:
   description:
     - The machine. C(capabilities) are containerd's where it runs; without CAP_SYS_RESOURCE gVisor's unmodified shim cannot start.
@@ -163,6 +174,7 @@ import os
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd_files import read_for
 from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._files import sha256_file
 from ansible_collections.ggen.gvisor.plugins.module_utils._host import containerd, gvisor, host, images, read_config
 from ansible_collections.ggen.gvisor.plugins.module_utils._transaction import JOURNAL
 
@@ -178,6 +190,7 @@ def main() -> None:
             "package": {"type": "str", "default": "containerd"},
             "runsc_config": {"type": "path", "default": "/etc/containerd/runsc.toml"},
             "space": {"type": "list", "elements": "path", "default": []},
+            "marks": {"type": "list", "elements": "path", "default": []},
             # For the action plugin, which judges what is read for it.
             "origin": {"type": "list", "elements": "str", "default": []},
             "runtime": {"type": "dict"},
@@ -198,6 +211,7 @@ def main() -> None:
             "gvisor": gvisor(parameters["releases"], parameters["bin"], parameters["runsc_config"]),
             "images": images(parameters["address"]) if daemon["running"] else {},
             "host": host(daemon["pid"] or os.getpid(), parameters["space"]),
+            "marks": {path: sha256_file(path) if os.path.isfile(path) else None for path in parameters["marks"]},
         }
     except (GvisorError, OSError) as error:
         module.fail_json(msg=f"the host could not be read: {error}")
