@@ -7,12 +7,18 @@ import os
 import shutil
 import socket
 import subprocess
+from pathlib import Path
 
 import pytest
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible_collections.ggen.gvisor.plugins.module_utils import _host
+from ansible_collections.ggen.gvisor.plugins.module_utils._containerd_files import read_for
+from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.plugin_utils import containerd_plan
 from ansible_collections.ggen.gvisor.plugins.plugin_utils.containerd_dump import describe_config
 from ansible_collections.ggen.gvisor.plugins.plugin_utils.host_plan import runsc_config
 from conftest import ROOT
+from support import fixtures
 
 FIXTURES = ROOT / "tests/unit/fixtures/containerd/input"
 
@@ -152,3 +158,52 @@ def test_asking_apt_leaves_no_caches_behind(tmp_path, monkeypatch):
     monkeypatch.setenv("APT_CONFIG", str(tmp_path / "apt.conf"))
     _host._candidate("containerd")
     assert list(tmp_path.glob("*.bin*")) == []
+
+
+def test_an_interrupted_dpkg_is_known_as_apt_knows_it(tmp_path):
+    assert not _host.interrupted_packages(str(tmp_path / "none"))
+    assert not _host.interrupted_packages(str(tmp_path))
+    (tmp_path / "tmp.i").touch()
+    assert not _host.interrupted_packages(str(tmp_path))
+    (tmp_path / "0001").touch()
+    assert _host.interrupted_packages(str(tmp_path))
+
+
+WANTED = {
+    "name": "runsc",
+    "runtime_type": "io.containerd.runsc.v1",
+    "options": {"TypeUrl": "io.containerd.runsc.v1.options", "ConfigPath": "/etc/containerd/runsc.toml"},
+    "pod_annotations": [],
+    "default": False,
+}
+
+
+@pytest.mark.parametrize("name", ["absent", *sorted(path.stem for path in FIXTURES.glob("*.toml"))])
+def test_a_host_is_ready_exactly_when_nothing_would_be_edited(tmp_path, name):
+    """As containerd_runtime decides it: not before its edits, and after them; where it would refuse the file, not either."""
+    path = tmp_path / "config.toml"
+    if name != "absent":
+        path.write_text(fixtures.inputs()[name])
+    arguments = {**WANTED, "path": str(path), "program": "/nonexistent/containerd"}
+
+    def found():
+        return read_for(str(path), "/nonexistent/containerd", "runsc")
+
+    checked = ArgumentSpecValidator(containerd_plan.ARGUMENT_SPEC).validate(arguments)
+    try:
+        plan = containerd_plan.decide(found(), checked.validated_parameters)
+    except GvisorError:
+        assert not containerd_plan.is_ready(found(), arguments)
+        return
+    assert containerd_plan.is_ready(found(), arguments) == (not plan.edits)
+    for file in plan.edits:
+        target = Path(file.path)
+        target.parent.mkdir(exist_ok=True)
+        target.write_text(file.after)
+    assert containerd_plan.is_ready(found(), arguments)
+    assert not containerd_plan.is_ready(found(), {**arguments, "runtime_type": "io.containerd.other.v1"})
+
+
+def test_a_handler_that_containerd_runtime_would_not_take_is_an_error(tmp_path):
+    with pytest.raises(GvisorError, match="nonsense"):
+        containerd_plan.is_ready(read_for(str(tmp_path / "config.toml"), "containerd", "runsc"), {**WANTED, "nonsense": 1})
