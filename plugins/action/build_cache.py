@@ -26,6 +26,6 @@ class ActionModule(ActionBase):
             return {**result, **self._execute_module(task_vars=task_vars)}
         _validation, params = self.validate_argument_spec(ARGUMENT_SPEC)
         try:
-            return {**result, **perform(params, self._task.check_mode)}
+            return {**result, **perform(params, self._task.check_mode), "controller": True}
         except GvisorError as error:
             return {**result, "failed": True, "changed": False, "msg": error.message, **error.details}

@@ -225,13 +225,13 @@ def _work(pod: Pod, commands: List[Command], down: int, say: Any) -> None:
     warnings = pod.limit()
     ready = round(time.monotonic() - begin, 3)
     struck: List[str] = []
-    for left in range(len(commands) - 1, -1, -1):
+    for number, command in enumerate(commands, 1):
         if os.read(down, 1) != b"g":
             return
-        job = pod.execute(commands[len(commands) - 1 - left], down, alone=len(commands) == 1)
+        job = pod.execute(command, down, alone=len(commands) == 1)
         before, struck = struck, pod.group.struck() if pod.group else []
         # The workspace stays as it is from here on.
-        if (not left or job.why != "exit") and not pod.kill():
+        if (number == len(commands) or job.why != "exit") and not pod.kill():
             pod.remove()
         say(
             "job",

@@ -155,6 +155,10 @@ cache:
   description: The cache's folder.
   returned: always
   type: str
+controller:
+  description: That it looked on the controller, in its own process.
+  returned: when O(controller) is set
+  type: bool
 """
 
 import os

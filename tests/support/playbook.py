@@ -25,6 +25,11 @@ CONTROLLER = {
 }
 
 
+def _in_process(result: dict[str, Any]) -> bool:
+    """Whether the controller did it in its own process: build_cache says so, in a loop each of its items."""
+    return all(item.get("controller", False) for item in result.get("results") or [result])
+
+
 class Play:
     """A playbook that ran: exit code, totals by host, the tasks' results in order, and everything that was printed."""
 
@@ -52,7 +57,7 @@ class Play:
 
     def executions(self, host: str) -> list[str]:
         """The tasks that ran something on the host itself, once for each item of a loop; the others run on the controller."""
-        events = [e for e in self.results if e["host"] == host and e["task_action"] not in CONTROLLER]
+        events = [e for e in self.results if e["host"] == host and e["task_action"] not in CONTROLLER and not _in_process(e["res"])]
         events = [e for e in events if not e["res"].get("_ansible_delegated_vars") and (host, e["task_uuid"]) not in self._delegated_loops]
         return [e["task"] for e in events for _item in e["res"].get("results", [1])]
 

@@ -14,7 +14,6 @@ import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from ansible_collections.ggen.gvisor.plugins.module_utils import _pod
@@ -23,7 +22,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorE
 from ansible_collections.ggen.gvisor.plugins.module_utils._lent import Lent, lend
 from ansible_collections.ggen.gvisor.plugins.module_utils._pod import Command, Plan, Pod
 from ansible_collections.ggen.gvisor.plugins.module_utils._process import Completed
-from ansible_collections.ggen.gvisor.plugins.modules import containerd_run
+from ansible_collections.ggen.gvisor.plugins.module_utils._runs import Group, Mode, Work
 from support import oci
 from support.containerd import Daemon
 from support.module import finish_module, run_module, start_module
@@ -571,9 +570,8 @@ def test_a_pod_that_cannot_be_removed_does_not_take_its_jobs_result() -> None:
         "memory": None,
         "archive": None,
     }
-    module = SimpleNamespace(check_mode=False, _diff=False)
-    work = containerd_run.Work(module, {**params, "fail_on_rc": True})
-    group = object.__new__(containerd_run.Group)
+    work = Work(Mode(check=False, diff=False), {**params, "fail_on_rc": True})
+    group = object.__new__(Group)
     group.works, group.pod, group.supervisor = [work], "run-1", Messages()
     (result,) = group.results()
     assert (result["rc"], result["stdout"]) == (3, "said")
