@@ -248,7 +248,7 @@ def test_a_changed_byte_is_found_and_mended(path):
 
 
 def test_a_changed_byte_in_what_was_built_is_found_and_mended():
-    """Programs, SBOMs and provenance alike: all are in their folder's manifest."""
+    """Programs, SBOMs and provenance alike, of every release: all are in their folder's manifest."""
     files = [path for part in ("bin", "dist") for path in (ROOT / part).glob("*/linux_*/*") if path.name != "manifest.json"]
     assert {".json", ".tar"} <= {path.suffix for path in files}
     before = {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
@@ -257,11 +257,11 @@ def test_a_changed_byte_in_what_was_built_is_found_and_mended():
             first = stream.read(1)
             stream.seek(0)
             stream.write(bytes([first[0] ^ 1]))
-    found = play("playbooks/build.yml", "--check", "--diff")
+    found = play("tests/build.yml", "--check", "--diff")
     assert [path for path in files if str(path) not in found.output] == []
-    assert play("playbooks/build.yml").rc == 0
+    assert play("tests/build.yml").rc == 0
     assert {path: hashlib.sha256(path.read_bytes()).hexdigest() for path in files} == before
-    assert play("playbooks/build.yml").changed == []
+    assert play("tests/build.yml").changed == []
 
 
 def test_uninstall_leaves_the_machine_as_it_was(bare):
