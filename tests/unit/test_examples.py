@@ -25,9 +25,11 @@ import jsonschema
 import pytest
 import referencing
 import tomllib
-from ansible_collections.ggen.gvisor.plugins.plugin_utils.ggen import SIGNING_KEY, check_manifest, jobs, parse_output
+import yaml
+from ansible_collections.ggen.gvisor.plugins.plugin_utils.ggen import check_manifest, jobs, parse_output
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+SIGNING_KEY = yaml.safe_load((ROOT / "roles/ggen_run/vars/main.yml").read_text())["_ggen_run_key"]
 EXAMPLES = sorted(path.parent for path in (ROOT / "examples").glob("*/ggen.toml"))
 EXPECTED = Path(__file__).parent / "fixtures" / "examples"
 BINARY = os.environ.get("GGEN_BINARY", "")
