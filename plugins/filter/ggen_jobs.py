@@ -114,7 +114,7 @@ def _run(job: dict[str, Any], where: str, program: str, env: dict[str, Any]) -> 
     """Return the job of containerd_run. An empty limit is none."""
     limits = {name: job[name] for name in ("memory", "cpus") if job.get(name)}
     fixed = {"workspace": job["path"], "workspace_from": where, "argv": [program, *job["args"]], "env": {**env, **(job.get("env") or {})}}
-    return {**fixed, **limits, **{name: job[name] for name in ("timeout", "mounts", "ignore") if name in job}}
+    return {**fixed, **limits, **{name: job[name] for name in ("mounts", "ignore", "timeout") if name in job}}
 
 
 def _place(path: Any, moved: dict[str, str], mounts: list[dict[str, Any]], in_place: bool) -> tuple[Any, str]:

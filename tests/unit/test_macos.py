@@ -66,7 +66,8 @@ def imported(path: Path) -> set[Path]:
 def tasks(items: Any, inherited: bool = False) -> Iterator[tuple[dict[str, Any], bool]]:
     """Yield each task with whether it runs on the controller."""
     for item in items or []:
-        here = inherited or item.get("delegate_to") == "localhost"
+        in_process = any(isinstance(value, dict) and value.get("controller") is True for value in item.values())
+        here = inherited or in_process or item.get("delegate_to") == "localhost"
         yield item, here
         for part in ("block", "rescue", "always"):
             yield from tasks(item.get(part), here)
