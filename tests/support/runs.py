@@ -19,6 +19,8 @@ from support.gvisor import gvisor_dir
 from support.module import run_module, start_module
 
 IMAGE = "localhost/busybox:1"
+# Seconds that a run may take to remove its pod and to say that it could not: a disk that is being flushed holds containerd for half a minute.
+PATIENCE = 90
 RUNTIMES = {"runsc": "io.containerd.runsc.v1", "runc": "io.containerd.runc.v2"}
 
 
@@ -77,7 +79,7 @@ class Host:
         except OSError:
             return False
 
-    def settle(self, timeout: float = 20) -> dict:
+    def settle(self, timeout: float = PATIENCE) -> dict:
         """What is left once a killed run's supervisor had its time."""
         deadline = time.monotonic() + timeout
         while self.left() and time.monotonic() < deadline:

@@ -26,7 +26,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._runs import Group, Mo
 from support import oci
 from support.containerd import Daemon
 from support.module import finish_module, run_module, start_module
-from support.runs import IMAGE, RUNTIMES, Host, gvisor_daemon
+from support.runs import IMAGE, PATIENCE, RUNTIMES, Host, gvisor_daemon
 
 pytestmark = pytest.mark.host
 OWNER = 1000
@@ -428,7 +428,7 @@ def test_the_module_is_killed_during_the_job(host: Host, workspace: Path, number
     process = host.start("touch begun; sleep 1000", workspace)
     wait_for(workspace / "begun", process)
     process.send_signal(number)
-    process.communicate(timeout=20)
+    process.communicate(timeout=PATIENCE)
     assert host.settle() == {}
 
 
@@ -437,7 +437,7 @@ def test_the_module_is_killed_at_any_moment(host: Host, workspace: Path, delay: 
     process = host.start("sleep 0.1", workspace)
     time.sleep(delay)
     process.kill()
-    process.communicate(timeout=20)
+    process.communicate(timeout=PATIENCE)
     assert host.settle() == {}
 
 
@@ -519,7 +519,7 @@ def test_containerd_is_killed_during_the_job(tmp_path: Path, workspace: Path) ->
             daemon.process.wait()
             seen.touch()
             daemon.start()
-            result = finish_module(process, timeout=40)
+            result = finish_module(process, timeout=PATIENCE)
             assert (result["rc"], result["stdout"]) == (turn, "done\n")
             assert host.settle() == {}
         assert host.run("echo again", workspace)["stdout"] == "again\n"
@@ -706,5 +706,5 @@ def test_the_module_is_killed_during_several(host: Host, workspaces: list[Path])
     for folder in workspaces:
         wait_for(folder / "begun", process, timeout=60)
     process.kill()
-    process.communicate(timeout=20)
+    process.communicate(timeout=PATIENCE)
     assert host.settle() == {}
