@@ -16,7 +16,7 @@ from typing import Any, Deque, Dict, Iterator, List, NamedTuple, Optional, Tuple
 from ansible_collections.ggen.gvisor.plugins.module_utils._cgroup import Limits
 from ansible_collections.ggen.gvisor.plugins.module_utils._ctr import Ctr
 from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
-from ansible_collections.ggen.gvisor.plugins.module_utils._lent import TARGET, lend
+from ansible_collections.ggen.gvisor.plugins.module_utils._lent import TARGET, Lent, lend
 from ansible_collections.ggen.gvisor.plugins.module_utils._pod import MAX_ID, Command, Mount, Plan
 from ansible_collections.ggen.gvisor.plugins.module_utils._supervisor import PodFolder, Supervisor, sweep
 from ansible_collections.ggen.gvisor.plugins.module_utils._workspace import (
@@ -268,11 +268,13 @@ class Group:
         self.works = works
         params = works[0].params
         self.pod = f"{params['name']}-{uuid.uuid4().hex[:12]}"
+        lent = lend(params["state_dir"])
+        # From here to the supervisor's start a kill leaves an empty folder, for the next run to sweep: the less between, the better.
         folder = PodFolder(params["state_dir"], self.pod, ctr)
         try:
             for work in works:
                 work.place(folder.path, WORKSPACE if len(works) == 1 else f"{WORKSPACE}s/{work.number}")
-            self.supervisor = Supervisor(folder, self._plan(), [work.command for work in works])
+            self.supervisor = Supervisor(folder, self._plan(lent), [work.command for work in works])
         except BaseException:
             folder.remove()
             raise
@@ -310,7 +312,7 @@ class Group:
             if last:
                 return
 
-    def _plan(self) -> Plan:
+    def _plan(self, lent: Lent) -> Plan:
         params = self.works[0].params
         mounts = [mount for work in self.works for mount in work.mounts]
         mounts += [Mount(os.path.realpath(item["source"]), item["target"], item["writable"]) for item in params["mounts"]]
@@ -320,7 +322,7 @@ class Group:
             image=params["image"],
             runtime=params["runtime"],
             mounts=mounts,
-            lent=lend(params["state_dir"]),
+            lent=lent,
             gvisor=params["runtime"].startswith(GVISOR),
             read_only=params["read_only"],
             limits=Limits(memory, params["cpus"], params["pids"] or None),

@@ -438,6 +438,8 @@ def test_the_module_is_killed_at_any_moment(host: Host, workspace: Path, delay: 
     time.sleep(delay)
     process.kill()
     process.communicate(timeout=PATIENCE)
+    if set(host.settle(5)) == {"pods"}:  # killed before the pod was begun: an empty folder, which the next run sweeps
+        assert host.run("true")["rc"] == 0
     assert host.settle() == {}
 
 
