@@ -34,7 +34,7 @@ MIDDLES = {
     "Run ggen in the sandbox": r"runsc-sandbox",
 }
 # One of each kind; which ones there are is for the run to say.
-KINDS = {*MIDDLES, "Look at the host", "Write the ledger", "Copy the example"}
+KINDS = {*MIDDLES, "Look at the host", "Write the ledger", "Put the example on the host"}
 # With what else the host goes down.
 REBOOTED = ("Install the release and switch to it", "Import the image by digest", "Run ggen in the sandbox")
 # What is killed in the middle of which task.

@@ -1,0 +1,153 @@
+#!/usr/bin/python
+# Copyright (c) 2026, the ggen.gvisor authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: text_files
+short_description: Write the text files of a folder, all of them in one execution
+version_added: 0.2.0
+author: The ggen.gvisor authors (@ggen-gvisor)
+description:
+  - Writes small text files below a folder of the host and makes the folders that are missing. M(ansible.builtin.copy) needs three round trips a file.
+  - Each file is replaced as a whole, in the order that is given. Files that are not named stay as they are.
+options:
+  path:
+    description: The folder.
+    type: path
+    required: true
+  files:
+    description: The texts, by their paths below O(path).
+    type: dict
+    required: true
+  mark:
+    description:
+      - One of O(files). When the host has it with its text, the others were written before, and what somebody made of them since is left alone.
+      - It is written last.
+    type: str
+  mode:
+    description: The permission bits of files that are written.
+    type: str
+    default: "0644"
+  directory_mode:
+    description: The permission bits of folders that are made.
+    type: str
+    default: "0755"
+attributes:
+  check_mode:
+    support: full
+    description: Can run in check_mode and tell what would change without changing it.
+  diff_mode:
+    support: full
+    description: Shows the texts before and after.
+  idempotent:
+    support: full
+    description: A second run with the same options changes nothing.
+  platform:
+    support: full
+    platforms: posix
+    description: The systems that the module runs on.
+"""
+
+EXAMPLES = r"""
+- name: Write two files, and not again when somebody has edited them
+  ggen.gvisor.text_files:
+    path: /srv/example
+    files:
+      ggen.toml: "{{ lookup('ansible.builtin.file', 'ggen.toml') }}"
+      queries/all.rq: "{{ lookup('ansible.builtin.file', 'all.rq') }}"
+      .example: "1"
+    mark: .example
+"""
+
+RETURN = r"""
+found:
+  description: Whether the folder was there before.
+  returned: success
+  type: bool
+  sample: false
+written:
+  description: The files that were written, or would be, in this order.
+  returned: success
+  type: list
+  elements: str
+  sample: [ggen.toml, queries/all.rq, .example]
+"""
+
+import os
+from typing import Dict, List, Optional
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._files import atomic_write
+
+
+def text_of(path: str) -> Optional[str]:
+    """Return the file's text, None where there is no file. Raises OSError when it cannot be read."""
+    try:
+        with open(path, encoding="utf-8", errors="surrogateescape") as stream:
+            return stream.read()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def lacking(folder: str, files: Dict[str, str], mark: Optional[str]) -> List[str]:
+    """Return which files the folder lacks or has with another text, the mark last; none of them where it has the mark.
+
+    Raises GvisorError for a path that is not below the folder and for a mark that is none of the files, OSError when a file cannot be read.
+    """
+    for name in files:
+        if os.path.normpath(name) != name or name.startswith(("/", "../")) or name in (".", ".."):
+            raise GvisorError(f"files: {name!r} is not a path below {folder}")
+    if mark is not None and mark not in files:
+        raise GvisorError(f"mark: {mark!r} is none of the files ({', '.join(files)})")
+    different = [name for name in files if text_of(os.path.join(folder, name)) != files[name]]
+    if mark is None:
+        return different
+    return [*(name for name in different if name != mark), mark] if mark in different else []
+
+
+def make_folder(path: str, mode: int) -> None:
+    """Make the folder, and those above it that are missing, with just these permission bits, whatever the umask is. Raises OSError."""
+    if not os.path.isdir(path):
+        make_folder(os.path.dirname(path), mode)
+        os.mkdir(path)
+        os.chmod(path, mode)
+
+
+def main() -> None:
+    """Run the module."""
+    module = AnsibleModule(
+        argument_spec={
+            "path": {"type": "path", "required": True},
+            "files": {"type": "dict", "required": True},
+            "mark": {"type": "str"},
+            "mode": {"type": "str", "default": "0644"},
+            "directory_mode": {"type": "str", "default": "0755"},
+        },
+        supports_check_mode=True,
+    )
+    folder = module.params["path"]
+    files = {str(name): str(text) for name, text in module.params["files"].items()}
+    try:
+        found = os.path.isdir(folder)
+        names = lacking(folder, files, module.params["mark"])
+        paths = {name: os.path.join(folder, name) for name in names}
+        diff = [
+            {"before_header": path, "after_header": path, "before": text_of(path) or "", "after": files[name]}
+            for name, path in paths.items()
+        ]
+        for name, path in ({} if module.check_mode else paths).items():
+            make_folder(os.path.dirname(path), int(module.params["directory_mode"], 8))
+            atomic_write(path, files[name].encode("utf-8", "surrogateescape"), int(module.params["mode"], 8))
+    except GvisorError as error:
+        module.fail_json(msg=error.message, **error.details)
+    except OSError as error:
+        module.fail_json(msg=f"{error.filename} cannot be written: {error.strerror}")
+    module.exit_json(changed=bool(names), found=found, written=names, diff=diff)
+
+
+if __name__ == "__main__":
+    main()
