@@ -93,6 +93,7 @@ seconds:
   sample: {gvisor: 0.31, runc: 0.08}
 """
 
+import concurrent.futures
 import os
 import tempfile
 import time
@@ -173,7 +174,11 @@ def main() -> None:
         lent = lend(parameters["state_dir"])
         # Without pipelining tmpdir belongs to the connection's user, who could not remove what root left in it.
         with tempfile.TemporaryDirectory(dir=module.tmpdir, prefix="proof.") as folder:
-            gvisor = observe(ctr, parameters["runtime"], folder, lent, lent.argv("dmesg"), parameters["program"])
+            # Both at once: each is mostly waiting for containerd.
+            with concurrent.futures.ThreadPoolExecutor() as pool:
+                proving = pool.submit(observe, ctr, parameters["runtime"], folder, lent, lent.argv("dmesg"), parameters["program"])
+                runc = observe(ctr, RUNC, folder, lent, lent.argv("dmesg", "--version"))
+                gvisor = proving.result()
             kernel = gvisor.done.stdout.partition("\n")[0].partition("] ")[2]
             if not kernel.startswith(SIGN):
                 said = explain(gvisor.done.stderr) or kernel or "nothing"
@@ -182,7 +187,6 @@ def main() -> None:
                 )
             if not gvisor.same:
                 module.fail_json(msg=f"a new sandbox is {gvisor.program} and not {parameters['program']}", program=gvisor.program)
-            runc = observe(ctr, RUNC, folder, lent, lent.argv("dmesg", "--version"))
             if runc.done.rc != 0:
                 module.fail_json(msg=f"gVisor works, and runc does not: {explain(runc.done.stderr)}", stderr=runc.done.stderr)
     except (GvisorError, OSError) as error:
