@@ -13,6 +13,7 @@ from ansible import constants as C
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._runs import summary
 from ansible_collections.ggen.gvisor.plugins.plugin_utils import workspace_copy
 
 
@@ -75,13 +76,8 @@ class ActionModule(ActionBase):
             return self._written(workspaces[0], sent[0], done) if 0 in workspaces else done
         for number, workspace in workspaces.items():
             done["jobs"][number] = self._written(workspace, sent[number], done["jobs"][number])
-        failed = [result["msg"] for result in done["jobs"] if result.get("failed")]
-        return {
-            **done,
-            "changed": any(result.get("changed") for result in done["jobs"]),
-            "failed": bool(failed),
-            **({"msg": "\n".join(failed)} if failed else {}),
-        }
+        names = [str(job.get("workspace") or " ".join(job.get("argv") or arguments.get("argv") or [])) for job in arguments["jobs"]]
+        return {**done, **summary(done["jobs"], names)}
 
     def _written(self, workspace: str, sent: Any, done: dict[str, Any]) -> dict[str, Any]:
         """Bring what a run did to its copy back to the workspace; return the run's result."""

@@ -11,7 +11,7 @@ import re
 import time
 import uuid
 from collections import deque
-from typing import Any, Deque, Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, Deque, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._cgroup import Limits
 from ansible_collections.ggen.gvisor.plugins.module_utils._ctr import Ctr
@@ -380,3 +380,10 @@ def run_all(ctr: Ctr, works: List[Work], shared: bool, width: int) -> Dict[int, 
             if group.works[done:]:
                 waiting.appendleft(group.works[done:])
     return found
+
+
+def summary(results: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Dict[str, Any]:
+    """Return what several jobs' results make of their task; ``names`` are what to call the jobs."""
+    told = [f"{name}: {result['msg']}" for name, result in zip(names, results) if result.get("failed")]
+    changed = any(result.get("changed") for result in results)
+    return {"changed": changed, "failed": bool(told), **({"msg": "\n".join(told)} if told else {})}

@@ -349,7 +349,7 @@ from typing import Any, Dict, List, Tuple
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ggen.gvisor.plugins.module_utils._ctr import DEFAULT_ADDRESS, Ctr
 from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
-from ansible_collections.ggen.gvisor.plugins.module_utils._runs import Mode, Work, overlap, run_all
+from ansible_collections.ggen.gvisor.plugins.module_utils._runs import Mode, Work, overlap, run_all, summary
 from ansible_collections.ggen.gvisor.plugins.module_utils._supervisor import DEFAULT_STATE_DIR
 
 # The options of one of several jobs; the module's own of the same name, with these defaults, are what a job does not say.
@@ -407,15 +407,12 @@ def rehearsed(module: AnsibleModule, result: Dict[str, Any]) -> Dict[str, Any]:
 
 def together(results: List[Dict[str, Any]], names: List[str]) -> Dict[str, Any]:
     """Return the module's result for several jobs; ``names`` are what to call them."""
-    told = [f"{name}: {result['msg']}" for name, result in zip(names, results) if result.get("failed")]
     headers = ("before_header", "after_header")
     parts = [(name, part) for name, result in zip(names, results) for part in result.pop("diff", [])]
     return {
         "jobs": [{**result, "failed": bool(result.get("failed"))} for result in results],
-        "changed": any(result["changed"] for result in results),
-        "failed": bool(told),
         "diff": [{**part, **{header: f"{name}/{part[header]}" for header in headers}} for name, part in parts],
-        **({"msg": "\n".join(told)} if told else {}),
+        **summary(results, names),
     }
 
 

@@ -264,7 +264,7 @@ def test_several_jobs_here_and_there(daemon, workspace, tmp_path):
     result = run_task(daemon, argv=["true"], jobs=jobs)
     assert [job.get("rc") for job in result["jobs"]] == [0, 3, None], result
     assert [job["failed"] for job in result["jobs"]] == [False, True, True]
-    assert "sh ended with exit code 3" in result["msg"]
+    assert f"{workspace}: sh ended with exit code 3" in result["msg"]
     assert "absent does not exist" in result["msg"]
     assert ((there / "out").read_text(), (workspace / "input").read_text()) == ("there\n", "new\n")
     assert not any("contents" in job for job in result["jobs"])
