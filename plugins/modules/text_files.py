@@ -11,7 +11,8 @@ short_description: Write the text files of a folder, all of them in one executio
 version_added: 0.2.0
 author: The ggen.gvisor authors (@ggen-gvisor)
 description:
-  - Writes small text files below a folder of the host and makes the folders that are missing. M(ansible.builtin.copy) needs three round trips a file.
+  - Writes small text files below a folder of the host and makes the folders that are missing, readable for everybody (0644, 0755).
+    M(ansible.builtin.copy) needs three round trips a file.
   - Each file is replaced as a whole, in the order that is given. Files that are not named stay as they are.
 options:
   path:
@@ -27,14 +28,6 @@ options:
       - One of O(files). When the host has it with its text, the others were written before, and what somebody made of them since is left alone.
       - It is written last.
     type: str
-  mode:
-    description: The permission bits of files that are written.
-    type: str
-    default: "0644"
-  directory_mode:
-    description: The permission bits of folders that are made.
-    type: str
-    default: "0755"
 attributes:
   check_mode:
     support: full
@@ -109,12 +102,12 @@ def lacking(folder: str, files: Dict[str, str], mark: Optional[str]) -> List[str
     return [*(name for name in different if name != mark), mark] if mark in different else []
 
 
-def make_folder(path: str, mode: int) -> None:
-    """Make the folder, and those above it that are missing, with just these permission bits, whatever the umask is. Raises OSError."""
+def make_folder(path: str) -> None:
+    """Make the folder, and those above it that are missing, readable for everybody whatever the umask is. Raises OSError."""
     if not os.path.isdir(path):
-        make_folder(os.path.dirname(path), mode)
+        make_folder(os.path.dirname(path))
         os.mkdir(path)
-        os.chmod(path, mode)
+        os.chmod(path, 0o755)
 
 
 def main() -> None:
@@ -124,8 +117,6 @@ def main() -> None:
             "path": {"type": "path", "required": True},
             "files": {"type": "dict", "required": True},
             "mark": {"type": "str"},
-            "mode": {"type": "str", "default": "0644"},
-            "directory_mode": {"type": "str", "default": "0755"},
         },
         supports_check_mode=True,
     )
@@ -140,8 +131,8 @@ def main() -> None:
             for name, path in paths.items()
         ]
         for name, path in ({} if module.check_mode else paths).items():
-            make_folder(os.path.dirname(path), int(module.params["directory_mode"], 8))
-            atomic_write(path, files[name].encode("utf-8", "surrogateescape"), int(module.params["mode"], 8))
+            make_folder(os.path.dirname(path))
+            atomic_write(path, files[name].encode("utf-8", "surrogateescape"), 0o644)
     except GvisorError as error:
         module.fail_json(msg=error.message, **error.details)
     except OSError as error:
