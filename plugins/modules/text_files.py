@@ -76,6 +76,8 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._files import atomic_write
 
+FOLDER_MODE, FILE_MODE = 0o755, 0o644
+
 
 def text_of(path: str) -> Optional[str]:
     """Return the file's text, None where there is no file. Raises OSError when it cannot be read."""
@@ -107,7 +109,7 @@ def make_folder(path: str) -> None:
     if not os.path.isdir(path):
         make_folder(os.path.dirname(path))
         os.mkdir(path)
-        os.chmod(path, 0o755)
+        os.chmod(path, FOLDER_MODE)
 
 
 def main() -> None:
@@ -132,7 +134,7 @@ def main() -> None:
         ]
         for name, path in ({} if module.check_mode else paths).items():
             make_folder(os.path.dirname(path))
-            atomic_write(path, files[name].encode("utf-8", "surrogateescape"), 0o644)
+            atomic_write(path, files[name].encode("utf-8", "surrogateescape"), FILE_MODE)
     except GvisorError as error:
         module.fail_json(msg=error.message, **error.details)
     except OSError as error:
