@@ -76,7 +76,8 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._files import atomic_write
 
-FOLDER_MODE, FILE_MODE = 0o755, 0o644
+FOLDER_MODE = 0o755
+FILE_MODE = 0o644
 
 
 def text_of(path: str) -> Optional[str]:
