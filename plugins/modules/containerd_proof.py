@@ -94,7 +94,9 @@ seconds:
 """
 
 import concurrent.futures
+import contextlib
 import os
+import signal
 import tempfile
 import time
 import uuid
@@ -109,6 +111,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._process import Comple
 
 RUNC = "io.containerd.runc.v2"
 WAIT = "600"  # seconds that a container waits at most
+REMOVE_TIMEOUT = 10.0  # seconds in which containerd notices that a sandbox has died
 # Without it gVisor's shim connects no output and waits for ever (gvisor#12198).
 SANDBOX = ["--annotation", "io.kubernetes.cri.container-type=sandbox"]
 
@@ -145,9 +148,21 @@ def observe(ctr: Ctr, runtime: str, folder: str, lent: Lent, argv: List[str], pr
             done = ctr.run("tasks", "exec", "--exec-id", "proof", name, *argv)
         seconds = time.monotonic() - begin
     finally:
-        ctr.run("tasks", "rm", "--force", name)
-        ctr.run("containers", "rm", name)
+        remove(ctr, name)
     return Observed(done, round(seconds, 3), seen, same)
+
+
+def remove(ctr: Ctr, name: str) -> None:
+    """Remove the container, also one that was made and could not be started: runsc refuses to signal that, the kernel does not."""
+    if ctr.run("tasks", "rm", "--force", name).rc != 0:
+        rows = (line.split() for line in ctr.run("tasks", "ls").stdout.splitlines())
+        for pid in (int(row[1]) for row in rows if row[:1] == [name]):
+            if pid > 0:  # 0 would be this process and its relatives
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+    deadline = time.monotonic() + REMOVE_TIMEOUT
+    while "task must be stopped" in ctr.run("containers", "rm", name).stderr and time.monotonic() < deadline:
+        time.sleep(0.1)  # containerd has no event for "can be removed now"
 
 
 def main() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 
 import pytest
 from support.containerd import Daemon
@@ -42,6 +43,21 @@ def test_nothing_stays_in_ansible_s_folder_on_the_host(daemon, tmp_path):
     for runtime in ("io.containerd.runsc.v1", "io.containerd.absent.v1"):
         prove(daemon, tmp_path, runtime=runtime, _ansible_tmpdir=str(folder))
         assert list(folder.iterdir()) == []
+
+
+def test_a_sandbox_that_was_made_and_cannot_start_goes_away(daemon, tmp_path):
+    """There is room for folders and none for the file with its process: ctr gives up between making and starting."""
+    folder = tmp_path / "full"
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4k", "tmpfs", folder], check=True)
+    try:
+        (folder / "filler").write_bytes(bytes(4096))
+        result = prove(daemon, tmp_path, _ansible_tmpdir=str(folder))
+    finally:
+        subprocess.run(["umount", folder], check=True)
+    assert result["failed"]
+    assert "no space left on device (the disk of this host is full)" in result["msg"]
+    assert leftovers(daemon) == ["", "", {}]
 
 
 def test_the_sandbox_s_program_is_told_and_compared(daemon, tmp_path):
