@@ -455,6 +455,8 @@ def main() -> None:
         result = results[0] if jobs is None else together(results, names)
     except GvisorError as error:
         result = rehearsed(module, {"failed": True, "changed": False, "msg": error.message, **error.details})
+    except OSError as error:
+        result = {"failed": True, "changed": False, "msg": f"{error.filename or params['state_dir']}: {error.strerror}"}
     for work in works:
         for warning in work.warnings:
             module.warn(warning)

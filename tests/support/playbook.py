@@ -63,8 +63,9 @@ class Play:
 
     @property
     def errors(self) -> str:
-        """The messages of the tasks that failed."""
+        """The messages of the tasks that failed, and of their items."""
         failed = [event["res"] for event in self.results if event["event"] != "runner_on_ok" and not event.get("ignore_errors")]
+        failed += [item for result in failed for item in result.get("results", []) if item.get("failed")]
         return "\n".join(str(result.get("msg", result)) for result in failed)
 
     def seconds(self, task: str) -> float:

@@ -81,6 +81,20 @@ def fingerprint(folder: Path) -> str:
 # What comes back
 
 
+def test_a_state_folder_that_cannot_be_written_is_named(runsc: Host, tmp_path: Path) -> None:
+    runsc.state_dir = str(tmp_path / "own")
+    os.mkdir(runsc.state_dir)
+    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", runsc.state_dir], check=True)
+    try:
+        assert runsc.run("true")["rc"] == 0
+        subprocess.run(["mount", "-o", "remount,ro", runsc.state_dir], check=True)
+        result = runsc.run("true")
+    finally:
+        subprocess.run(["umount", runsc.state_dir], check=True)
+    assert result["failed"]
+    assert result["msg"] == f"{runsc.state_dir}/pods/.lock: Read-only file system"
+
+
 @pytest.mark.parametrize("code", [0, 1, 3, 126, 127, 128, 255])
 def test_the_real_exit_code(host: Host, code: int) -> None:
     result = host.run(f"exit {code}")
