@@ -41,11 +41,15 @@ _value:
 
 from typing import Any, Callable
 
+from ansible_collections.ggen.gvisor.plugins.plugin_utils.fleet_report import mend, reason
 from ansible_collections.ggen.gvisor.plugins.plugin_utils.ggen import describe_run
 
 
 def ggen_results(done: dict[str, Any], jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return what the runs came to; see DOCUMENTATION."""
+    if "module_stderr" in done:  # the module could not even begin, and the exit code is not ggen's
+        why = reason(done)
+        done = {"msg": f"{why}. {mend(why)}".rstrip(" .")}
     runs = done["jobs"] if "jobs" in done else [done] * len(jobs)
     return [describe_run(run, job) for run, job in zip(runs, jobs, strict=True)]
 

@@ -35,10 +35,14 @@ EMPTY_MESSAGES = re.compile(
     r"Failed to create temporary directory|Unhandled exception|All items completed",
     re.IGNORECASE,
 )
+# What a program ends with that says the same of another one, whose own words are in its output.
+EMPTY_WORDS = re.compile(r"E: Sub-process \S+ returned an error code \(\d+\)")
 NOT_REACHED = "Start the host, or see why ssh does not reach it"
 # What mends a failure, by what was said of it. ssh's words are those of OpenSSH, which are not translated.
 MENDS = (
-    (r"No space left on device|not enough free space|Errno 28", "Free space on the host (df -h names the full file system)"),
+    (r"(?i)no space left on device|enough free space|Errno 28", "Free space on the host (df -h names the full file system)"),
+    # Python's words where it can write nowhere, before a module can say anything.
+    (r"No usable temporary directory", "Free space on the host, or let one of these folders be written (df -h names a full file system)"),
     (r"Host key verification failed|REMOTE HOST IDENTIFICATION", "Compare the host's key and put it into known_hosts (ssh-keyscan)"),
     (r"Permission denied \(|Invalid/incorrect password", "Let ssh in: ansible_user and its key (ansible_ssh_private_key_file)"),
     (r"Could not resolve hostname|Name or service not known", "Give the host's address as ansible_host"),
@@ -67,7 +71,7 @@ def reason(result: Mapping[str, Any]) -> str:
         return plain("\n".join(dict.fromkeys(map(reason, failed))))
     message = PREFIXES.sub("", str(result.get("msg") or result.get("censored") or "").strip())
     said = [str(result.get(key) or "").strip() for key in ("module_stderr", "stderr", "module_stdout", "stdout")]
-    words = next((text for text in said if text), "")
+    words = next((text for text in said if text and not EMPTY_WORDS.fullmatch(text)), "")
     if words and (not message or EMPTY_MESSAGES.search(message)):
         last = "\n".join(words.splitlines()[-3:] if not words.startswith("Traceback") else words.splitlines()[-1:])
         return plain(f"{message}: {last}" if message else last)

@@ -139,6 +139,14 @@ def test_reports_of_other_versions_are_no_error(broken):
             "No space left on device",
         ),
         ({"msg": "non-zero return code", "stderr": "", "stdout": "it was me"}, "it was me"),
+        (
+            {
+                "msg": "non-zero return code",
+                "stderr": "E: Sub-process /usr/bin/dpkg returned an error code (2)",
+                "stdout": "dpkg: unrecoverable fatal error, aborting:\r\n unable to create '/var/lib/dpkg/updates/tmp.i': No space left on device",
+            },
+            "/var/lib/dpkg/updates/tmp.i': No space left",
+        ),
         ({"msg": "One or more items failed", "results": [{"msg": "fine"}, {"failed": True, "msg": "this one"}]}, "this one"),
         ({"censored": "the output has been hidden"}, "hidden"),
         ({}, "no reason"),
@@ -155,6 +163,9 @@ def test_the_reason_is_what_was_said_and_not_that_something_failed(result, words
     ("why", "words"),
     [
         ("OSError: [Errno 28] No space left on device", "Free space"),
+        ("ctr: write /var/lib/containerd/x: no space left on device: unknown", "Free space"),
+        ("E: You don't have enough free space in /var/cache/apt/archives/.", "Free space"),
+        ("FileNotFoundError: [Errno 2] No usable temporary directory found in ['/tmp', '/root']", "Free space"),
         ("ssh: connect to host web1 port 22: No route to host", "Start the host"),
         ("ssh: connect to host web1 port 22: Connection timed out", "Start the host"),
         ("root@web1: Permission denied (publickey).", "ansible_user"),

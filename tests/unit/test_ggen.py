@@ -277,6 +277,15 @@ def test_a_run_that_did_not_take_place_is_told_with_the_modules_words() -> None:
     assert "not run to its end: workspace /srv/m does not exist" in result["summary"]
 
 
+def test_a_module_that_could_not_begin_says_why() -> None:
+    """As on a full disk: the exit code is Python's."""
+    said = "Traceback …\n  x\nFileNotFoundError: [Errno 2] No usable temporary directory found in ['/tmp', '/root']\n"
+    failed = {"failed": True, "msg": "Module result deserialization failed", "module_stderr": said, "module_stdout": "", "rc": 1}
+    (result,) = ggen_results(failed, [job()])
+    assert result["rc"] is None
+    assert "No usable temporary directory found in ['/tmp', '/root']. Free space on the host" in result["error"]["message"]
+
+
 @pytest.mark.parametrize("part", ["containerd", "image", "shim"])
 def test_a_host_without_a_sandbox_is_known(part: str) -> None:
     run = {"msg": "not rehearsed: …", "missing": part, "skipped": True, "changed": True}
