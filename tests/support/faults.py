@@ -36,9 +36,9 @@ EXAMPLE = "/var/lib/ggen.gvisor/workspaces/organization"
 RELEASES = "/usr/local/lib/gvisor"
 
 
-def lab(verb: str) -> None:
+def lab(verb: str, hosts: Path = HOSTS) -> None:
     done = subprocess.run(
-        [sys.executable, ROOT / "tests/lab/lab.py", "--lab", LAB, "--hosts", HOSTS, verb], check=False, capture_output=True, text=True
+        [sys.executable, ROOT / "tests/lab/lab.py", "--lab", LAB, "--hosts", hosts, verb], check=False, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
 
@@ -60,6 +60,15 @@ class Process(NamedTuple):
     def kill(self) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.pid, signal.SIGKILL)
+
+    @contextlib.contextmanager
+    def stopped(self) -> Iterator[None]:
+        """Hold the process where it is."""
+        os.kill(self.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(self.pid, signal.SIGCONT)
 
 
 class Victim:
@@ -188,10 +197,10 @@ def check_works(victim: Victim) -> None:
 
 
 @contextlib.contextmanager
-def fresh_host() -> Iterator[Victim]:
+def fresh_host(hosts: Path = HOSTS) -> Iterator[Victim]:
     """A bare host, the only one of its lab."""
     lab("down")
-    lab("up")
+    lab("up", hosts)
     try:
         yield Victim()
     finally:
