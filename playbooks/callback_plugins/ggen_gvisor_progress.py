@@ -51,9 +51,8 @@ class CallbackModule(CallbackBase):
         self._changed = threading.Condition()
         self._ended = False
         self._task: Any = None
-        first = self.get_option("first")
-        if first > 0:
-            threading.Thread(target=self._watch, args=(first,), daemon=True).start()
+        self._thread = threading.Thread(target=self._watch, args=(self.get_option("first"),), daemon=True)
+        self._thread.start()
 
     def v2_playbook_on_play_start(self, play: Any) -> None:
         """Count the plays."""
@@ -106,11 +105,12 @@ class CallbackModule(CallbackBase):
         with self._changed:
             self._ended = True
             self._changed.notify()
+        self._thread.join()  # one command can run several playbooks, each with its own
 
     def _watch(self, first: float) -> None:
         task, said = None, 0.0
         with self._changed:
-            while not self._ended:
+            while first > 0 and not self._ended:
                 if self._task is not task:
                     task, said = self._task, 0.0
                 if task is None or task.action == TALKATIVE:

@@ -8,15 +8,19 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
+import threading
+import types
 from pathlib import Path
 
 import pytest
 from ansible_collections.ggen.gvisor.plugins.plugin_utils.progress import Moment, line, next_line
 from conftest import ROOT
 
+CALLBACK = ROOT / "playbooks" / "callback_plugins" / "ggen_gvisor_progress.py"
 PLAYBOOK = """
 - name: First
   hosts: all
@@ -51,7 +55,7 @@ def test_lines_come_less_and_less_often_and_then_once_a_minute(first: float, tim
 @pytest.mark.parametrize("first", ["0.2", "0"])
 def test_a_run_tells_what_it_waits_for(tmp_path: Path, first: str) -> None:
     (tmp_path / "callback_plugins").mkdir()
-    shutil.copy2(ROOT / "playbooks" / "callback_plugins" / "ggen_gvisor_progress.py", tmp_path / "callback_plugins")
+    shutil.copy2(CALLBACK, tmp_path / "callback_plugins")
     (tmp_path / "play.yml").write_text(PLAYBOOK)
     for name in ("one", "two"):
         os.mkfifo(tmp_path / name)
@@ -77,3 +81,15 @@ def test_a_run_tells_what_it_waits_for(tmp_path: Path, first: str) -> None:
     assert process.returncode == 0, printed + errors
     assert "…" not in printed
     assert float(first) or "…" not in errors
+
+
+@pytest.mark.parametrize("first", [0.0, 5.0])
+def test_the_thread_ends_with_its_playbook(first: float) -> None:
+    """One command can run several playbooks, and each starts a thread."""
+    callback = runpy.run_path(str(CALLBACK))["CallbackModule"]()
+    callback.get_option = {"first": first}.get
+    before = threading.active_count()
+    for _playbook in range(20):
+        callback.v2_playbook_on_start(types.SimpleNamespace(get_plays=list))
+        callback.v2_playbook_on_stats(None)
+        assert threading.active_count() == before
