@@ -31,6 +31,7 @@ from ansible_collections.ggen.gvisor.plugins.plugin_utils.fleet_report import fl
 
 MARK = "ggen_gvisor_fleet"  # the variable of the plays that report hosts
 FOLDER = "containerd_gvisor_reports"
+REPORT = "ggen.gvisor.report_file"  # the action whose result is a host's report
 TEMPLATE = os.path.join(os.path.dirname(os.path.dirname(os.path.realpath(__file__))), "templates", "fleet.html.j2")
 
 
@@ -70,10 +71,9 @@ class CallbackModule(CallbackBase):
     def v2_runner_on_ok(self, result: Any) -> None:
         """Keep the host's report when the role has made it."""
         self._end(result)
-        facts = result.result.get("ansible_facts")
-        if isinstance(facts, Mapping) and isinstance(facts.get("containerd_gvisor_report"), Mapping):
-            self._reports[result.host.name] = {"time": _now(), **facts["containerd_gvisor_report"]}
-            self._folder = os.path.dirname(str(facts.get("containerd_gvisor_report_file", "")))
+        if result.task.action == REPORT:
+            self._reports[result.host.name] = {"time": _now(), **result.result}
+            self._folder = os.path.dirname(result.result["path"])
 
     def v2_runner_on_failed(self, result: Any, ignore_errors: bool = False) -> None:
         """Remember the last failure; whether the host was rescued the statistics tell."""

@@ -22,7 +22,7 @@ class ActionModule(ActionBase):
     _requires_connection = False
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Return where the report is. Raises AnsibleActionFail where it cannot be written."""
+        """Return the report and where it is. Raises AnsibleActionFail where it cannot be written."""
         super().run(tmp, task_vars)
         _validation, options = self.validate_argument_spec(
             {"path": {"type": "path", "required": True}, "report": {"type": "dict", "required": True}},
@@ -37,4 +37,4 @@ class ActionModule(ActionBase):
             raise AnsibleActionFail(
                 f"{path}: the report cannot be written: {error}. Set containerd_gvisor_reports to another folder."
             ) from error
-        return {"changed": False, "path": path}
+        return {**options["report"], "changed": False, "path": path}

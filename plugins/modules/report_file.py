@@ -13,6 +13,7 @@ description:
   - Writes a document as JSON on the controller, with the host's name and the time in front. Nothing runs on the host, and no module on the
     controller either, so that a fleet's reports cost next to nothing.
   - Makes the folder where it is missing. The file is replaced as a whole.
+  - Returns the report with what it holds, so that what is registered is the report.
   - A report tells of a run and of no state, so that writing it is never a change, and check mode writes it too.
 options:
   path:
@@ -45,7 +46,15 @@ EXAMPLES = r"""
 - name: Write the host's report
   ggen.gvisor.report_file:
     path: "reports/{{ inventory_hostname }}.json"
-    report: "{{ containerd_gvisor_report }}"
+    report:
+      healthy: "{{ faults is falsy }}"
+      faults: "{{ faults }}"
+  register: report
+
+- name: Say what is wrong
+  ansible.builtin.debug:
+    msg: "{{ report.faults | join('; ') }}; more in {{ report.path }}"
+  when: not report.healthy
 """
 
 RETURN = r"""
