@@ -42,8 +42,7 @@ lint sanity e2e unit lab molecule newest soak faults: .venv/test.stamp $(COLLECT
 	touch $@
 
 bench: .venv/bench.stamp $(COLLECTION) ## Every comparison with what one would use instead; writes docs/bench.*
-	$(VENV)/ansible-playbook tests/build.yml
-	$(VENV)/python tests/bench/bench.py
+	tests/run $@
 
 requirements: .venv/test.stamp ## Compile the pinned, hashed requirements from the .in files
 	uv=$$PWD/$(VENV)/uv; for set in .=3.11 tests=3.11 tests/bench=3.11 tests/newest=3.12; do (cd $${set%=*} && \
