@@ -13,7 +13,7 @@ from ansible import constants as C
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
-from ansible_collections.ggen.gvisor.plugins.module_utils._runs import summary
+from ansible_collections.ggen.gvisor.plugins.module_utils._runs import names_of, summary
 from ansible_collections.ggen.gvisor.plugins.plugin_utils import workspace_copy
 
 
@@ -76,8 +76,7 @@ class ActionModule(ActionBase):
             return self._written(workspaces[0], sent[0], done) if 0 in workspaces else done
         for number, workspace in workspaces.items():
             done["jobs"][number] = self._written(workspace, sent[number], done["jobs"][number])
-        names = [str(job.get("workspace") or " ".join(job.get("argv") or arguments.get("argv") or [])) for job in arguments["jobs"]]
-        return {**done, **summary(done["jobs"], names)}
+        return {**done, **summary(done["jobs"], names_of(arguments["jobs"], arguments.get("argv")))}
 
     def _written(self, workspace: str, sent: Any, done: dict[str, Any]) -> dict[str, Any]:
         """Bring what a run did to its copy back to the workspace; return the run's result."""

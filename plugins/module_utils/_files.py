@@ -12,7 +12,9 @@ import os
 import shutil
 import tempfile
 import time
-from typing import Iterator
+from typing import Iterator, List, Optional
+
+from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
 
 # What the collection's action plugins send into Ansible's temporary folders, and the seconds after which nobody is at work with it any more.
 SENT = ("payload", "workspace.tar")
@@ -26,6 +28,35 @@ def sha256_file(path: str) -> str:
         for block in iter(lambda: stream.read(1 << 20), b""):
             digest.update(block)
     return digest.hexdigest()
+
+
+def read_file(path: str) -> Optional[bytes]:
+    """Return the file's bytes, None where there is no file. Raises OSError when it cannot be read."""
+    try:
+        with open(path, "rb") as stream:
+            return stream.read()
+    except FileNotFoundError:
+        return None
+
+
+def make_folders(path: str, mode: int) -> List[str]:
+    """Make the folder and its parents, with the permission bits ``mode`` whatever the umask is; return those that were missing.
+
+    Raises GvisorError where something else is in the way, and OSError.
+    """
+    missing = []
+    while not os.path.isdir(path):
+        if os.path.lexists(path):
+            raise GvisorError(f"{path} is no folder and should be one; move it away")
+        missing.append(path)
+        path = os.path.dirname(path)
+    made = []
+    for folder in reversed(missing):
+        with contextlib.suppress(FileExistsError):  # another run was faster
+            os.mkdir(folder)
+            os.chmod(folder, mode)
+            made.append(folder)
+    return made
 
 
 @contextlib.contextmanager

@@ -20,7 +20,15 @@ import zlib
 from typing import Any, BinaryIO, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
-from ansible_collections.ggen.gvisor.plugins.module_utils._files import atomic_symlink, atomic_write, locked, megabytes, sha256_file
+from ansible_collections.ggen.gvisor.plugins.module_utils._files import (
+    atomic_symlink,
+    atomic_write,
+    locked,
+    make_folders,
+    megabytes,
+    read_file,
+    sha256_file,
+)
 
 FOLDER_MODE = 0o755  # gVisor re-executes itself as nobody: its folder must be open to everybody
 BLOCK = 1 << 20
@@ -101,21 +109,13 @@ def look(release: Release) -> State:
             modes.append(program)
     targets = {path: os.path.join(release.folder, name) for path, name in release.links.items()}
     links = {path: target for path, target in targets.items() if not (os.path.islink(path) and _leads(path, target))}
-    options = bool(release.options) and _contents(release.options[0]) != release.options[1]
+    options = bool(release.options) and read_file(release.options[0]) != release.options[1]
     folder = not os.path.isdir(release.folder) or stat.S_IMODE(os.stat(release.folder).st_mode) != FOLDER_MODE
     return State(contents, modes, links, options, folder)
 
 
 def _leads(path: str, target: str) -> bool:
     return os.path.realpath(path) == os.path.realpath(target)
-
-
-def _contents(path: str) -> Optional[bytes]:
-    try:
-        with open(path, "rb") as stream:
-            return stream.read()
-    except FileNotFoundError:
-        return None
 
 
 def install(release: Release, payload: Mapping[str, Payload]) -> None:
@@ -125,7 +125,7 @@ def install(release: Release, payload: Mapping[str, Payload]) -> None:
     that were switched before lead to whole files.
     """
     _refuse_places(release)
-    made = _folders(release.folder)
+    made = make_folders(release.folder, FOLDER_MODE)
     try:
         with locked(release.folder):
             _remove_leftovers(release)
@@ -164,23 +164,6 @@ def _refuse_places(release: Release) -> None:
         path = os.path.join(release.folder, program.name)
         if os.path.isdir(path) and not os.path.islink(path):
             raise GvisorError(f"{path} is a folder and should become a program of this release; move it away")
-
-
-def _folders(path: str) -> List[str]:
-    """Make the folder and its parents, open to everybody whatever the umask is; return those that were missing."""
-    missing = []
-    while not os.path.isdir(path):
-        if os.path.lexists(path):
-            raise GvisorError(f"{path} is no folder and should be one; move it away")
-        missing.append(path)
-        path = os.path.dirname(path)
-    made = []
-    for folder in reversed(missing):
-        with contextlib.suppress(FileExistsError):  # another run was faster
-            os.mkdir(folder)
-            os.chmod(folder, FOLDER_MODE)
-            made.append(folder)
-    return made
 
 
 def _sync(folder: str) -> None:
@@ -297,6 +280,6 @@ def difference(release: Release, state: State) -> List[Dict[str, Any]]:
     diffs = [{"before_header": release.folder, "after_header": release.folder, "before": before, "after": after}]
     if state.options and release.options:
         path, data = release.options
-        texts = [(value or b"").decode("utf-8", "replace") for value in (_contents(path), data)]
+        texts = [(value or b"").decode("utf-8", "replace") for value in (read_file(path), data)]
         diffs.append({"before_header": path, "after_header": path, "before": texts[0], "after": texts[1]})
     return [diff for diff in diffs if diff["before"] != diff["after"]]

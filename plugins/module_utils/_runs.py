@@ -382,6 +382,11 @@ def run_all(ctr: Ctr, works: List[Work], shared: bool, width: int) -> Dict[int, 
     return found
 
 
+def names_of(jobs: Sequence[Mapping[str, Any]], argv: Optional[Sequence[str]]) -> List[str]:
+    """Return what to call each of several jobs: its workspace, or its command, which is ``argv`` where it has none of its own."""
+    return [str(job.get("workspace") or " ".join(job.get("argv") or argv or [])) for job in jobs]
+
+
 def summary(results: Sequence[Mapping[str, Any]], names: Sequence[str]) -> Dict[str, Any]:
     """Return what several jobs' results make of their task; ``names`` are what to call the jobs."""
     told = [f"{name}: {result['msg']}" for name, result in zip(names, results) if result.get("failed")]

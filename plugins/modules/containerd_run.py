@@ -349,7 +349,7 @@ from typing import Any, Dict, List, Tuple
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ggen.gvisor.plugins.module_utils._ctr import DEFAULT_ADDRESS, Ctr
 from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
-from ansible_collections.ggen.gvisor.plugins.module_utils._runs import Mode, Work, overlap, run_all, summary
+from ansible_collections.ggen.gvisor.plugins.module_utils._runs import Mode, Work, names_of, overlap, run_all, summary
 from ansible_collections.ggen.gvisor.plugins.module_utils._supervisor import DEFAULT_STATE_DIR
 
 # The options of one of several jobs; the module's own of the same name, with these defaults, are what a job does not say.
@@ -451,8 +451,7 @@ def main() -> None:
         width = 1 if overlap(works) else params["parallel"] or os.cpu_count() or 1
         found = {**refused, **run_all(ctr, works, params["pods"] == "one", width)}
         results = [rehearsed(module, found[number]) for number in sorted(found)]
-        names = [job["workspace"] or " ".join(job["argv"] or params["argv"] or []) for job in jobs or []]
-        result = results[0] if jobs is None else together(results, names)
+        result = results[0] if jobs is None else together(results, names_of(jobs, params["argv"]))
     except GvisorError as error:
         result = rehearsed(module, {"failed": True, "changed": False, "msg": error.message, **error.details})
     except OSError as error:

@@ -74,22 +74,13 @@ from typing import Dict, List, Optional
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
-from ansible_collections.ggen.gvisor.plugins.module_utils._files import atomic_write
+from ansible_collections.ggen.gvisor.plugins.module_utils._files import atomic_write, make_folders, read_file
 
 FOLDER_MODE = 0o755
 FILE_MODE = 0o644
 
 
-def text_of(path: str) -> Optional[str]:
-    """Return the file's text, None where there is no file. Raises OSError when it cannot be read."""
-    try:
-        with open(path, encoding="utf-8", errors="surrogateescape") as stream:
-            return stream.read()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-
-
-def lacking(folder: str, files: Dict[str, str], mark: Optional[str]) -> List[str]:
+def lacking(folder: str, files: Dict[str, bytes], mark: Optional[str]) -> List[str]:
     """Return which files the folder lacks or has with another text, the mark last; none of them where it has the mark.
 
     Raises GvisorError for a path that is not below the folder and for a mark that is none of the files, OSError when a file cannot be read.
@@ -99,18 +90,15 @@ def lacking(folder: str, files: Dict[str, str], mark: Optional[str]) -> List[str
             raise GvisorError(f"files: {name!r} is not a path below {folder}")
     if mark is not None and mark not in files:
         raise GvisorError(f"mark: {mark!r} is none of the files ({', '.join(files)})")
-    different = [name for name in files if text_of(os.path.join(folder, name)) != files[name]]
+    different = [name for name in files if read_file(os.path.join(folder, name)) != files[name]]
     if mark is None:
         return different
     return [*(name for name in different if name != mark), mark] if mark in different else []
 
 
-def make_folder(path: str) -> None:
-    """Make the folder, and those above it that are missing, readable for everybody whatever the umask is. Raises OSError."""
-    if not os.path.isdir(path):
-        make_folder(os.path.dirname(path))
-        os.mkdir(path)
-        os.chmod(path, FOLDER_MODE)
+def shown(data: bytes) -> str:
+    """Return the text for a diff."""
+    return data.decode("utf-8", "surrogateescape")
 
 
 def main() -> None:
@@ -124,18 +112,18 @@ def main() -> None:
         supports_check_mode=True,
     )
     folder = module.params["path"]
-    files = {str(name): str(text) for name, text in module.params["files"].items()}
+    files = {str(name): str(text).encode("utf-8", "surrogateescape") for name, text in module.params["files"].items()}
     try:
         found = os.path.isdir(folder)
         names = lacking(folder, files, module.params["mark"])
         paths = {name: os.path.join(folder, name) for name in names}
         diff = [
-            {"before_header": path, "after_header": path, "before": text_of(path) or "", "after": files[name]}
+            {"before_header": path, "after_header": path, "before": shown(read_file(path) or b""), "after": shown(files[name])}
             for name, path in paths.items()
         ]
         for name, path in ({} if module.check_mode else paths).items():
-            make_folder(os.path.dirname(path))
-            atomic_write(path, files[name].encode("utf-8", "surrogateescape"), FILE_MODE)
+            make_folders(os.path.dirname(path), FOLDER_MODE)
+            atomic_write(path, files[name], FILE_MODE)
     except GvisorError as error:
         module.fail_json(msg=error.message, **error.details)
     except OSError as error:

@@ -13,17 +13,15 @@ from conftest import ROOT
 
 # What a task of a role would import in its own process. Ansible's own filters do not show: their loader keeps them without a module's name.
 LOOK = f"""
-import importlib.util, json, sys
+import json, runpy, sys
 from ansible.plugins import loader
 loader.init_plugin_loader([{str(ROOT / ".collections")!r}])
-spec = importlib.util.spec_from_file_location("preload", {str(ROOT / "playbooks/callback_plugins/ggen_gvisor_preload.py")!r})
-preload = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(preload)
+preload = runpy.run_path({str(ROOT / "playbooks/callback_plugins/ggen_gvisor_preload.py")!r})
 loaded = lambda: sorted(name for name in sys.modules if name.startswith(("ansible.plugins.", "ansible_collections.ggen.gvisor.plugins.")))
 before = loaded()
-preload.CallbackModule().v2_playbook_on_start(None)
+preload["CallbackModule"]().v2_playbook_on_start(None)
 after = [name for name in loaded() if name not in before]
-unknown = [name for kind, names in preload.PLUGINS.items() for name in names if getattr(loader, kind).get(name, class_only=True) is None]
+unknown = [name for kind, names in preload["PLUGINS"].items() for name in names if getattr(loader, kind).get(name, class_only=True) is None]
 print(json.dumps([unknown, after]))
 """
 

@@ -10,7 +10,7 @@ import stat
 from pathlib import Path
 
 import pytest
-from support.module import run_module
+from support.module import finish_module, run_module, start_module
 
 FILES = {"ggen.toml": "[project]\n", "queries/deep/ä.rq": "SELECT ?s\n", ".example": "1"}
 
@@ -68,3 +68,13 @@ def test_what_cannot_be_written_is_named(tmp_path: Path) -> None:
     assert f"{tmp_path}/file" in refused["msg"]
     unknown = run_module("text_files", path=str(tmp_path), files={"one": "1"}, mark="two")
     assert "mark: 'two' is none of the files (one)" in unknown["msg"]
+
+
+def test_runs_at_the_same_time_all_succeed(tmp_path: Path) -> None:
+    """Each of several controllers may be the one that makes a folder."""
+    for turn in range(6):
+        folder = tmp_path / f"{turn}" / "a" / "b" / "c" / "d"
+        running = [start_module("text_files", path=str(folder), files={"ledger.json": "{}"}) for _number in range(8)]
+        results = [finish_module(process) for process in running]
+        assert [result.get("msg") for result in results if result.get("failed")] == []
+        assert (folder / "ledger.json").read_text() == "{}"
