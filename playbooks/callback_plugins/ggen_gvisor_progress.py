@@ -28,7 +28,7 @@ import time
 from typing import Any
 
 from ansible.plugins.callback import CallbackBase
-from ansible_collections.ggen.gvisor.plugins.plugin_utils.progress import Moment, line, next_line
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._fleet.progress import Moment, line, next_line
 
 # It tells more than could be told here.
 TALKATIVE = "ggen.gvisor.build_command"

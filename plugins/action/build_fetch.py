@@ -12,11 +12,11 @@ from typing import Any
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
-from ansible_collections.ggen.gvisor.plugins.module_utils._build_cache import Artifact, cache_root, diff_of
-from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
-from ansible_collections.ggen.gvisor.plugins.module_utils._files import megabytes
-from ansible_collections.ggen.gvisor.plugins.plugin_utils.fetching import store
-from ansible_collections.ggen.gvisor.plugins.plugin_utils.shipping import controller_path
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import megabytes
+from ansible_collections.ggen.gvisor.plugins.module_utils._builds.cache import Artifact, cache_root, diff_of
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._transfer.receive import store
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._transfer.send import controller_path
 
 display = Display()
 

@@ -9,10 +9,10 @@ import json
 from typing import Any
 
 from ansible.plugins.action import ActionBase
-from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
-from ansible_collections.ggen.gvisor.plugins.plugin_utils import containerd_origin as origins
-from ansible_collections.ggen.gvisor.plugins.plugin_utils.containerd_dump import describe_config
-from ansible_collections.ggen.gvisor.plugins.plugin_utils.containerd_plan import is_ready
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd import boot_config as origins
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd.plan import is_ready
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd.verdict import describe_config
 
 
 class ActionModule(ActionBase):

@@ -12,9 +12,9 @@ from typing import Any
 from ansible import constants as C
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
-from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
-from ansible_collections.ggen.gvisor.plugins.module_utils._runs import names_of, summary
-from ansible_collections.ggen.gvisor.plugins.plugin_utils import workspace_copy
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.jobs import names_of, summary
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._transfer import workspace_copy
 
 
 class ActionModule(ActionBase):

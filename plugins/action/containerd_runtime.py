@@ -16,10 +16,10 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
-from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
-from ansible_collections.ggen.gvisor.plugins.plugin_utils import containerd_config as config
-from ansible_collections.ggen.gvisor.plugins.plugin_utils import containerd_origin as origins
-from ansible_collections.ggen.gvisor.plugins.plugin_utils import containerd_plan as planning
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd import boot_config as origins
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd import plan as planning
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd import runtime_config as config
 
 
 class ActionModule(ActionBase):

@@ -10,9 +10,9 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
-from ansible_collections.ggen.gvisor.plugins.module_utils._build_cache import cache_root
-from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
-from ansible_collections.ggen.gvisor.plugins.plugin_utils.shipping import Item, controller_path, payload_of
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._builds.cache import cache_root
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._transfer.send import Item, controller_path, payload_of
 
 
 class ActionModule(ActionBase):

@@ -12,7 +12,7 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
-from ansible_collections.ggen.gvisor.plugins.module_utils._files import atomic_write
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import atomic_write
 
 
 class ActionModule(ActionBase):

@@ -42,8 +42,8 @@ _value:
 from typing import Any, Callable
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.ggen.gvisor.plugins.module_utils import _deb
-from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._bundle import apt_index as _deb
 
 
 def flat_repository(shown: str, archives: list[str]) -> dict[str, Any]:

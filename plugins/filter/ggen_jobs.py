@@ -78,8 +78,8 @@ import os
 from typing import Any, Callable
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.ggen.gvisor.plugins.plugin_utils.colima import in_guest
-from ansible_collections.ggen.gvisor.plugins.plugin_utils.ggen import GgenError, jobs
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._fleet.colima import in_guest
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._ggen.ggen import GgenError, jobs
 
 
 def ggen_jobs(

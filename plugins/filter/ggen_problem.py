@@ -31,7 +31,7 @@ _value:
 import base64
 from typing import Any, Callable
 
-from ansible_collections.ggen.gvisor.plugins.plugin_utils.ggen import GgenError, check_manifest
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._ggen.ggen import GgenError, check_manifest
 
 
 def ggen_problem(read: dict[str, Any]) -> str:

@@ -55,7 +55,7 @@ _value:
 
 from typing import Any, Callable
 
-from ansible_collections.ggen.gvisor.plugins.plugin_utils.host_report import faults
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._gvisor.host_report import faults
 
 
 class FilterModule:

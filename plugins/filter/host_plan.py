@@ -56,7 +56,7 @@ _value:
 
 from typing import Any, Callable
 
-from ansible_collections.ggen.gvisor.plugins.plugin_utils.host_plan import host_plan
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._gvisor.host_plan import host_plan
 
 
 class FilterModule:

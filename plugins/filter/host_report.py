@@ -50,7 +50,7 @@ _value:
 
 from typing import Any, Callable
 
-from ansible_collections.ggen.gvisor.plugins.plugin_utils.host_report import host_report
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._gvisor.host_report import host_report
 
 
 class FilterModule:

@@ -51,7 +51,7 @@ _value:
 
 from typing import Any, Callable
 
-from ansible_collections.ggen.gvisor.plugins.plugin_utils.image_names import image_names
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd.image_names import image_names
 
 
 class FilterModule:

@@ -38,7 +38,7 @@ _value:
 from typing import Any, Callable
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.ggen.gvisor.plugins.plugin_utils.build_documents import lacking_documents
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._gvisor.documents import lacking_documents
 
 
 def _filter(artifacts: Any, vendors: str) -> Any:

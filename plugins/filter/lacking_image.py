@@ -45,7 +45,7 @@ _value:
 
 from typing import Any, Callable
 
-from ansible_collections.ggen.gvisor.plugins.plugin_utils.host_report import missing_images
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._gvisor.host_report import missing_images
 
 
 def lacking_image(namespaces: list[str], images: dict[str, dict[str, str]], references: list[str], digest: str) -> list[str]:

@@ -10,7 +10,7 @@ from functools import wraps
 from typing import Any
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.ggen.gvisor.plugins.plugin_utils.releases import build_plan, build_share, select_release
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._gvisor.releases import build_plan, build_share, select_release
 
 
 def _filter(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -97,8 +97,8 @@ from typing import Any
 import yaml
 from ansible.errors import AnsibleParserError
 from ansible.plugins.inventory import BaseInventoryPlugin, Cacheable, Constructable
-from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
-from ansible_collections.ggen.gvisor.plugins.plugin_utils import colima
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._fleet import colima
 
 # Programs that launchd, cron or an editor starts on a Mac do not have them in their PATH.
 HOMEBREW = ("/opt/homebrew/bin", "/usr/local/bin")

@@ -165,8 +165,8 @@ import os
 from typing import Any, Dict
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ggen.gvisor.plugins.module_utils._build_cache import Artifact, Cache, cache_root, diff_of
-from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._builds.cache import Artifact, Cache, cache_root, diff_of
 
 ARTIFACT = {
     "name": {"type": "str", "required": True},

@@ -156,9 +156,9 @@ import os
 import time
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ggen.gvisor.plugins.module_utils._build_cache import cache_root
-from ansible_collections.ggen.gvisor.plugins.module_utils._build_command import Job, progress_of, tail_of
-from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._builds.background_job import Job, progress_of, tail_of
+from ansible_collections.ggen.gvisor.plugins.module_utils._builds.cache import cache_root
 
 
 def main() -> None:

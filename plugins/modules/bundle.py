@@ -122,8 +122,8 @@ import os
 from typing import Any, Dict, Mapping, Tuple
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ggen.gvisor.plugins.module_utils import _bundle
-from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._bundle import archive as _bundle
 
 
 def packed(params: Mapping[str, Any], folders: Mapping[str, str], dry: bool) -> Tuple[Dict[str, Any], str, str]:

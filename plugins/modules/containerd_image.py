@@ -137,10 +137,10 @@ import re
 from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ggen.gvisor.plugins.module_utils._ctr import DEFAULT_ADDRESS, Ctr
-from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
-from ansible_collections.ggen.gvisor.plugins.module_utils._files import locked, remove_stale_transfers
-from ansible_collections.ggen.gvisor.plugins.module_utils._oci_archive import (
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import locked, remove_stale_transfers
+from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.ctr import DEFAULT_ADDRESS, Ctr
+from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.image_archive import (
     Archive,
     Image,
     host_platform,

@@ -172,11 +172,11 @@ host:
 import os
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ggen.gvisor.plugins.module_utils._containerd_files import read_for
-from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
-from ansible_collections.ggen.gvisor.plugins.module_utils._files import sha256_file
-from ansible_collections.ggen.gvisor.plugins.module_utils._host import containerd, gvisor, host, images, read_config
-from ansible_collections.ggen.gvisor.plugins.module_utils._transaction import JOURNAL
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import sha256_file
+from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.config_files import read_for
+from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.config_transaction import JOURNAL
+from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.host import containerd, gvisor, host, images, read_config
 
 
 def main() -> None:

@@ -103,11 +103,11 @@ import uuid
 from typing import List, NamedTuple, Optional
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ggen.gvisor.plugins.module_utils._ctr import DEFAULT_ADDRESS, Ctr
-from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
-from ansible_collections.ggen.gvisor.plugins.module_utils._lent import SIGN, TARGET, Lent, lend
-from ansible_collections.ggen.gvisor.plugins.module_utils._pod import explain, mount_flag
-from ansible_collections.ggen.gvisor.plugins.module_utils._process import Completed
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.process import Completed
+from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.ctr import DEFAULT_ADDRESS, Ctr
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.host_tools import SIGN, TARGET, Lent, lend
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pod import explain, mount_flag
 
 RUNC = "io.containerd.runc.v2"
 WAIT = "600"  # seconds that a container waits at most

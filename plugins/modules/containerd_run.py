@@ -347,10 +347,10 @@ import os
 from typing import Any, Dict, List, Tuple
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ggen.gvisor.plugins.module_utils._ctr import DEFAULT_ADDRESS, Ctr
-from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
-from ansible_collections.ggen.gvisor.plugins.module_utils._runs import Mode, Work, names_of, overlap, run_all, summary
-from ansible_collections.ggen.gvisor.plugins.module_utils._supervisor import DEFAULT_STATE_DIR
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.ctr import DEFAULT_ADDRESS, Ctr
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.jobs import Mode, Work, names_of, overlap, run_all, summary
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.supervisor import DEFAULT_STATE_DIR
 
 # The options of one of several jobs; the module's own of the same name, with these defaults, are what a job does not say.
 OF_A_JOB: Dict[str, Dict[str, Any]] = {

@@ -230,9 +230,9 @@ import os
 from typing import Any, Dict
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ggen.gvisor.plugins.module_utils._containerd_files import read_for, validate
-from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
-from ansible_collections.ggen.gvisor.plugins.module_utils._transaction import (
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.config_files import read_for, validate
+from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.config_transaction import (
     JOURNAL,
     recover,
     run_detached,

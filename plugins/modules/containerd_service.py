@@ -81,8 +81,8 @@ pid:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
-from ansible_collections.ggen.gvisor.plugins.module_utils._service import Service, service_for
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.service import Service, service_for
 
 
 def apply(service: Service, state: str, timeout: float, check_mode: bool) -> bool:

@@ -107,8 +107,8 @@ sha256:
 """
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
-from ansible_collections.ggen.gvisor.plugins.module_utils._go_toolchain import Toolchain
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._builds.go_toolchain import Toolchain
 
 
 def main() -> None:

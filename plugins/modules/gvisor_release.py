@@ -145,9 +145,9 @@ sent:
 from typing import Any, Dict, List, Tuple
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
-from ansible_collections.ggen.gvisor.plugins.module_utils._files import remove_stale_transfers
-from ansible_collections.ggen.gvisor.plugins.module_utils._release import (
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import remove_stale_transfers
+from ansible_collections.ggen.gvisor.plugins.module_utils._gvisor.release import (
     Payload,
     Program,
     Release,

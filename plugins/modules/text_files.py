@@ -73,8 +73,8 @@ import os
 from typing import Dict, List, Optional
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
-from ansible_collections.ggen.gvisor.plugins.module_utils._files import atomic_write, make_folders, read_file
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import atomic_write, make_folders, read_file
 
 FOLDER_MODE = 0o755
 FILE_MODE = 0o644

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from ansible_collections.ggen.gvisor.plugins.plugin_utils import containerd_config as config
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd import runtime_config as config
 from conftest import ROOT
 from support.playbook import play
 

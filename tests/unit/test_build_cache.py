@@ -11,7 +11,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from ansible_collections.ggen.gvisor.plugins.module_utils._build_cache import (
+from ansible_collections.ggen.gvisor.plugins.module_utils._builds.cache import (
     Artifact,
     canonical,
     key_of,

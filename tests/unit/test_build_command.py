@@ -14,7 +14,8 @@ import time
 from pathlib import Path
 
 import pytest
-from ansible_collections.ggen.gvisor.plugins.module_utils._build_command import (
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._builds.background_job import (
     Job,
     duration_text,
     network_prefix,
@@ -22,7 +23,6 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._build_command import 
     progress_of,
     tail_of,
 )
-from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
 from conftest import ROOT
 from support.module import finish_module, run_module, start_module
 

@@ -21,7 +21,7 @@ import tomllib
 import yaml
 from ansible.errors import AnsibleFilterError
 from ansible_collections.ggen.gvisor.plugins.filter.lacking_documents import FilterModule
-from ansible_collections.ggen.gvisor.plugins.plugin_utils.build_documents import crates, documents_of, rust, toolchain
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._gvisor.documents import crates, documents_of, rust, toolchain
 from conftest import ROOT
 from support.supply import checked_sbom, checked_statement, digests
 

@@ -14,9 +14,9 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from ansible_collections.ggen.gvisor.plugins.module_utils._bundle import CONTENTS, _header, open_bundle, read, unpack
-from ansible_collections.ggen.gvisor.plugins.module_utils._deb import flat_repository, packages_of
-from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._bundle.apt_index import flat_repository, packages_of
+from ansible_collections.ggen.gvisor.plugins.module_utils._bundle.archive import CONTENTS, _header, open_bundle, read, unpack
 from support.module import run_module
 
 PROGRAM = bytes(range(256)) * 500 + b"an odd number"

@@ -15,8 +15,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
-from ansible_collections.ggen.gvisor.plugins.plugin_utils import colima
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._fleet import colima
 from conftest import ROOT
 from support.colima import GIB, Guest, Mac, mac
 

@@ -9,9 +9,9 @@ import os
 
 import pytest
 import tomllib
-from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
-from ansible_collections.ggen.gvisor.plugins.plugin_utils import containerd_config as config
-from ansible_collections.ggen.gvisor.plugins.plugin_utils import containerd_toml as toml
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd import runtime_config as config
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd import toml_text as toml
 from support import fixtures
 
 INPUTS = fixtures.inputs()

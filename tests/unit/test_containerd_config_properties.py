@@ -10,9 +10,9 @@ import os
 
 import pytest
 import tomllib
-from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
-from ansible_collections.ggen.gvisor.plugins.plugin_utils import containerd_config as config
-from ansible_collections.ggen.gvisor.plugins.plugin_utils import containerd_toml as toml
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd import runtime_config as config
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd import toml_text as toml
 from hypothesis import HealthCheck, Phase, event, given, settings
 from hypothesis import strategies as st
 from support import fixtures

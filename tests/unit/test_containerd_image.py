@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ansible_collections.ggen.gvisor.plugins.module_utils._oci_archive import Archive
+from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.image_archive import Archive
 from ansible_collections.ggen.gvisor.plugins.modules.containerd_image import cri_names
 from support import oci
 from support.containerd import Daemon

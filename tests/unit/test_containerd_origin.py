@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 import tomllib
-from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
-from ansible_collections.ggen.gvisor.plugins.plugin_utils import containerd_config as config
-from ansible_collections.ggen.gvisor.plugins.plugin_utils import containerd_origin as origins
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd import boot_config as origins
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd import runtime_config as config
 from support.colima import EMBEDDED
 from support.containerd import Daemon
 from support.containerd_debs import ensure

@@ -16,13 +16,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ansible_collections.ggen.gvisor.plugins.module_utils import _pod
-from ansible_collections.ggen.gvisor.plugins.module_utils._ctr import Ctr
-from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
-from ansible_collections.ggen.gvisor.plugins.module_utils._lent import Lent, lend
-from ansible_collections.ggen.gvisor.plugins.module_utils._pod import Command, Plan, Pod
-from ansible_collections.ggen.gvisor.plugins.module_utils._process import Completed
-from ansible_collections.ggen.gvisor.plugins.module_utils._runs import Group, Mode, Work
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.process import Completed
+from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.ctr import Ctr
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox import pod as _pod
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.host_tools import Lent, lend
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.jobs import Group, Mode, Work
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pod import Command, Plan, Pod
 from support import oci
 from support.containerd import Daemon
 from support.module import finish_module, run_module, start_module

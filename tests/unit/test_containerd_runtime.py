@@ -24,12 +24,12 @@ from pathlib import Path
 
 import pytest
 import tomllib
-from ansible_collections.ggen.gvisor.plugins.module_utils import _service
-from ansible_collections.ggen.gvisor.plugins.module_utils import _transaction as tx
-from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
-from ansible_collections.ggen.gvisor.plugins.module_utils._processes import wait_exit
-from ansible_collections.ggen.gvisor.plugins.module_utils._service import DaemonService
-from ansible_collections.ggen.gvisor.plugins.plugin_utils import containerd_config as config
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.processes import wait_exit
+from ansible_collections.ggen.gvisor.plugins.module_utils._containerd import config_transaction as tx
+from ansible_collections.ggen.gvisor.plugins.module_utils._containerd import service as _service
+from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.service import DaemonService
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd import runtime_config as config
 from support import fixtures
 from support.containerd_debs import SUITES, ensure
 from support.containerd_runtime import ROOT, RUNSC, Host, run_action, runsc_dir

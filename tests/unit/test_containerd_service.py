@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ansible_collections.ggen.gvisor.plugins.module_utils import _processes
-from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
-from ansible_collections.ggen.gvisor.plugins.module_utils._service import DaemonService, SystemdService, service_for
+from ansible_collections.ggen.gvisor.plugins.module_utils._base import processes as _processes
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.service import DaemonService, SystemdService, service_for
 from support.containerd_debs import ensure
 from support.containerd_runtime import Host
 from support.module import run_module

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from ansible_collections.ggen.gvisor.plugins.module_utils._containerd_files import _candidate
-from ansible_collections.ggen.gvisor.plugins.module_utils._files import SENT, SENT_SECONDS, atomic_write, remove_stale_transfers
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import SENT, SENT_SECONDS, atomic_write, remove_stale_transfers
+from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.config_files import _candidate
 
 
 @pytest.mark.host

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.ggen.gvisor.plugins.plugin_utils.fleet_report import fleet, page
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._fleet.report import fleet, page
 from conftest import ROOT
 from support.browser import Browser
 from test_fleet_report import ABOUT, HOSTILE, TEMPLATE, failure, mixed, report

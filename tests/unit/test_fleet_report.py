@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from ansible_collections.ggen.gvisor.plugins.plugin_utils.fleet_report import LONGEST, STATES, fleet, mend, page, plain, reason, recap
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._fleet.report import LONGEST, STATES, fleet, mend, page, plain, reason, recap
 from conftest import ROOT
 
 TEMPLATE = (ROOT / "playbooks/templates/fleet.html.j2").read_text()

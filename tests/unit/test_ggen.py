@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the ggen.gvisor authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The pure functions of plugin_utils/ggen.py and their filters."""
+"""The pure functions of plugin_utils/_ggen/ggen.py and their filters."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ansible.errors import AnsibleFilterError
 from ansible_collections.ggen.gvisor.plugins.filter.ggen_jobs import ggen_jobs
 from ansible_collections.ggen.gvisor.plugins.filter.ggen_problem import ggen_problem
 from ansible_collections.ggen.gvisor.plugins.filter.ggen_results import ggen_results
-from ansible_collections.ggen.gvisor.plugins.plugin_utils import ggen
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._ggen import ggen
 
 COMMON = {"args": "sync", "timeout": 300, "mounts": []}
 MANIFEST = '[project]\nname = "p"\n[ontology]\nsource = "o.ttl"\n[generation]\nrules = []\n'

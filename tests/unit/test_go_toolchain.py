@@ -17,9 +17,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
-from ansible_collections.ggen.gvisor.plugins.module_utils._files import sha256_file
-from ansible_collections.ggen.gvisor.plugins.module_utils._go_toolchain import ask_version, version_of, wheel_platform
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import sha256_file
+from ansible_collections.ggen.gvisor.plugins.module_utils._builds.go_toolchain import ask_version, version_of, wheel_platform
 from conftest import ROOT
 from support.http import serving
 from support.module import run_module

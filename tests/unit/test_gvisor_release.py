@@ -17,11 +17,11 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-from ansible_collections.ggen.gvisor.plugins.module_utils import _release
-from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
-from ansible_collections.ggen.gvisor.plugins.module_utils._files import SENT_SECONDS
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import SENT_SECONDS
+from ansible_collections.ggen.gvisor.plugins.module_utils._gvisor import release as _release
 from ansible_collections.ggen.gvisor.plugins.modules import gvisor_release
-from ansible_collections.ggen.gvisor.plugins.plugin_utils import shipping
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._transfer import send as shipping
 from support.module import finish_module, run_module, start_module
 
 SLEEP = Path(shutil.which("sleep")).read_bytes()  # a program that runs until it is ended

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
-from ansible_collections.ggen.gvisor.plugins.module_utils import _host
-from ansible_collections.ggen.gvisor.plugins.module_utils._containerd_files import read_for
-from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
-from ansible_collections.ggen.gvisor.plugins.plugin_utils import containerd_plan
-from ansible_collections.ggen.gvisor.plugins.plugin_utils.containerd_dump import describe_config
-from ansible_collections.ggen.gvisor.plugins.plugin_utils.host_plan import runsc_config
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._containerd import host as _host
+from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.config_files import read_for
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd import plan as containerd_plan
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd.verdict import describe_config
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._gvisor.host_plan import runsc_config
 from conftest import ROOT
 from support import fixtures
 

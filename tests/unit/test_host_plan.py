@@ -7,8 +7,8 @@ import hashlib
 
 import pytest
 import yaml
-from ansible_collections.ggen.gvisor.plugins.plugin_utils.host_plan import host_plan, runsc_config, wanted_files
-from ansible_collections.ggen.gvisor.plugins.plugin_utils.host_report import drift, faults, host_report
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._gvisor.host_plan import host_plan, runsc_config, wanted_files
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._gvisor.host_report import drift, faults, host_report
 from conftest import ROOT
 
 FOLDER = "/usr/local/lib/gvisor"

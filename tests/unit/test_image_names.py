@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ansible_collections.ggen.gvisor.plugins.plugin_utils.image_names import image_names
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd.image_names import image_names
 
 NAME = "docker.io/library/ggen"
 

@@ -12,9 +12,9 @@ import tarfile
 from pathlib import Path
 
 import pytest
-from ansible_collections.ggen.gvisor.plugins.module_utils import _oci_archive
-from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
-from ansible_collections.ggen.gvisor.plugins.module_utils._oci_archive import Archive, host_platform, platform_fits
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._containerd import image_archive as _oci_archive
+from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.image_archive import Archive, host_platform, platform_fits
 from support import oci
 
 REF = "docker.io/library/tool:1"

@@ -17,7 +17,7 @@ import types
 from pathlib import Path
 
 import pytest
-from ansible_collections.ggen.gvisor.plugins.plugin_utils.progress import Moment, line, next_line
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._fleet.progress import Moment, line, next_line
 from conftest import ROOT
 
 CALLBACK = ROOT / "playbooks" / "callback_plugins" / "ggen_gvisor_progress.py"

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from ansible.errors import AnsibleFilterError
 from ansible_collections.ggen.gvisor.plugins.filter.releases import FilterModule
-from ansible_collections.ggen.gvisor.plugins.plugin_utils.releases import (
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._gvisor.releases import (
     artifact_of,
     build_plan,
     goarch,

@@ -28,7 +28,7 @@ from pathlib import Path
 import ansible_runner
 import pytest
 import yaml
-from ansible_collections.ggen.gvisor.plugins.plugin_utils.releases import module_sums, usable
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._gvisor.releases import module_sums, usable
 from conftest import ROOT
 from support import containerd_debs
 from support.containerd import Daemon

@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from ansible_collections.ggen.gvisor.plugins.module_utils._watch import Excerpt, Until, watch
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pipes import Excerpt, Until, watch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 

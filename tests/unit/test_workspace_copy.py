@@ -17,9 +17,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ansible_collections.ggen.gvisor.plugins.module_utils import _workspace
-from ansible_collections.ggen.gvisor.plugins.module_utils._errors import GvisorError
-from ansible_collections.ggen.gvisor.plugins.plugin_utils.workspace_copy import pack, write_back
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox import workspace as _workspace
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._transfer.workspace_copy import pack, write_back
 from conftest import ROOT
 from support import oci
 from support.containerd import Daemon

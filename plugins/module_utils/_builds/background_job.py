@@ -1,0 +1,296 @@
+# Copyright (c) 2026, the ggen.gvisor authors
+# Simplified BSD License (see LICENSES/BSD-2-Clause.txt or https://opensource.org/licenses/BSD-2-Clause)
+# SPDX-License-Identifier: BSD-2-Clause
+"""A long command that outlives the connection which started it.
+
+A job is a folder: ``lock`` is held by the job's own process as long as it lives (the kernel lets go of it, whatever
+ends the process), ``job.json`` says what runs, ``log`` has the command's output and ``result.json`` its end. Waiting
+for the end is waiting for the lock.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence
+
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import atomic_write
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.process import run
+
+TAIL_LINES = 25
+
+
+def job_id(argv: Sequence[str], env: Mapping[str, str], chdir: Optional[str]) -> str:
+    """Return what tells one job from another: a hash of the command, its environment and its folder."""
+    text = json.dumps([list(argv), dict(env), chdir], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def progress_of(log: str, patterns: Sequence[Mapping[str, Any]]) -> List[Dict[str, Any]]:
+    """Count the lines of ``log`` that match each pattern.
+
+    A pattern has ``label``, ``pattern``, and a ``total`` or a ``total_pattern`` whose first group is the total as the
+    log tells it (the last one counts). Returns ``label``, ``done`` and ``total`` (None where unknown) of each. Raises
+    GvisorError for a faulty pattern.
+    """
+    counts = []
+    for item in patterns:
+        try:
+            done = sum(1 for found in re.finditer(item["pattern"], log, re.MULTILINE) if found)
+            totals = re.findall(item["total_pattern"], log, re.MULTILINE) if item.get("total_pattern") else []
+            total = int(totals[-1]) if totals else item.get("total")
+        except (re.error, ValueError, TypeError) as error:
+            raise GvisorError(f"progress pattern of {item['label']!r}: {error}; total_pattern needs one group, a number") from error
+        counts.append({"label": item["label"], "done": done, "total": total})
+    return counts
+
+
+def duration_text(seconds: float) -> str:
+    """Return a duration for people: 8s, 1m20s, 1h02m."""
+    whole = int(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    minutes, rest = divmod(whole, 60)
+    return f"{minutes}m{rest:02d}s" if minutes < 60 else f"{minutes // 60}h{minutes % 60:02d}m"
+
+
+def progress_line(name: str, counts: Sequence[Mapping[str, Any]], seconds: float, log: str) -> str:
+    """Return the line that a person watching sees."""
+    parts = [
+        f"{item['done']} of {item['total']} {item['label']}" if item["total"] else f"{item['done']} {item['label']}" for item in counts
+    ]
+    return f"{name}: " + ", ".join([*parts, duration_text(seconds), f"log: {log}"])
+
+
+def tail_of(log: str, lines: int = TAIL_LINES) -> List[str]:
+    """Return the log's last lines."""
+    return log.rstrip("\n").split("\n")[-lines:] if log.strip() else []
+
+
+def network_prefix() -> Optional[List[str]]:
+    """Return the argv that puts a command into a network namespace with nothing in it, or None where this host does not
+    allow that."""
+    # Without root, a user namespace of its own gives the right to make one; its root is the user outside.
+    prefix = ["unshare", "--net"] if os.geteuid() == 0 else ["unshare", "--map-root-user", "--net"]
+    try:
+        return prefix if run([*prefix, "true"], timeout=10).rc == 0 else None
+    except GvisorError:
+        return None
+
+
+class Job:
+    """The job in ``folder``."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        self.log = os.path.join(folder, "log")
+
+    def _path(self, name: str) -> str:
+        return os.path.join(self.folder, name)
+
+    def _read(self, name: str) -> Optional[Dict[str, Any]]:
+        try:
+            with open(self._path(name), encoding="utf-8") as stream:
+                return json.load(stream)
+        except (FileNotFoundError, ValueError):
+            return None
+
+    def _write(self, name: str, value: Mapping[str, Any]) -> None:
+        atomic_write(self._path(name), json.dumps(value).encode(), 0o644)
+
+    def start(
+        self,
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        chdir: Optional[str],
+        timeout: float,
+        network: bool,
+        creates: Optional[str],
+    ) -> Optional[Dict[str, Any]]:
+        """Start the command, or attach to it if it is running already. Returns the job: ``id``, ``run``, ``started``
+        and the rest; None if it is not running and ``creates`` exists.
+
+        ``timeout`` is in seconds, after which the command and all it started are killed; ``network`` False takes the
+        network away. Raises GvisorError while another command runs under this name.
+        """
+        identity = job_id(argv, env, chdir)
+        os.makedirs(self.folder, exist_ok=True)
+        lock = os.open(self._path("lock"), os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            # Those who wait for an ended job hold the lock for a moment: half a second tells them from a job that runs.
+            if not _locked(lock, fcntl.LOCK_EX, 0.5):
+                running = self._read("job.json") or {}
+                if running.get("id") != identity:
+                    raise GvisorError(
+                        f"another command of this name is running (process {running.get('pid')}, log {self.log}): "
+                        f"{' '.join(running.get('argv', []))}. Wait for it, or end it with: kill {running.get('pid')}",
+                        log=self.log,
+                    )
+                return {**running, "attached": True}
+            if creates and os.path.exists(creates):
+                return None
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(self._path("result.json"))
+            prefix = [] if network else network_prefix()
+            job = {
+                "id": identity,
+                "run": f"{identity[:12]}-{time.time_ns()}",
+                "argv": list(argv),
+                "started": time.time(),
+                "network": "isolated" if prefix else "shared",
+            }
+            self._write("job.json", {**job, "pid": None})  # for those who attach before the job could say its process id
+            with open(self.log, "wb"):
+                pass
+            self._detach(lock, job, [*(prefix or []), *argv], env, chdir, timeout)
+            return {**job, "attached": False}
+        finally:
+            os.close(lock)  # the job has its own copy: the lock stays
+
+    def _detach(
+        self,
+        lock: int,
+        job: Dict[str, Any],
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        chdir: Optional[str],
+        timeout: float,
+    ) -> None:
+        """Fork twice, so that the job has no parent that waits for it and no terminal that could hang up on it."""
+        reader, writer = os.pipe()
+        child = os.fork()
+        if child == 0:
+            try:
+                os.setsid()
+                if os.fork() == 0:
+                    self._become_job(lock, job, argv, env, chdir, timeout, writer)
+            finally:
+                os._exit(0)
+        os.close(writer)
+        os.waitpid(child, 0)
+        os.read(reader, 1)  # returns when the job has written job.json, or died
+        os.close(reader)
+
+    def _become_job(
+        self,
+        lock: int,
+        job: Dict[str, Any],
+        argv: Sequence[str],
+        env: Mapping[str, str],
+        chdir: Optional[str],
+        timeout: float,
+        ready: int,
+    ) -> None:
+        # Whoever started us waits until our copies of its pipes are closed.
+        null = os.open(os.devnull, os.O_RDWR)
+        for stream in (0, 1, 2):
+            os.dup2(null, stream)
+        keep = sorted({lock, ready})
+        for low, high in zip([2, *keep], [*keep, os.sysconf("SC_OPEN_MAX")]):
+            os.closerange(low + 1, high)
+        for name in (signal.SIGINT, signal.SIGHUP):
+            signal.signal(name, signal.SIG_IGN)
+        result: Dict[str, Any] = {"run": job["run"], "rc": None, "error": None}
+        try:
+            with open(self.log, "ab") as log:
+                # restore_signals does not cover the two above; the child's own session is what keeps the terminal's
+                # signals away. run_command waits for the end.
+                process = subprocess.Popen(  # pylint: disable=ansible-bad-function
+                    list(argv),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    cwd=chdir,
+                    env={**os.environ, "LC_ALL": "C", **env},
+                    start_new_session=True,
+                )
+            signal.signal(signal.SIGTERM, lambda *_args: os.killpg(process.pid, signal.SIGTERM))
+            self._write("job.json", {**job, "pid": os.getpid()})
+            os.close(ready)
+            try:
+                result["rc"] = process.wait(timeout=timeout)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                result.update(rc=process.wait(), error=f"it did not end within {timeout:g} s and was killed")
+        except OSError as error:
+            result.update(rc=127, error=f"it could not be started: {error}")
+            self._write("job.json", {**job, "pid": os.getpid()})
+        result["ended"] = time.time()
+        self._write("result.json", result)
+
+    def look(self) -> Dict[str, Any]:
+        """Return the job as start() did. Raises GvisorError when it is gone."""
+        job = self._read("job.json")
+        if job is None:
+            raise GvisorError(f"{self.folder} was removed while the command ran")
+        return job
+
+    def wait(self, token: str, seconds: float) -> Dict[str, Any]:
+        """Wait up to ``seconds`` for the end of run ``token``.
+
+        Returns ``running``, and after the end ``rc``, ``error`` (None, or what kept the command from its own end) and
+        ``ended``.
+        """
+        lock = os.open(self._path("lock"), os.O_RDWR)
+        try:
+            ended = _locked(lock, fcntl.LOCK_SH, seconds)
+        finally:
+            os.close(lock)
+        job = self._read("job.json") or {}
+        if job.get("run") != token:
+            return {
+                "running": False,
+                "rc": None,
+                "error": "another run took its place; its result is lost",
+                "ended": time.time(),
+            }
+        if not ended:
+            return {"running": True}
+        result = self._read("result.json")
+        if result is None or result["run"] != token:
+            return {"running": False, "rc": None, "error": "it was killed from outside", "ended": time.time()}
+        return {"running": False, **result}
+
+    def log_text(self) -> str:
+        """Return the log so far."""
+        try:
+            with open(self.log, encoding="utf-8", errors="replace") as stream:
+                return stream.read()
+        except FileNotFoundError:
+            return ""
+
+
+class _Alarm(Exception):
+    """The time to wait is over."""
+
+
+@contextlib.contextmanager
+def _alarm(seconds: float) -> Iterator[None]:
+    def ring(_signal: int, _frame: Any) -> None:
+        raise _Alarm
+
+    previous = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.001))
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+
+
+def _locked(descriptor: int, kind: int, seconds: float) -> bool:
+    """Take the lock within ``seconds``. Returns whether it was taken. Needs the main thread (signals)."""
+    try:
+        with _alarm(seconds):
+            fcntl.flock(descriptor, kind)
+    except _Alarm:
+        return False
+    return True

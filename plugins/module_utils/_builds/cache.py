@@ -1,0 +1,404 @@
+# Copyright (c) 2026, the ggen.gvisor authors
+# Simplified BSD License (see LICENSES/BSD-2-Clause.txt or https://opensource.org/licenses/BSD-2-Clause)
+# SPDX-License-Identifier: BSD-2-Clause
+"""Build results, filed under a hash of everything they were made from.
+
+An object of the cache is a folder ``objects/<key>/`` with the files and a manifest; it appears by one rename and is
+never written again, so readers need no lock. Documents about a build (SBOM, provenance) join it as a new object. Nothing
+is believed because of its name: every use compares each file with the manifest, and the manifest with the key.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import glob
+import hashlib
+import json
+import os
+import shutil
+import stat
+import tempfile
+from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import atomic_symlink, atomic_write, sha256_file
+
+MANIFEST = "manifest.json"
+SCHEMA = 1
+
+
+class Artifact(NamedTuple):
+    """What a build makes, and where its files belong."""
+
+    name: str
+    inputs: Mapping[str, Any]
+    dest: str
+    input_files: Sequence[str] = ()
+    expected: Mapping[str, str] = {}
+    links: Mapping[str, str] = {}
+    source: Optional[str] = None
+    metadata: Mapping[str, Any] = {}
+    documents: Mapping[str, str] = {}
+
+
+def cache_root() -> str:
+    """Return the cache's default folder."""
+    return os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "ggen.gvisor")
+
+
+@contextlib.contextmanager
+def locked(root: str, name: str) -> Iterator[None]:
+    """Hold the lock ``name`` of the cache in folder ``root``; others wait. Raises OSError when it cannot be made."""
+    folder = os.path.join(root, "locks")
+    os.makedirs(folder, exist_ok=True)
+    with open(os.path.join(folder, name), "w", encoding="utf-8") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)  # the kernel lets go of it when the holder dies
+        yield
+
+
+def canonical(value: Any) -> bytes:
+    """Return the one JSON text of ``value``: keys sorted, no spaces."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def resolve_inputs(artifact: Artifact) -> Dict[str, Any]:
+    """Return the inputs with each input file as [base name, sha256]: folders differ between checkouts, contents must
+    not.
+
+    Raises GvisorError when an input file cannot be read.
+    """
+    try:
+        files = [[os.path.basename(path), sha256_file(path)] for path in artifact.input_files]
+    except OSError as error:
+        raise GvisorError(f"{artifact.name}: the input file {error.filename} cannot be read: {error.strerror}") from error
+    return {"name": artifact.name, "inputs": artifact.inputs, "input_files": files, "schema": SCHEMA}
+
+
+def key_of(resolved: Mapping[str, Any]) -> str:
+    """Return the key of resolved inputs: a sha256 in hex."""
+    return hashlib.sha256(canonical(resolved)).hexdigest()
+
+
+def describe(folder: str) -> Dict[str, Dict[str, Any]]:
+    """Return sha256, size and mode of every file under ``folder`` by relative path, the manifest left out.
+
+    The mode is 0755 or 0644, whatever the umask was: it is part of the manifest, which must not differ between
+    machines. Raises GvisorError for anything but files and folders, and for an empty folder.
+    """
+    files = {}
+    for parent, _folders, names in os.walk(folder, onerror=_raise):
+        for name in names:
+            path = os.path.join(parent, name)
+            relative = os.path.relpath(path, folder)
+            if relative == MANIFEST:
+                continue
+            status = os.lstat(path)
+            if not stat.S_ISREG(status.st_mode):
+                raise GvisorError(f"{path} is not a regular file; a build's result holds files alone")
+            mode = "0755" if status.st_mode & stat.S_IXUSR else "0644"
+            files[relative] = {"sha256": sha256_file(path), "size": status.st_size, "mode": mode}
+    if not files:
+        raise GvisorError(f"the build left no files in {folder}")
+    return files
+
+
+def _raise(error: OSError) -> None:
+    raise error
+
+
+def read_manifest(folder: str) -> Optional[Dict[str, Any]]:
+    """Return the folder's manifest, or None where there is none or it is not one of ours."""
+    try:
+        with open(os.path.join(folder, MANIFEST), encoding="utf-8") as stream:
+            return valid_manifest(json.load(stream))
+    except (OSError, ValueError):
+        return None
+
+
+def valid_manifest(manifest: Any) -> Optional[Dict[str, Any]]:
+    """Return ``manifest`` if it is one of ours and names no file outside of its folder, else None."""
+    try:
+        if manifest["key"] != key_of(manifest["made_from"]):
+            return None
+        for name, entry in manifest["files"].items():
+            if os.path.isabs(name) or ".." in name.split("/") or set(entry) != {"sha256", "size", "mode"}:
+                return None
+    except (KeyError, TypeError, AttributeError):
+        return None
+    return manifest
+
+
+def differing(folder: str, files: Mapping[str, Mapping[str, Any]]) -> List[str]:
+    """Return the names whose file under ``folder`` is missing or is not what ``files`` says, in order."""
+    return sorted(name for name, entry in files.items() if not _same(os.path.join(folder, name), entry))
+
+
+def _same(path: str, entry: Mapping[str, Any]) -> bool:
+    try:
+        status = os.lstat(path)
+        return (
+            stat.S_ISREG(status.st_mode)
+            and status.st_size == entry["size"]
+            and f"{stat.S_IMODE(status.st_mode):04o}" == entry["mode"]
+            and sha256_file(path) == entry["sha256"]
+        )
+    except OSError:
+        return False
+
+
+def unexpected(files: Mapping[str, Mapping[str, Any]], expected: Mapping[str, str]) -> List[str]:
+    """Return a line for each file whose sha256 is not the expected one."""
+    found = {name: files[name]["sha256"] if name in files else "missing" for name in expected}
+    return [f"{name}: {found[name]} instead of {expected[name]}" for name in sorted(expected) if found[name] != expected[name]]
+
+
+def verified(folder: str, key: str, expected: Mapping[str, str]) -> Optional[Dict[str, Any]]:
+    """Return the manifest of ``folder`` if it has this key and every file is as the manifest and ``expected`` say, else
+    None."""
+    manifest = read_manifest(folder)
+    if manifest is None or manifest["key"] != key or unexpected(manifest["files"], expected):
+        return None
+    return None if differing(folder, manifest["files"]) else manifest
+
+
+class Cache:
+    """The cache in folder ``root``. With ``dry`` nothing is written anywhere."""
+
+    def __init__(self, root: str, dry: bool = False) -> None:
+        self.root = root
+        self.dry = dry
+
+    def restore(self, artifact: Artifact) -> Dict[str, Any]:
+        """Bring the artifact's files into its dest if they are there already or in the cache.
+
+        Returns ``key``, ``hit``, ``changed``, ``files``, ``manifest``, ``before`` and ``after`` (names to sha256, for a
+        diff).
+        """
+        made_from = resolve_inputs(artifact)
+        key = key_of(made_from)
+        result = {"name": artifact.name, "key": key, "dest": artifact.dest, "hit": True, "changed": False}
+        manifest = verified(artifact.dest, key, artifact.expected)
+        if manifest is not None:
+            # A cache that lost the object (or never had it: a copied bin/) is not filled here: dest serves as well.
+            sums = _sums(manifest)
+            result.update(files=manifest["files"], manifest=manifest, before=sums, after=dict(sums))
+        else:
+            before = _sums(read_manifest(artifact.dest))
+            with self._held(key):  # from the look at the object to the last byte copied, nobody may replace it
+                manifest = self._find(key, artifact.expected)
+                if manifest is None:
+                    result.update(hit=False, files={}, manifest=None, before=before, after=before)
+                    return result
+                for name in differing(artifact.dest, manifest["files"]):
+                    before[name] = _sum_of(os.path.join(artifact.dest, name))
+                self._place(self._object(key), manifest, artifact.dest)
+            result.update(changed=True, files=manifest["files"], manifest=manifest, before=before, after=_sums(manifest))
+        result["changed"] |= self._link(artifact, result)
+        return result
+
+    def store(self, artifact: Artifact) -> Dict[str, Any]:
+        """File the build in ``artifact.source`` and bring it into dest. Returns what restore() does.
+
+        Raises GvisorError when the build is empty or has other sums than ``artifact.expected``; nothing is stored then.
+        """
+        made_from = resolve_inputs(artifact)
+        key = key_of(made_from)
+        source = artifact.source
+        if not source:
+            raise GvisorError(f"{artifact.name}: state=stored needs source, the folder that the build left its files in")
+        if self.dry and not os.path.isdir(source):  # check mode: the build before this did not happen
+            return {
+                **{"name": artifact.name, "key": key, "dest": artifact.dest, "hit": False, "changed": True},
+                **{"files": {}, "manifest": None, "before": {}, "after": {}},
+            }
+        files = describe(source)
+        wrong = unexpected(files, artifact.expected)
+        if wrong:
+            raise GvisorError(
+                f"{artifact.name}: the build in {source} is not the expected one, and was not stored. " + "; ".join(wrong),
+                wrong=wrong,
+            )
+        manifest = {
+            "name": artifact.name,
+            "key": key,
+            "made_from": made_from,
+            "files": files,
+            "metadata": artifact.metadata,
+        }
+        present = verified(self._object(key), key, artifact.expected)
+        changed = present is None or present["files"] != files or present["metadata"] != artifact.metadata
+        if changed and not self.dry:
+            self._put(source, manifest)
+        result = self.restore(artifact)
+        if self.dry:
+            result.update(files=files, manifest=manifest, after=_sums(manifest))
+        result["changed"] |= changed
+        return result
+
+    def describe(self, artifact: Artifact) -> Dict[str, Any]:
+        """Add the artifact's documents to the build in its dest, and to the cache. Returns what restore() does.
+
+        The build's own files and its key stay. Raises GvisorError when dest does not hold the build.
+        """
+        key = key_of(resolve_inputs(artifact))
+        documents = {name: text.encode() for name, text in artifact.documents.items()}
+        entries = {
+            name: {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data), "mode": "0644"} for name, data in documents.items()
+        }
+        with contextlib.nullcontext() if self.dry else self._lock("described-" + key):
+            manifest = verified(artifact.dest, key, artifact.expected)
+            if manifest is None and self.dry:  # check mode: the files did not come from the cache
+                manifest = {"files": {}}
+            if manifest is None:
+                raise GvisorError(f"{artifact.name}: {artifact.dest} does not hold the build that the documents are of; run again")
+            described = {**manifest, "files": {**manifest["files"], **entries}}
+            changed = described != manifest
+            if changed and not self.dry:
+                with tempfile.TemporaryDirectory(dir=self._scratch(), prefix="documents.") as folder:
+                    for name, data in documents.items():
+                        atomic_write(os.path.join(folder, name), data, 0o644)
+                    self._place(folder, described, artifact.dest)
+                self._put(artifact.dest, described)
+        return {
+            **{"name": artifact.name, "key": key, "dest": artifact.dest, "hit": True, "changed": changed},
+            **{"files": described["files"], "manifest": described, "before": _sums(manifest), "after": _sums(described)},
+        }
+
+    def _object(self, key: str) -> str:
+        return os.path.join(self.root, "objects", key)
+
+    def _find(self, key: str, expected: Mapping[str, str]) -> Optional[Dict[str, Any]]:
+        folder = self._object(key)
+        manifest = verified(folder, key, expected)
+        if manifest is None and os.path.isdir(folder) and not self.dry:
+            self._discard(folder)
+        return manifest
+
+    def _held(self, key: str) -> "contextlib.AbstractContextManager[None]":
+        """Return the object's lock; where there is no object, or nothing may be written, there is nothing to hold."""
+        if self.dry or not os.path.isdir(self._object(key)):
+            return contextlib.nullcontext()
+        return self._lock(key)
+
+    def _put(self, source: str, manifest: Mapping[str, Any]) -> None:
+        os.makedirs(os.path.join(self.root, "objects"), exist_ok=True)
+        staging = tempfile.mkdtemp(dir=self._scratch(), prefix="object.")
+        try:
+            os.chmod(staging, 0o755)  # noqa: S103 - mkdtemp's 0700 would keep other users out
+            for name, entry in manifest["files"].items():
+                _copy(os.path.join(source, name), os.path.join(staging, name), entry)
+            _write_manifest(staging, manifest)
+            target = self._object(manifest["key"])
+            with self._lock(manifest["key"]):
+                if verified(target, manifest["key"], {}) != manifest:  # otherwise another run was faster
+                    self._discard(target)
+                    os.rename(staging, target)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+
+    def _discard(self, folder: str) -> None:
+        if os.path.lexists(folder):
+            grave = tempfile.mkdtemp(dir=self._scratch(), prefix="discarded.")
+            os.rename(folder, os.path.join(grave, "object"))
+            shutil.rmtree(grave, ignore_errors=True)
+
+    def _place(self, folder: str, manifest: Mapping[str, Any], dest: str) -> None:
+        """Bring an object into dest: file by file by rename, the manifest away first and back last, so that a manifest
+        vouches for all."""
+        if self.dry:
+            return
+        with self._lock("dest-" + hashlib.sha256(os.path.realpath(dest).encode()).hexdigest()):
+            os.makedirs(dest, exist_ok=True)
+            earlier = read_manifest(dest)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(os.path.join(dest, MANIFEST))
+            for name in set(earlier["files"] if earlier else ()) - set(manifest["files"]):
+                with contextlib.suppress(FileNotFoundError):
+                    os.unlink(os.path.join(dest, name))
+            for name in differing(dest, manifest["files"]):
+                _remove_leftovers(os.path.join(dest, name))
+                _copy(os.path.join(folder, name), os.path.join(dest, name), manifest["files"][name])
+            _write_manifest(dest, manifest)
+
+    def _link(self, artifact: Artifact, result: Dict[str, Any]) -> bool:
+        """Let each of the artifact's links lead to its file. Returns whether one had to change."""
+        changed = False
+        for path, name in sorted(artifact.links.items()):
+            if name not in result["files"]:
+                raise GvisorError(f"{artifact.name}: the link {path} should lead to {name}, which the build does not have")
+            target = os.path.relpath(os.path.join(artifact.dest, name), os.path.dirname(path))
+            present = os.readlink(path) if os.path.islink(path) else None
+            if present is None and os.path.lexists(path):
+                raise GvisorError(f"{path} is no link of ours: move it away, it should become a link to {target}")
+            result["before"][path], result["after"][path] = present, target
+            if present != target:
+                changed = True
+                if not self.dry:
+                    os.makedirs(os.path.dirname(path), exist_ok=True)
+                    atomic_symlink(target, path)
+        return changed
+
+    def _scratch(self) -> str:
+        folder = os.path.join(self.root, "tmp")
+        os.makedirs(folder, exist_ok=True)
+        return folder
+
+    def _lock(self, name: str) -> "contextlib.AbstractContextManager[None]":
+        return locked(self.root, name)
+
+
+def _copy(source: str, target: str, entry: Mapping[str, Any]) -> None:
+    """Copy a file by way of a temporary one, and look at what was really copied."""
+    folder = os.path.dirname(target)
+    os.makedirs(folder, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=f".{os.path.basename(target)}.")
+    try:
+        with os.fdopen(descriptor, "wb") as output, open(source, "rb") as data:
+            shutil.copyfileobj(data, output, 1 << 20)
+            os.fchmod(output.fileno(), int(entry["mode"], 8))
+            output.flush()
+            os.fsync(output.fileno())
+        if sha256_file(temporary) != entry["sha256"]:
+            raise GvisorError(f"{source} changed while it was copied to {target}; run again")
+        os.replace(temporary, target)
+    except BaseException as error:
+        os.unlink(temporary)
+        if isinstance(error, OSError) and error.filename is None:  # a write that fails does not say of which file
+            error.filename = target
+        raise
+
+
+def _remove_leftovers(target: str) -> None:
+    """Remove temporary files of copies to ``target`` that were killed; the lock tells that no other one is at work."""
+    for path in glob.glob(os.path.join(glob.escape(os.path.dirname(target)), f".{glob.escape(os.path.basename(target))}.????????")):
+        os.unlink(path)
+
+
+def _write_manifest(folder: str, manifest: Mapping[str, Any]) -> None:
+    text = json.dumps(manifest, sort_keys=True, indent=2, ensure_ascii=False) + "\n"
+    atomic_write(os.path.join(folder, MANIFEST), text.encode(), 0o644)
+
+
+def _sums(manifest: Optional[Mapping[str, Any]]) -> Dict[str, Optional[str]]:
+    return {name: entry["sha256"] for name, entry in manifest["files"].items()} if manifest else {}
+
+
+def _sum_of(path: str) -> Optional[str]:
+    try:
+        return sha256_file(path)
+    except OSError:
+        return None
+
+
+def diff_of(results: Sequence[Mapping[str, Any]]) -> Tuple[str, str]:
+    """Return the before and after texts of results, one line a file that differs."""
+    before, after = [], []
+    for result in results:
+        for name in sorted({**result["before"], **result["after"]}):
+            old, new = result["before"].get(name), result["after"].get(name)
+            path = os.path.join(result["dest"], name)
+            if old != new:
+                before += [f"{path} {old}"] if old else []
+                after += [f"{path} {new}"] if new else []
+    return "".join(f"{line}\n" for line in before), "".join(f"{line}\n" for line in after)

@@ -1,0 +1,252 @@
+# Copyright (c) 2026, the ggen.gvisor authors
+# Simplified BSD License (see LICENSES/BSD-2-Clause.txt or https://opensource.org/licenses/BSD-2-Clause)
+# SPDX-License-Identifier: BSD-2-Clause
+"""Who owns a pod's life: a process of its own, so that a killed module, SSH connection or controller leaves nothing behind.
+
+The module forks the supervisor, scans the workspace meanwhile, and says when the job may begin. The supervisor sees the end of
+their pipe when the module is gone, whatever killed it. If the supervisor itself is killed the module removes the pod; if both
+are, the next run does: each pod has a folder with a lock that is free only when both are gone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import select
+import shutil
+import signal
+import time
+from typing import Any, Dict, Iterator, List, NoReturn, Optional
+
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.ctr import Ctr
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.host_tools import Lent
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pod import Command, Plan, Pod
+
+DEFAULT_STATE_DIR = "/var/lib/ggen.gvisor"
+
+
+class PodFolder:
+    """A pod's private folder: locked as long as anyone who answers for the pod is alive."""
+
+    def __init__(self, state_dir: str, pod: str, ctr: Ctr) -> None:
+        self.path = os.path.join(state_dir, "pods", pod)
+        self.ctr = ctr
+        try:
+            os.makedirs(os.path.dirname(self.path), mode=0o700, exist_ok=True)
+            with _registry(state_dir):
+                os.mkdir(self.path, 0o700)
+                self.lock = _lock(self.path)
+            with open(os.path.join(self.path, "pod.json"), "w", encoding="utf-8") as stream:
+                json.dump({"address": ctr.address, "namespace": ctr.namespace, "program": ctr.program}, stream)
+        except OSError as error:
+            raise GvisorError(f"{self.path} cannot be made: {error.strerror}", path=self.path) from error
+
+    def remove(self) -> None:
+        """Remove the folder and what is in it, and give up the lock."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            os.close(self.lock)
+
+
+@contextlib.contextmanager
+def _registry(state_dir: str) -> Iterator[None]:
+    """Hold off others for the moment between making a folder and locking it."""
+    descriptor = os.open(os.path.join(state_dir, "pods", ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _lock(folder: str) -> int:
+    """Return the descriptor that holds the folder's lock. Raises BlockingIOError when somebody alive has it."""
+    descriptor = os.open(os.path.join(folder, "lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def sweep(state_dir: str) -> List[str]:
+    """Remove pods whose owners were killed; return what was done, and what could not be, as sentences."""
+    root = os.path.join(state_dir, "pods")
+    said: List[str] = []
+    stale: Dict[str, int] = {}
+    if not os.path.isdir(root):
+        return said
+    with _registry(state_dir):
+        for name in sorted(os.listdir(root)):
+            folder = os.path.join(root, name)
+            if name != ".lock":
+                with contextlib.suppress(OSError):
+                    stale[folder] = _lock(folder)
+    for folder, lock in stale.items():
+        name = os.path.basename(folder)
+        try:
+            with open(os.path.join(folder, "pod.json"), encoding="utf-8") as stream:
+                known = json.load(stream)
+            if os.path.exists(known["address"]):
+                ctr = Ctr(known["address"], known["namespace"], known["program"])
+                Pod(ctr, Plan(name, "", "", [], Lent("", [])), folder).remove()
+                said.append(f"pod {name} of an earlier run that was killed was removed")
+            elif os.path.isdir(os.path.dirname(known["address"])):
+                said.append(f"pod {name} of an earlier run that was killed is still there: {known['address']} is missing")
+                continue
+            # A containerd whose whole run folder is gone has no pods.
+            shutil.rmtree(folder, ignore_errors=True)
+        except (OSError, ValueError, KeyError):
+            shutil.rmtree(folder, ignore_errors=True)  # killed before the pod was begun
+        except GvisorError as error:
+            said.append(error.message)
+        finally:
+            os.close(lock)
+    return said
+
+
+class Supervisor:
+    """The module's side: start it, say go, take the results. A context manager: nothing is left when it ends."""
+
+    def __init__(self, folder: PodFolder, plan: Plan, commands: List[Command]) -> None:
+        self.folder = folder
+        self.plan = plan
+        self._rest = b""
+        down_read, self._down = os.pipe()
+        self._up, up_write = os.pipe()
+        self.child = os.fork()
+        if self.child == 0:
+            os.close(self._down)
+            os.close(self._up)
+            _supervise(folder, plan, commands, down_read, up_write)
+        os.close(down_read)
+        os.close(up_write)
+
+    def __enter__(self) -> Supervisor:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        """Wait until the supervisor has removed everything; if it died before, do that here."""
+        os.close(self._down)
+        with contextlib.suppress(GvisorError):
+            while self._message() is not None:
+                pass
+        os.close(self._up)
+        _pid, status = os.waitpid(self.child, 0)
+        if status != 0 and os.path.exists(self.folder.path):
+            Pod(self.folder.ctr, self.plan, self.folder.path).remove()
+            self.folder.remove()
+
+    def go(self) -> None:
+        """Let the job begin as soon as its pod is there."""
+        with contextlib.suppress(BrokenPipeError):
+            os.write(self._down, b"g")
+
+    def expect(self, name: str) -> Dict[str, Any]:
+        """Return the supervisor's message ``name``. Raises GvisorError: its error, or that it or the controller is gone."""
+        message = self._message()
+        if message is None:
+            raise GvisorError(f"the process that watches pod {self.plan.id} was killed; the pod was removed")
+        if message["name"] == "error":
+            raise GvisorError(message["message"], **message["details"])
+        if message["name"] != name:
+            raise GvisorError(f"expected {name} of pod {self.plan.id} and got {message['name']}")
+        return message
+
+    def _message(self) -> Optional[Dict[str, Any]]:
+        poll = select.poll()
+        poll.register(self._up, select.POLLIN)
+        # Standard output leads to the controller: its other end closes when the SSH connection does.
+        poll.register(1, 0)
+        while b"\n" not in self._rest:
+            for descriptor, _event in poll.poll():
+                if descriptor == 1:
+                    poll.unregister(1)
+                    os.close(self._down)  # the supervisor gives up now
+                    self._down = os.open(os.devnull, os.O_WRONLY)
+                    continue
+                data = os.read(self._up, 1 << 16)
+                if not data:
+                    return None
+                self._rest += data
+        line, _newline, self._rest = self._rest.partition(b"\n")
+        return json.loads(line.decode("utf-8"))
+
+
+def _supervise(folder: PodFolder, plan: Plan, commands: List[Command], down: int, up: int) -> NoReturn:
+    """Be the supervisor: never returns into the module's code."""
+    code = 1
+    try:
+        os.setsid()
+        # What the module holds for others would outlive it here: their locks, and their pipes, whose end they wait for.
+        for name in os.listdir("/proc/self/fd"):
+            if int(name) not in (0, 1, 2, down, up, folder.lock):
+                with contextlib.suppress(OSError):
+                    os.close(int(name))
+        # Ansible waits for the end of the module's output: nobody else may hold it open.
+        null = os.open(os.devnull, os.O_RDWR)
+        for descriptor in (0, 1, 2):
+            os.dup2(null, descriptor)
+        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGPIPE):
+            signal.signal(number, signal.SIG_IGN)  # the pod is removed whoever asks for an end: see the pipe
+        pod = Pod(folder.ctr, plan, folder.path)
+
+        def say(name: str, **fields: Any) -> None:
+            data = json.dumps({"name": name, **fields}).encode() + b"\n"
+            with contextlib.suppress(BrokenPipeError):
+                while data:
+                    data = data[os.write(up, data) :]
+
+        try:
+            _work(pod, commands, down, say)
+        except GvisorError as error:
+            say("error", message=error.message, details=error.details)
+        finally:
+            begin = time.monotonic()
+            pod.remove()
+        say("removed", seconds=round(time.monotonic() - begin, 3))
+        # The module may still look at a copy of the workspace in the folder: its end of the pipe closes when it is done.
+        while os.read(down, 1 << 10):
+            pass
+        folder.remove()
+        code = 0
+    finally:
+        os._exit(code)
+
+
+def _work(pod: Pod, commands: List[Command], down: int, say: Any) -> None:
+    """Run the commands one after another, each when the module says so, until one has not ended by itself."""
+    begin = time.monotonic()
+    kernel = pod.start()
+    warnings = pod.limit()
+    ready = round(time.monotonic() - begin, 3)
+    struck: List[str] = []
+    for number, command in enumerate(commands, 1):
+        if os.read(down, 1) != b"g":
+            return
+        job = pod.execute(command, down, alone=len(commands) == 1)
+        before, struck = struck, pod.group.struck() if pod.group else []
+        # The workspace stays as it is from here on.
+        if (number == len(commands) or job.why != "exit") and not pod.kill():
+            pod.remove()
+        say(
+            "job",
+            rc=job.rc,
+            why=job.why,
+            stdout=job.stdout.text(),
+            stderr=job.stderr.text(),
+            stdout_bytes=job.stdout.size,
+            stderr_bytes=job.stderr.size,
+            truncated=job.stdout.truncated or job.stderr.truncated,
+            struck=[name for name in struck if name not in before],
+            kernel=kernel or None,
+            warnings=warnings,
+            timings={"pod": ready, "job": round(job.seconds, 3)},
+        )
+        if job.why != "exit":
+            return
+        ready, warnings = 0.0, []

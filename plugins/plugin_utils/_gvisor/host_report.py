@@ -1,0 +1,145 @@
+# Copyright (c) 2026, the ggen.gvisor authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A host's report: what it has, how that differs from what it should have, and what was observed to work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.host import NAMES
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd import boot_config as origins
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._gvisor.host_plan import host_plan
+
+PROOF = ("kernel", "runc", "cri", "seconds")
+RUN = ("path", "args", "rc", "duration", "timings", "kernel", "summary", "error")
+
+
+def missing_images(images: Mapping[str, Mapping[str, str]], image: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return (namespace, name) wherever ``images`` (by namespace: name to digest) has not ``image``'s digest under one of its references."""
+    pairs = ((namespace, name) for namespace in image["namespaces"] for name in image["references"])
+    return [(namespace, name) for namespace, name in pairs if images.get(namespace, {}).get(name) != image["digest"]]
+
+
+def drift(
+    info: Mapping[str, Any], plan: Mapping[str, Any], handler: Mapping[str, Any], image: Mapping[str, Any] | None = None
+) -> list[str]:
+    """Return a sentence for each thing on the host that is not as it should be.
+
+    ``info`` is containerd_info's result, ``plan`` host_plan's; ``handler`` is the runtime handler's name, runtime_type and options; ``image`` has the
+    references, digest and namespaces of an image that should be there.
+    """
+    containerd, config = info["containerd"], info["config"]
+    found = [f"{plan['folder']}/{name} is missing, changed or has another mode" for name in plan["files"]]
+    found += [f"the link {name} does not lead to release {plan['release']}" for name in plan["links"]]
+    if plan["options"]:
+        found.append("the shim's options file is missing or changed")
+    if not containerd["installed"]:
+        found.append("containerd is not installed")
+    elif not containerd["running"]:
+        found.append(f"containerd does not answer on {containerd['address']}")
+    found += [f"{config['path']} has {difference}" for difference in _handler_drift(config["runtimes"], handler)]
+    found += filter(None, [origins.sentence(config["origin"], handler["name"], config["path"])] if "origin" in config else [])
+    found += [
+        f"containerd's plugin {name} is in state {state}"
+        for name, state in containerd["plugins"].items()
+        if state == "error" and ".cri" in name
+    ]
+    for namespace, name in missing_images(info["images"], image) if image else ():
+        there = info["images"].get(namespace, {}).get(name, "missing")
+        found.append(f"image {name} in namespace {namespace} is {there} instead of {image['digest']}")
+    return found
+
+
+def _handler_drift(runtimes: Mapping[str, Any], handler: Mapping[str, Any]) -> list[str]:
+    name, there = handler["name"], runtimes.get(handler["name"])
+    if there is None:
+        return [f"no runtime handler {name}"]
+    wanted = {"runtime_type": handler["runtime_type"], **{f"options.{key}": value for key, value in handler["options"].items()}}
+    found = {"runtime_type": there.get("runtime_type"), **{f"options.{key}": value for key, value in (there.get("options") or {}).items()}}
+    return [
+        f"{key} {found.get(key)!r} instead of {value!r} for the handler {name}" for key, value in wanted.items() if found.get(key) != value
+    ]
+
+
+def faults(
+    info: Mapping[str, Any],
+    handler: Mapping[str, Any],
+    releases: Mapping[str, Any],
+    built: Mapping[str, Mapping[str, Any]],
+    *,
+    folder: str,
+    shim: str = "auto",
+) -> list[str]:
+    """Return a sentence for each thing that is wrong on a host with what it has, whatever release it should have.
+
+    ``releases`` is the table of releases.yml; ``built`` has the files, with sha256, of the build that the host has, where the controller knows it.
+    The options file has to be there, and may differ from what is asked for: it is written with the release.
+    """
+    gvisor, release = info["gvisor"], info["gvisor"]["release"]
+    if release is None:
+        return ["it has no gVisor that this collection installed"]
+    present = gvisor["files"].get(release, {})
+    if release in releases:
+        row = releases[release]
+        sums = {name: item["sha256"] for name, item in built.items()} or row["sha256"][info["host"]["architecture"]]
+        plan = host_plan(info, release, row, sums, folder=folder, shim=shim)
+    else:  # no longer in the table: nobody knows its sums, and the proof has to do
+        links = [name for name in NAMES if gvisor["links"].get(name) != f"{folder}/{release}/{name}"]
+        plan = {
+            "folder": f"{folder}/{release}",
+            "release": release,
+            "files": [name for name in NAMES if name not in present],
+            "links": links,
+        }
+    return drift(info, {**plan, "options": gvisor["runsc_config"] is None}, handler)
+
+
+def host_report(
+    info: Mapping[str, Any],
+    plan: Mapping[str, Any],
+    handler: Mapping[str, Any],
+    *,
+    image: Mapping[str, Any] | None = None,
+    proof: Mapping[str, Any] | None = None,
+    runs: Iterable[Mapping[str, Any]] = (),
+) -> dict[str, Any]:
+    """Return the report as one document. ``proof`` is what containerd_proof observed, ``runs`` what ran in the sandbox.
+
+    A run proves its kernel too: without a proof of its own the report has the last run's.
+    """
+    differences = drift(info, plan, handler, image)
+    gvisor, config, containerd = info["gvisor"], info["config"], info["containerd"]
+    runs = [_run(run) for run in runs]
+    seen = [{"kernel": run["kernel"]} for run in runs if run["kernel"]]
+    return {
+        "healthy": not differences,
+        "drift": differences,
+        "host": dict(info["host"]),
+        "gvisor": {
+            "release": gvisor["release"],
+            "version": gvisor["runsc_version"],
+            "shim": plan["shim"],
+            "files": {f"{plan['folder']}/{name}": sha256 for name, sha256 in plan["sha256"].items()},
+            "links": gvisor["links"],
+        },
+        "containerd": {
+            **{key: containerd[key] for key in ("version", "server_version", "running")},
+            "plugins": {name: state for name, state in containerd["plugins"].items() if state == "error" or ".cri" in name},
+        },
+        "config": {
+            **{key: config[key] for key in ("path", "version", "sha256", "default_runtime")},
+            "handlers": sorted(config["runtimes"]),
+            **({"origin": config["origin"]["source"]} if "origin" in config else {}),
+        },
+        "image": dict(image) if image else None,
+        "proof": {key: proof[key] for key in PROOF if key in proof} if proof else (seen or [None])[-1],
+        "runs": runs,
+    }
+
+
+def _run(run: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a report tells of a run: not its log, and of its files those that count."""
+    files = [file for file in run.get("changed_files") or [] if not file.get("ignored")]
+    return {**{key: run.get(key) for key in RUN}, "changed_files": files}

@@ -1,0 +1,178 @@
+# Copyright (c) 2026, the ggen.gvisor authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A workspace of the controller for a run on another host: packed here, and the run's changes written back here.
+
+What comes back is from a sandbox and not to be trusted: only plain files below the workspace are written, no link is followed, and nothing is written at
+all where something here is not as it was when it was packed.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import hashlib
+import os
+import stat
+import tarfile
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+
+SHOWN = 5
+# A file's sha256, or "-> " and a link's target.
+Sent = dict[str, str]
+
+
+def pack(root: str, archive: str) -> Sent:
+    """Write the folder into a tar archive and return what is in it. Raises GvisorError for what cannot be sent."""
+    root = os.path.realpath(root)
+    sent: Sent = {}
+    try:
+        with tarfile.open(archive, "w", format=tarfile.PAX_FORMAT) as tar:
+            for path, entry in _entries(root, ""):
+                _add(tar, root, path, entry, sent)
+    except OSError as error:
+        raise GvisorError(f"workspace {root} cannot be packed: {error.filename}: {error.strerror}") from error
+    return sent
+
+
+def _entries(folder: str, prefix: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    with os.scandir(folder) as found:
+        entries = sorted(found, key=lambda entry: entry.name)
+    for entry in entries:
+        yield prefix + entry.name, entry
+        if entry.is_dir(follow_symlinks=False):
+            yield from _entries(entry.path, f"{prefix}{entry.name}/")
+
+
+def _add(tar: tarfile.TarFile, root: str, path: str, entry: os.DirEntry[str], sent: Sent) -> None:
+    status = entry.stat(follow_symlinks=False)
+    info = tarfile.TarInfo(path)
+    info.mode, info.mtime = stat.S_IMODE(status.st_mode) & 0o777, int(status.st_mtime)
+    try:
+        path.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise GvisorError(f"workspace {root} has the name {os.fsencode(path)!r}, which is not UTF-8. Rename it.") from error
+    if entry.is_symlink():
+        info.type, info.linkname = tarfile.SYMTYPE, os.readlink(entry.path)
+        if os.path.isabs(info.linkname) or not f"{os.path.realpath(entry.path)}/".startswith(f"{root}/"):
+            raise GvisorError(
+                f"workspace {root}: {path} is a link that leads out of it, to {info.linkname}. Remove it, or copy what it leads to."
+            )
+        sent[path] = f"-> {info.linkname}"
+        tar.addfile(info)
+    elif entry.is_dir(follow_symlinks=False):
+        info.type = tarfile.DIRTYPE
+        tar.addfile(info)
+    elif stat.S_ISREG(status.st_mode):
+        with open(entry.path, "rb") as stream:
+            sent[path] = hashlib.file_digest(stream, "sha256").hexdigest()
+            stream.seek(0)
+            info.size = status.st_size
+            tar.addfile(info, stream)
+    else:
+        raise GvisorError(f"workspace {root}: {path} is neither file, folder nor link, so it cannot be sent. Remove it.")
+
+
+def write_back(root: str, sent: Mapping[str, str], changes: Sequence[Mapping[str, Any]], contents: Mapping[str, str]) -> list[str]:
+    """Write what a run changed into the workspace and return remarks: what was left out.
+
+    ``changes`` are containerd_run's changed_files, ``contents`` the files' bytes in base64. Raises GvisorError, and writes nothing then, when a path is not
+    below the workspace, when bytes are not those that were reported, and when something here was changed since it was packed.
+    """
+    base = os.open(os.path.realpath(root), os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        wanted, remarks = [], []
+        for change in changes:
+            path = str(change["path"])
+            if not _is_plain(path):
+                raise GvisorError(f"the run reported a change of {path!r}, which is not below the workspace. Nothing was written back.")
+            if change["change"] != "removed" and change["kind"] != "file":
+                remarks.append(f"{path} is a {change['kind']} and was not copied back")
+                continue
+            wanted.append((path, None if change["change"] == "removed" else _bytes(path, change, contents), int(str(change["mode"]), 8)))
+        conflicts = [path for path, _data, _mode in wanted if _state(base, path) != sent.get(path)]
+        if conflicts:
+            shown = ", ".join(conflicts[:SHOWN]) + (f" and {len(conflicts) - SHOWN} more" if len(conflicts) > SHOWN else "")
+            raise GvisorError(f"{shown} in {root} changed while the command ran elsewhere on a copy. Nothing was written back; run again.")
+        for path, data, mode in wanted:
+            _put(base, path, data, mode)
+    except OSError as error:
+        raise GvisorError(f"the run's changes cannot be written to {root}: {error.filename}: {error.strerror}") from error
+    finally:
+        os.close(base)
+    return remarks
+
+
+def _is_plain(path: str) -> bool:
+    parts = path.split("/")
+    return "\0" not in path and not any(part in ("", ".", "..") for part in parts)
+
+
+def _bytes(path: str, change: Mapping[str, Any], contents: Mapping[str, str]) -> bytes:
+    data = base64.b64decode(contents.get(path, ""))
+    if hashlib.sha256(data).hexdigest() != change["sha256"]:
+        raise GvisorError(f"the bytes of {path} are not those that the run reported. Nothing was written back.")
+    return data
+
+
+@contextlib.contextmanager
+def _folder(base: int, path: str, make: bool = False) -> Iterator[tuple[int, str]]:
+    """Yield the descriptor of the folder that ``path`` is in, and its last part; a link on the way is an error (NotADirectoryError, ELOOP)."""
+    *parents, name = path.split("/")
+    descriptor = os.dup(base)
+    try:
+        for parent in parents:
+            if make:
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(parent, 0o755, dir_fd=descriptor)
+            below = os.open(parent, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=descriptor)
+            os.close(descriptor)
+            descriptor = below
+        yield descriptor, name
+    finally:
+        os.close(descriptor)
+
+
+def _state(base: int, path: str) -> str | None:
+    """Return what is at ``path`` as in Sent, None for nothing; what cannot be told is like nothing that was sent."""
+    try:
+        with _folder(base, path) as (folder, name):
+            status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+            if stat.S_ISLNK(status.st_mode):
+                return f"-> {os.readlink(name, dir_fd=folder)}"
+            if not stat.S_ISREG(status.st_mode):
+                return "?"
+            with open(os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=folder), "rb") as stream:
+                return hashlib.file_digest(stream, "sha256").hexdigest()
+    except FileNotFoundError:
+        return None
+    except OSError:
+        return "?"
+
+
+def _put(base: int, path: str, data: bytes | None, mode: int) -> None:
+    """Write or remove one file. A new one is its owner's alone, as far as the run gave it to them; an old one keeps its mode."""
+    with _folder(base, path, make=data is not None) as (folder, name):
+        if data is None:
+            os.unlink(name, dir_fd=folder)
+            return
+        try:
+            mode = stat.S_IMODE(os.stat(name, dir_fd=folder, follow_symlinks=False).st_mode)
+        except FileNotFoundError:
+            mode &= 0o700
+        temporary = f".{name[:100]}.{uuid.uuid4().hex[:12]}"
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600, dir_fd=folder)
+        try:
+            with open(descriptor, "wb") as stream:
+                stream.write(data)
+                stream.flush()
+                os.fchmod(stream.fileno(), mode)
+                os.fsync(stream.fileno())
+            os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+        except BaseException:
+            os.unlink(temporary, dir_fd=folder)
+            raise
