@@ -27,7 +27,9 @@ from ansible.plugins.callback import CallbackBase
 from ansible.template import Templar
 from ansible_collections.ggen.gvisor.plugins.filter.project_root import project_root
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import atomic_write
-from ansible_collections.ggen.gvisor.plugins.plugin_utils._fleet.report import fleet, page, plain, reason, recap
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._base.failures import reason
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._base.text import plain
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._fleet.report import fleet, page, recap
 
 MARK = "ggen_gvisor_fleet"  # the variable of the plays that report hosts
 FOLDER = "containerd_gvisor_reports"

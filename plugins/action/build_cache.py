@@ -10,7 +10,7 @@ from typing import Any
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
-from ansible_collections.ggen.gvisor.plugins.modules.build_cache import ARGUMENT_SPEC, perform
+from ansible_collections.ggen.gvisor.plugins.module_utils._builds.cache import ARGUMENT_SPEC, perform
 
 
 class ActionModule(ActionBase):

@@ -9,7 +9,8 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
-from ansible_collections.ggen.gvisor.plugins.module_utils._builds.background_job import duration_text, progress_line
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.text import duration_text
+from ansible_collections.ggen.gvisor.plugins.module_utils._builds.background_job import progress_line
 
 display = Display()
 

@@ -13,9 +13,10 @@ from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
-from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import megabytes
-from ansible_collections.ggen.gvisor.plugins.module_utils._builds.cache import Artifact, cache_root, diff_of
-from ansible_collections.ggen.gvisor.plugins.plugin_utils._transfer.receive import store
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.text import megabytes
+from ansible_collections.ggen.gvisor.plugins.module_utils._builds.cache import cache_root, diff_of
+from ansible_collections.ggen.gvisor.plugins.module_utils._builds.manifest import Artifact
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._builds.received import store
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._transfer.send import controller_path
 
 display = Display()

@@ -13,7 +13,7 @@ from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
-from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import megabytes
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.text import megabytes
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.image_archive import Archive
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._transfer.send import controller_path, on_controller, send
 

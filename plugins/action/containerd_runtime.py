@@ -20,6 +20,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import Gv
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd import boot_config as origins
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd import plan as planning
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd import runtime_config as config
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd import verdict
 
 
 class ActionModule(ActionBase):
@@ -154,7 +155,7 @@ class ActionModule(ActionBase):
                 "first, or set validate: false."
             )
         dumps = self._on_host(task_vars, phase="validate", **planning.validation_of(plan, containerd))
-        config.judge(
+        verdict.judge(
             dumps["before"],
             dumps["after"],
             where=plan.file,

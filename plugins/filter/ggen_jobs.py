@@ -78,8 +78,9 @@ import os
 from typing import Any, Callable
 
 from ansible.errors import AnsibleFilterError
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._fleet.colima import in_guest
-from ansible_collections.ggen.gvisor.plugins.plugin_utils._ggen.ggen import GgenError, jobs
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._ggen.jobs import jobs
 
 
 def ggen_jobs(
@@ -106,8 +107,8 @@ def ggen_jobs(
         return [
             {**job, "from": where, "run": _run(job, where, program, env or {})} for job, (_path, where) in zip(found, places, strict=True)
         ]
-    except GgenError as error:
-        raise AnsibleFilterError(str(error)) from error
+    except GvisorError as error:
+        raise AnsibleFilterError(error.message) from error
 
 
 def _run(job: dict[str, Any], where: str, program: str, env: dict[str, Any]) -> dict[str, Any]:
@@ -118,7 +119,7 @@ def _run(job: dict[str, Any], where: str, program: str, env: dict[str, Any]) -> 
 
 
 def _place(path: Any, moved: dict[str, str], mounts: list[dict[str, Any]], in_place: bool) -> tuple[Any, str]:
-    """Return where a run on another host finds a workspace of the controller, and on which of the two. Raises GgenError when it is none."""
+    """Return where a run on another host finds a workspace of the controller, and on which of the two. Raises GvisorError when it is none."""
     if not path:
         return path, "host"
     here = os.path.realpath(os.path.expanduser(path))  # a link of the controller would lead nowhere in the guest
@@ -130,7 +131,7 @@ def _place(path: Any, moved: dict[str, str], mounts: list[dict[str, Any]], in_pl
         return there, "host"
     if os.path.isdir(here):
         return here, "controller"
-    raise GgenError(f"The workspace {here} is no folder of this machine. For a folder of the host itself set ggen_run_from to host.")
+    raise GvisorError(f"The workspace {here} is no folder of this machine. For a folder of the host itself set ggen_run_from to host.")
 
 
 class FilterModule:

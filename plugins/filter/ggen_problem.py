@@ -31,7 +31,8 @@ _value:
 import base64
 from typing import Any, Callable
 
-from ansible_collections.ggen.gvisor.plugins.plugin_utils._ggen.ggen import GgenError, check_manifest
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._ggen.manifest import check_manifest
 
 
 def ggen_problem(read: dict[str, Any]) -> str:
@@ -39,8 +40,8 @@ def ggen_problem(read: dict[str, Any]) -> str:
     text = base64.b64decode(read["content"]).decode("utf-8", "replace") if "content" in read else None
     try:
         check_manifest(text, read[read["ansible_loop_var"]])
-    except GgenError as error:
-        return str(error)
+    except GvisorError as error:
+        return error.message
     return ""
 
 

@@ -41,8 +41,8 @@ _value:
 
 from typing import Any, Callable
 
-from ansible_collections.ggen.gvisor.plugins.plugin_utils._fleet.report import mend, reason
-from ansible_collections.ggen.gvisor.plugins.plugin_utils._ggen.ggen import describe_run
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._base.failures import mend, reason
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._ggen.output import describe_run
 
 
 def ggen_results(done: dict[str, Any], jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:

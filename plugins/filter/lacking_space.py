@@ -35,7 +35,7 @@ _value:
 
 from typing import Any, Callable
 
-from ansible_collections.ggen.gvisor.plugins.plugin_utils._fleet.free_space import lacking_space
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._gvisor.free_space import lacking_space
 
 
 class FilterModule:

@@ -161,64 +161,10 @@ controller:
   type: bool
 """
 
-import os
-from typing import Any, Dict
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
-from ansible_collections.ggen.gvisor.plugins.module_utils._builds.cache import Artifact, Cache, cache_root, diff_of
-
-ARTIFACT = {
-    "name": {"type": "str", "required": True},
-    "inputs": {"type": "dict", "default": {}},
-    "input_files": {"type": "list", "elements": "path", "default": []},
-    "dest": {"type": "path", "required": True},
-    "expected": {"type": "dict", "default": {}},
-    "links": {"type": "dict", "default": {}},
-    "source": {"type": "path"},
-    "metadata": {"type": "dict", "default": {}},
-    "documents": {"type": "dict", "default": {}},
-}
-
-
-def artifact_of(values: dict) -> Artifact:
-    """Return the artifact that the options describe, with absolute paths."""
-    links = {os.path.abspath(path): name for path, name in values["links"].items()}
-    return Artifact(**{**values, "dest": os.path.abspath(values["dest"]), "links": links})
-
-
-ARGUMENT_SPEC = {
-    "state": {"type": "str", "choices": ["restored", "stored", "described"], "default": "restored"},
-    "cache": {"type": "path"},
-    "artifacts": {"type": "list", "elements": "dict", "required": True, "options": ARTIFACT},
-    "controller": {"type": "bool", "default": False},
-}
-
-
-def perform(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
-    """Restore, store or describe each artifact and return the result. Raises GvisorError."""
-    root = os.path.abspath(params["cache"] or cache_root())
-    cache = Cache(root, dry=check_mode)
-    bring = {"restored": cache.restore, "stored": cache.store, "described": cache.describe}[params["state"]]
-    try:
-        results = [bring(artifact_of(values)) for values in params["artifacts"]]
-    except OSError as error:
-        raise GvisorError(f"{error.filename or root}: {error.strerror}") from error
-    before, after = diff_of(results)
-    answer = {
-        "changed": any(result["changed"] for result in results),
-        "cache": root,
-        "misses": [result["name"] for result in results if not result["hit"]],
-        "artifacts": [{name: result[name] for name in result if name not in ("before", "after")} for result in results],
-    }
-    if before != after:
-        answer["diff"] = {
-            "before_header": "build results",
-            "after_header": "build results",
-            "before": before,
-            "after": after,
-        }
-    return answer
+from ansible_collections.ggen.gvisor.plugins.module_utils._builds.cache import ARGUMENT_SPEC, perform
 
 
 def main() -> None:

@@ -97,7 +97,7 @@ from typing import Any, Dict, List
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
-from ansible_collections.ggen.gvisor.plugins.module_utils._builds.cache import differing, read_manifest
+from ansible_collections.ggen.gvisor.plugins.module_utils._builds.manifest import differing, read_manifest
 
 ARTIFACT = {
     "name": {"type": "str", "required": True},

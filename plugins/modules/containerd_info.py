@@ -176,7 +176,8 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import Gv
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import sha256_file
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.config_files import read_for
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.config_transaction import JOURNAL
-from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.host import containerd, gvisor, host, images, read_config
+from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.host import containerd, host, images, read_config
+from ansible_collections.ggen.gvisor.plugins.module_utils._gvisor.history import gvisor
 
 
 def main() -> None:

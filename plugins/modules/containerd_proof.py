@@ -94,75 +94,14 @@ seconds:
 """
 
 import concurrent.futures
-import contextlib
-import os
-import signal
 import tempfile
-import time
-import uuid
-from typing import List, NamedTuple, Optional
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
-from ansible_collections.ggen.gvisor.plugins.module_utils._base.process import Completed
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.ctr import DEFAULT_ADDRESS, Ctr
-from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.host_tools import SIGN, TARGET, Lent, lend
-from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pod import explain, mount_flag
-
-RUNC = "io.containerd.runc.v2"
-WAIT = "600"  # seconds that a container waits at most
-REMOVE_TIMEOUT = 10.0  # seconds in which containerd notices that a sandbox has died
-# Without it gVisor's shim connects no output and waits for ever (gvisor#12198).
-SANDBOX = ["--annotation", "io.kubernetes.cri.container-type=sandbox"]
-
-
-class Observed(NamedTuple):
-    """What a container said through ctr, how long that took in seconds, and the program of its process on the host, where it ran."""
-
-    done: Completed
-    seconds: float
-    program: Optional[str]
-    same: bool = True  # the program is the one that was asked for
-
-
-def observe(ctr: Ctr, runtime: str, folder: str, lent: Lent, argv: List[str], program: Optional[str] = None) -> Observed:
-    """Run ``argv`` in a container that waits, on an empty folder in ``folder`` with what is lent at TARGET, and leave nothing behind.
-
-    A container that only ran ``argv`` would be gone before anybody could see which ``program`` it is.
-    """
-    name = f"proof-{uuid.uuid4().hex}"
-    rootfs, pid_file = os.path.join(folder, name), os.path.join(folder, f"{name}.pid")
-    os.mkdir(rootfs, 0o755)
-    mount = ["--mount", mount_flag("bind", lent.folder, TARGET, "rbind:ro:nosuid:nodev")]
-    options = ["--detach", "--null-io", "--pid-file", pid_file, "--rootfs", "--read-only", "--runtime", runtime, *SANDBOX, *mount]
-    begin = time.monotonic()
-    seen, same = None, True
-    try:
-        done = ctr.run("run", *options, rootfs, name, *lent.argv("sleep", WAIT))
-        if done.rc == 0:
-            with open(pid_file, encoding="ascii") as stream:
-                process = f"/proc/{stream.read().strip()}/exe"
-            seen = os.readlink(process)
-            # By identity: a sandbox has mounts of its own, in which the path may read otherwise.
-            same = program is None or os.path.samefile(process, program)
-            done = ctr.run("tasks", "exec", "--exec-id", "proof", name, *argv)
-        seconds = time.monotonic() - begin
-    finally:
-        remove(ctr, name)
-    return Observed(done, round(seconds, 3), seen, same)
-
-
-def remove(ctr: Ctr, name: str) -> None:
-    """Remove the container, also one that was made and could not be started: runsc refuses to signal that, the kernel does not."""
-    if ctr.run("tasks", "rm", "--force", name).rc != 0:
-        rows = (line.split() for line in ctr.run("tasks", "ls").stdout.splitlines())
-        for pid in (int(row[1]) for row in rows if row[:1] == [name]):
-            if pid > 0:  # 0 would be this process and its relatives
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-    deadline = time.monotonic() + REMOVE_TIMEOUT
-    while "task must be stopped" in ctr.run("containers", "rm", name).stderr and time.monotonic() < deadline:
-        time.sleep(0.1)  # containerd has no event for "can be removed now"
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.host_tools import SIGN, lend
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pod import explain
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.proof import RUNC, observe
 
 
 def main() -> None:

@@ -232,6 +232,7 @@ from typing import Any, Dict
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.config_files import read_for, validate
+from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.config_options import ARGUMENT_SPEC
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.config_transaction import (
     JOURNAL,
     recover,
@@ -247,32 +248,6 @@ def read(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
         recovered = recover(folder)
     found = read_for(params["path"], params["program"], params["name"], params["dropin"], params["plan"].get("imports"))
     return {"params": params, "found": found, "recovered": recovered}
-
-
-ARGUMENT_SPEC: Dict[str, Any] = {
-    "name": {"type": "str", "default": "runsc"},
-    "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
-    "path": {"type": "path", "default": "/etc/containerd/config.toml"},
-    "runtime_type": {"type": "str"},
-    "options": {"type": "dict", "default": {}},
-    "pod_annotations": {"type": "list", "elements": "str"},
-    "snapshotter": {"type": "str"},
-    "default": {"type": "bool"},
-    "dropin": {"type": "str", "default": "auto"},
-    "allow_newer_config_version": {"type": "bool", "default": False},
-    "backup": {"type": "bool", "default": False},
-    "validate": {"type": "bool", "default": True},
-    "restart": {"type": "bool", "default": False},
-    "service": {"type": "str", "default": "containerd"},
-    "manager": {"type": "str", "choices": ["auto", "systemd", "daemon"], "default": "auto"},
-    "timeout": {"type": "float", "default": 60},
-    "origin": {"type": "list", "elements": "str", "default": []},
-    "address": {"type": "path"},
-    "pid_file": {"type": "path", "default": "/run/containerd/containerd.pid"},
-    "log_file": {"type": "path", "default": "/var/log/containerd.log"},
-    "program": {"type": "str", "default": "containerd"},
-    "plan": {"type": "dict", "default": {}},
-}
 
 
 def perform(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:

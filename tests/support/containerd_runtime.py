@@ -18,7 +18,8 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible_collections.ggen.gvisor.plugins.action.containerd_runtime import ActionModule
 from ansible_collections.ggen.gvisor.plugins.module_utils._base import processes as _processes
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
-from ansible_collections.ggen.gvisor.plugins.modules.containerd_runtime import ARGUMENT_SPEC, perform
+from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.config_options import ARGUMENT_SPEC
+from ansible_collections.ggen.gvisor.plugins.modules.containerd_runtime import perform
 
 from support import oci
 from support.containerd import Daemon

@@ -11,12 +11,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from ansible_collections.ggen.gvisor.plugins.module_utils._builds.cache import (
-    Artifact,
-    canonical,
-    key_of,
-    resolve_inputs,
-)
+from ansible_collections.ggen.gvisor.plugins.module_utils._builds.manifest import Artifact, canonical, key_of, resolve_inputs
 from support.module import finish_module, run_module, start_module
 
 INPUTS = {"version": "1.2.0", "flags": ["-trimpath"], "cgo": False}

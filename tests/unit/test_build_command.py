@@ -15,9 +15,9 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.text import duration_text
 from ansible_collections.ggen.gvisor.plugins.module_utils._builds.background_job import (
     Job,
-    duration_text,
     network_prefix,
     progress_line,
     progress_of,

@@ -18,10 +18,10 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
-from ansible_collections.ggen.gvisor.plugins.module_utils._builds.cache import Artifact, read_manifest
+from ansible_collections.ggen.gvisor.plugins.module_utils._builds.manifest import Artifact, read_manifest
 from ansible_collections.ggen.gvisor.plugins.modules.build_fetch import pack
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._builds.received import store
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._gvisor.releases import build_share
-from ansible_collections.ggen.gvisor.plugins.plugin_utils._transfer.receive import store
 from support.module import run_module
 
 INPUTS = {"version": "1.2.0", "flags": ["-trimpath"]}

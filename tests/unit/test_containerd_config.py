@@ -12,6 +12,7 @@ import tomllib
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd import runtime_config as config
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd import toml_text as toml
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd import verdict
 from support import fixtures
 
 INPUTS = fixtures.inputs()
@@ -317,7 +318,7 @@ WANTED = {"runtime_type": "io.containerd.runsc.v1", "options": {"ConfigPath": "/
 
 def judge(after: str, rc: int = 0, stderr: str = "", before: str = V2 + RUNC_TABLE + KATA_TABLE, **more: object) -> None:
     arguments = {"where": "config.toml", "containerd": "1.7.24", "name": "runsc", "wanted": WANTED, "default": None, **more}
-    config.judge({"rc": 0, "stdout": before, "stderr": ""}, {"rc": rc, "stdout": after, "stderr": stderr}, **arguments)
+    verdict.judge({"rc": 0, "stdout": before, "stderr": ""}, {"rc": rc, "stdout": after, "stderr": stderr}, **arguments)
 
 
 def test_judge_accepts_what_is_meant() -> None:

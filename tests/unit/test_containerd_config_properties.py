@@ -13,6 +13,7 @@ import tomllib
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd import runtime_config as config
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd import toml_text as toml
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd import verdict
 from hypothesis import HealthCheck, Phase, event, given, settings
 from hypothesis import strategies as st
 from support import fixtures
@@ -286,7 +287,7 @@ def test_present_is_the_old_meaning_and_the_handler(text: str, handler: config.H
     found = runtimes_of(new)[handler.name]
     for key, value in handler.table().items():
         if isinstance(value, dict):
-            assert config._difference(value, found.get(key, {})) == ""
+            assert verdict._difference(value, found.get(key, {})) == ""
         else:
             assert config.same(found[key], value)
     assert repr(without(new, handler.name)) == repr(without(old, handler.name))  # repr: nan, order and types count too

@@ -26,7 +26,9 @@ import pytest
 import referencing
 import tomllib
 import yaml
-from ansible_collections.ggen.gvisor.plugins.plugin_utils._ggen.ggen import check_manifest, jobs, parse_output
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._ggen.jobs import jobs
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._ggen.manifest import check_manifest
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._ggen.output import parse_output
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SIGNING_KEY = yaml.safe_load((ROOT / "roles/ggen_run/vars/main.yml").read_text())["_ggen_run_key"]

@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 
 import pytest
-from ansible_collections.ggen.gvisor.plugins.plugin_utils._fleet.report import LONGEST, STATES, fleet, mend, page, plain, reason, recap
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._base.failures import mend, reason
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._base.text import LONGEST, plain
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._fleet.report import STATES, fleet, page, recap
 from conftest import ROOT
 
 TEMPLATE = (ROOT / "playbooks/templates/fleet.html.j2").read_text()

@@ -7,7 +7,7 @@ import os
 import pytest
 import yaml
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.host import space
-from ansible_collections.ggen.gvisor.plugins.plugin_utils._fleet.free_space import lacking_space
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._gvisor.free_space import lacking_space
 from conftest import ROOT
 
 NEEDS = [

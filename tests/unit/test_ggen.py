@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the ggen.gvisor authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The pure functions of plugin_utils/_ggen/ggen.py and their filters."""
+"""The pure functions of plugin_utils/_ggen/ and their filters."""
 
 from __future__ import annotations
 
@@ -16,7 +16,10 @@ from ansible.errors import AnsibleFilterError
 from ansible_collections.ggen.gvisor.plugins.filter.ggen_jobs import ggen_jobs
 from ansible_collections.ggen.gvisor.plugins.filter.ggen_problem import ggen_problem
 from ansible_collections.ggen.gvisor.plugins.filter.ggen_results import ggen_results
-from ansible_collections.ggen.gvisor.plugins.plugin_utils._ggen import ggen
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._ggen import jobs as planned
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._ggen import manifest as manifests
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._ggen import output
 
 COMMON = {"args": "sync", "timeout": 300, "mounts": []}
 MANIFEST = '[project]\nname = "p"\n[ontology]\nsource = "o.ttl"\n[generation]\nrules = []\n'
@@ -24,7 +27,7 @@ MANIFEST = '[project]\nname = "p"\n[ontology]\nsource = "o.ttl"\n[generation]\nr
 
 def job(path: str = "/srv/m", **options: object) -> dict[str, object]:
     """Return one job."""
-    return ggen.jobs([{"path": path, **options}], COMMON)[0]
+    return planned.jobs([{"path": path, **options}], COMMON)[0]
 
 
 @pytest.mark.parametrize(
@@ -37,17 +40,17 @@ def job(path: str = "/srv/m", **options: object) -> dict[str, object]:
     ],
 )
 def test_arguments_are_split_without_a_shell(text: object, words: list[str]) -> None:
-    assert ggen.split_arguments(text) == words
+    assert planned.split_arguments(text) == words
 
 
 @pytest.mark.parametrize(("text", "message"), [("sync 'a", "Balance the quotes"), ("  ", "is empty"), ([], "is empty")])
 def test_bad_arguments_are_refused(text: object, message: str) -> None:
-    with pytest.raises(ggen.GgenError, match=message):
-        ggen.split_arguments(text)
+    with pytest.raises(GvisorError, match=message):
+        planned.split_arguments(text)
 
 
 def test_a_workspace_lays_its_options_over_the_common_ones() -> None:
-    first, second = ggen.jobs([{"path": "/a"}, {"path": "/b/", "args": ["init"], "timeout": 5}], COMMON)
+    first, second = planned.jobs([{"path": "/a"}, {"path": "/b/", "args": ["init"], "timeout": 5}], COMMON)
     assert first == {"path": "/a", "args": ["sync"], "timeout": 300, "mounts": [], "manifest": "/a/ggen.toml"}
     assert second == {"path": "/b", "args": ["init"], "timeout": 5, "mounts": [], "manifest": ""}
 
@@ -64,12 +67,12 @@ def test_a_workspace_lays_its_options_over_the_common_ones() -> None:
     ],
 )
 def test_bad_workspaces_are_refused(entries: list[dict[str, object]], message: str) -> None:
-    with pytest.raises(ggen.GgenError, match=message):
-        ggen.jobs(entries, COMMON)
+    with pytest.raises(GvisorError, match=message):
+        planned.jobs(entries, COMMON)
 
 
 def test_relative_paths_and_the_home_folder_mean_something_on_the_controller() -> None:
-    found = ggen.jobs([{"path": "a/../b"}, {"path": "~/c"}, {"path": "~"}, {"path": "/d"}], COMMON, "/here", "/home/u")
+    found = planned.jobs([{"path": "a/../b"}, {"path": "~/c"}, {"path": "~"}, {"path": "/d"}], COMMON, "/here", "/home/u")
     assert [entry["path"] for entry in found] == ["/here/b", "/home/u/c", "/home/u", "/d"]
 
 
@@ -162,7 +165,7 @@ def test_the_example_is_used_where_it_lies_or_copied(home):
 )
 def test_files_outside_of_the_workspace(addition: str, paths: list[str]) -> None:
     text = MANIFEST.replace('source = "o.ttl"', f'source = "o.ttl"\n{addition}')
-    assert ggen.outside(tomllib.loads(text)) == paths
+    assert manifests.outside(tomllib.loads(text)) == paths
 
 
 def test_every_kind_of_file_can_lie_outside() -> None:
@@ -171,8 +174,8 @@ def test_every_kind_of_file_can_lie_outside() -> None:
         "validation": {"shacl": ["../b.ttl"]},
         "generation": {"rules": [{"query": {"file": "../c.rq"}, "template": {"file": "../d.tera"}}, "nonsense"]},
     }
-    assert ggen.outside(manifest) == ["../a.ttl", "../b.ttl", "../c.rq", "../d.tera"]
-    assert ggen.outside({"ontology": {"source": "../a.ttl"}}, "sub") == []
+    assert manifests.outside(manifest) == ["../a.ttl", "../b.ttl", "../c.rq", "../d.tera"]
+    assert manifests.outside({"ontology": {"source": "../a.ttl"}}, "sub") == []
 
 
 @pytest.mark.parametrize(
@@ -187,11 +190,11 @@ def test_every_kind_of_file_can_lie_outside() -> None:
     ],
 )
 def test_outputs_outside_of_the_workspace(output_dir: str, output_file: str, found: list[str]) -> None:
-    assert ggen.outputs_outside({"generation": {"output_dir": output_dir, "rules": [{"output_file": output_file}]}}) == found
+    assert manifests.outputs_outside({"generation": {"output_dir": output_dir, "rules": [{"output_file": output_file}]}}) == found
 
 
 def test_a_mount_puts_the_file_where_the_sandbox_looks() -> None:
-    assert ggen.mounts_for(["../../lib/x.ttl", "/abs/y.ttl"], "/home/u/models/m") == [
+    assert manifests.mounts_for(["../../lib/x.ttl", "/abs/y.ttl"], "/home/u/models/m") == [
         {"source": "/home/u/lib/x.ttl", "target": "/lib/x.ttl"},
         {"source": "/abs/y.ttl", "target": "/abs/y.ttl"},
     ]
@@ -208,18 +211,18 @@ def test_a_mount_puts_the_file_where_the_sandbox_looks() -> None:
     ],
 )
 def test_bad_manifests_are_refused(text: str | None, message: str) -> None:
-    with pytest.raises(ggen.GgenError, match=message):
-        ggen.check_manifest(text, job())
+    with pytest.raises(GvisorError, match=message):
+        manifests.check_manifest(text, job())
 
 
 @pytest.mark.parametrize("target", ["/lib/o.ttl", "/lib", "/lib/"])
 def test_a_mount_shows_a_file_outside(target: str) -> None:
-    ggen.check_manifest(MANIFEST.replace("o.ttl", "../lib/o.ttl"), job(mounts=[{"source": "/srv/lib", "target": target}]))
+    manifests.check_manifest(MANIFEST.replace("o.ttl", "../lib/o.ttl"), job(mounts=[{"source": "/srv/lib", "target": target}]))
 
 
 def test_a_mount_beside_it_does_not() -> None:
-    with pytest.raises(ggen.GgenError, match="outside of the workspace"):
-        ggen.check_manifest(MANIFEST.replace("o.ttl", "../o.ttl"), job(mounts=[{"source": "/x", "target": "/o"}]))
+    with pytest.raises(GvisorError, match="outside of the workspace"):
+        manifests.check_manifest(MANIFEST.replace("o.ttl", "../o.ttl"), job(mounts=[{"source": "/x", "target": "/o"}]))
 
 
 def test_the_problem_filter_reads_what_slurp_gives() -> None:
@@ -329,19 +332,19 @@ def test_an_unknown_failure_keeps_the_exit_code_and_the_last_lines() -> None:
     ],
 )
 def test_failures_that_need_another_user_or_a_sandbox(text: str, cause: str) -> None:
-    assert cause in ggen.explain("", text)["cause"]
+    assert cause in output.explain("", text)["cause"]
 
 
 def test_json_that_is_not_the_outcome_stays_in_the_log() -> None:
     text = '{"x": 1}\n{broken\n[1]\n{"status": "success"}\n{"status": "later"} trailing'
-    outcome, log = ggen.parse_output(text)
+    outcome, log = output.parse_output(text)
     assert outcome == {"status": "success"}
     assert log == ['{"x": 1}', "{broken", "[1]", '{"status": "later"} trailing']
-    assert ggen.parse_output("") == (None, [])
+    assert output.parse_output("") == (None, [])
 
 
 def test_every_rule_can_be_formatted() -> None:
-    for rule in ggen.RULES:
+    for rule in output.RULES:
         names = dict.fromkeys(re.compile(rule.pattern).groupindex, "x")
         assert rule.cause.format(**names)
         assert rule.mend.format(**names)

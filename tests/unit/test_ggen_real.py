@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Callable
 
 import pytest
-from ansible_collections.ggen.gvisor.plugins.plugin_utils._ggen.ggen import describe_run, explain, parse_output
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._ggen.output import describe_run, explain, parse_output
 
 RECORD = Path(__file__).parent / "fixtures" / "ggen" / "runs.json"
 BINARY = os.environ.get("GGEN_BINARY", "")

@@ -11,9 +11,11 @@ from pathlib import Path
 
 import pytest
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible_collections.ggen.gvisor.plugins.module_utils._base import platform
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd import host as _host
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.config_files import read_for
+from ansible_collections.ggen.gvisor.plugins.module_utils._gvisor import history
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd import plan as containerd_plan
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd.verdict import describe_config
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._gvisor.host_plan import runsc_config
@@ -49,14 +51,14 @@ def test_the_listener_of_a_socket_is_known_by_the_kernel(tmp_path):
 
 def test_capabilities_have_names(tmp_path, monkeypatch):
     (tmp_path / "status").write_text("Name:\tx\nCapEff:\t000001fffeffffff\n")
-    monkeypatch.setattr(_host, "_read", lambda path: (tmp_path / "status").read_text() if path == "/proc/7/status" else None)
+    monkeypatch.setattr(platform, "read_text", lambda path: (tmp_path / "status").read_text() if path == "/proc/7/status" else None)
     assert "CAP_SYS_RESOURCE" not in _host.capabilities(7)
     assert len(_host.capabilities(7)) == 40
     assert _host.capabilities(8) == []
 
 
 def test_a_bare_host_has_no_gvisor(tmp_path):
-    found = _host.gvisor(str(tmp_path / "releases"), str(tmp_path), str(tmp_path / "runsc.toml"))
+    found = history.gvisor(str(tmp_path / "releases"), str(tmp_path), str(tmp_path / "runsc.toml"))
     nothing = {"release": None, "links": {}, "files": {}, "in_use": [], "foreign": [], "ledger": {}}
     assert found == {**nothing, "runsc_version": None, "runsc_config": None, "runsc_config_sha256": None}
 
@@ -68,7 +70,7 @@ def test_an_installed_release_is_described(tmp_path):
     (folder / "runsc").chmod(0o755)
     (tmp_path / "releases" / "ledger.json").write_text(json.dumps({"packages": ["containerd"]}))
     (tmp_path / "runsc").symlink_to(folder / "runsc")
-    found = _host.gvisor(str(tmp_path / "releases"), str(tmp_path), str(tmp_path / "runsc.toml"))
+    found = history.gvisor(str(tmp_path / "releases"), str(tmp_path), str(tmp_path / "runsc.toml"))
     assert found["release"] == "20260518"
     assert found["runsc_version"] == "runsc version 1"
     assert found["files"]["20260518"]["runsc"]["mode"] == "0755"
@@ -83,14 +85,14 @@ def test_a_release_that_a_process_runs_is_in_use(tmp_path):
     running = [subprocess.Popen([releases / name / "runsc", "60"]) for name in ("20260224", "20260518")]
     try:
         os.rename(releases / "20260701" / "runsc", releases / "20260518" / "runsc")  # a replaced file still runs
-        assert _host.releases_in_use(str(releases)) == ["20260224", "20260518"]
+        assert history.releases_in_use(str(releases)) == ["20260224", "20260518"]
         (tmp_path / "link").symlink_to(releases)
-        assert _host.releases_in_use(str(tmp_path / "link")) == ["20260224", "20260518"]
+        assert history.releases_in_use(str(tmp_path / "link")) == ["20260224", "20260518"]
     finally:
         for process in running:
             process.kill()
             process.wait()
-    assert _host.releases_in_use(str(releases)) == []
+    assert history.releases_in_use(str(releases)) == []
 
 
 def test_another_s_gvisor_is_foreign(tmp_path):
@@ -98,14 +100,14 @@ def test_another_s_gvisor_is_foreign(tmp_path):
     (tmp_path / "runsc").chmod(0o755)
     (tmp_path / "containerd-shim-runsc-v1").symlink_to("/nonexistent/shim")
     (tmp_path / "runsc.toml").write_text("[runsc_config]\n")
-    found = _host.gvisor(str(tmp_path / "releases"), str(tmp_path), str(tmp_path / "runsc.toml"))
+    found = history.gvisor(str(tmp_path / "releases"), str(tmp_path), str(tmp_path / "runsc.toml"))
     assert found["release"] is None
     assert sorted(found["foreign"]) == [str(tmp_path / name) for name in ("containerd-shim-runsc-v1", "runsc", "runsc.toml")]
 
 
 def test_an_options_file_of_ours_is_not_foreign(tmp_path):
     (tmp_path / "runsc.toml").write_text(runsc_config({}, "/x/runsc"))
-    assert _host.gvisor(str(tmp_path / "releases"), str(tmp_path), str(tmp_path / "runsc.toml"))["foreign"] == []
+    assert history.gvisor(str(tmp_path / "releases"), str(tmp_path), str(tmp_path / "runsc.toml"))["foreign"] == []
 
 
 @pytest.mark.parametrize(("content", "mode"), [(b"", 0o755), (b"\x7fELFbroken", 0o755), (b"#!/bin/sh\n", 0o644)])
@@ -116,7 +118,7 @@ def test_a_damaged_runsc_is_described_and_no_error(tmp_path, content, mode):
     (folder / "runsc").chmod(mode)
     (tmp_path / "releases" / "ledger.json").write_text("{broken")
     (tmp_path / "runsc").symlink_to(folder / "runsc")
-    found = _host.gvisor(str(tmp_path / "releases"), str(tmp_path), str(tmp_path / "runsc.toml"))
+    found = history.gvisor(str(tmp_path / "releases"), str(tmp_path), str(tmp_path / "runsc.toml"))
     assert found["runsc_version"] == ""
     assert found["ledger"] == {}
     assert found["files"]["20260518"]["runsc"]["mode"] == f"{mode:04o}"

@@ -70,11 +70,6 @@ def locked(folder: str) -> Iterator[None]:
         os.close(descriptor)
 
 
-def megabytes(size: int) -> str:
-    """Return a number of bytes for people."""
-    return f"{size / 1e6:.1f} MB"
-
-
 def atomic_write(path: str, data: bytes, mode: int) -> None:
     """Write ``data`` to ``path`` so that a reader, or a crash, sees the old file or the new one and nothing between.
 
@@ -128,3 +123,21 @@ def remove_stale_transfers(path: str) -> None:
         sent = [os.path.join(other, name) for name in SENT]
         if any(time.time() - os.lstat(one).st_mtime > SENT_SECONDS for one in sent if os.path.lexists(one)):
             shutil.rmtree(other, ignore_errors=True)
+
+
+def read_text(path: str) -> Optional[str]:
+    """Return the file's text, or None where it cannot be read."""
+    try:
+        with open(path, encoding="utf-8", errors="replace") as stream:
+            return stream.read()
+    except OSError:
+        return None
+
+
+@contextlib.contextmanager
+def locked_file(path: str) -> Iterator[None]:
+    """Hold the lock on a file, which is made with its folder where it is not there; others wait. Raises OSError when it cannot be made."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "w", encoding="utf-8") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)  # the kernel lets go of it when the holder dies
+        yield

@@ -24,6 +24,7 @@ from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import atomic_write
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.process import run
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.text import duration_text
 
 TAIL_LINES = 25
 
@@ -51,15 +52,6 @@ def progress_of(log: str, patterns: Sequence[Mapping[str, Any]]) -> List[Dict[st
             raise GvisorError(f"progress pattern of {item['label']!r}: {error}; total_pattern needs one group, a number") from error
         counts.append({"label": item["label"], "done": done, "total": total})
     return counts
-
-
-def duration_text(seconds: float) -> str:
-    """Return a duration for people: 8s, 1m20s, 1h02m."""
-    whole = int(seconds)
-    if whole < 60:
-        return f"{whole}s"
-    minutes, rest = divmod(whole, 60)
-    return f"{minutes}m{rest:02d}s" if minutes < 60 else f"{minutes // 60}h{minutes % 60:02d}m"
 
 
 def progress_line(name: str, counts: Sequence[Mapping[str, Any]], seconds: float, log: str) -> str:

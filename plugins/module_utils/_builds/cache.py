@@ -11,155 +11,32 @@ is believed because of its name: every use compares each file with the manifest,
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import glob
 import hashlib
 import json
 import os
 import shutil
-import stat
 import tempfile
-from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
-from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import atomic_symlink, atomic_write, sha256_file
-
-MANIFEST = "manifest.json"
-SCHEMA = 1
-
-
-class Artifact(NamedTuple):
-    """What a build makes, and where its files belong."""
-
-    name: str
-    inputs: Mapping[str, Any]
-    dest: str
-    input_files: Sequence[str] = ()
-    expected: Mapping[str, str] = {}
-    links: Mapping[str, str] = {}
-    source: Optional[str] = None
-    metadata: Mapping[str, Any] = {}
-    documents: Mapping[str, str] = {}
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import atomic_symlink, atomic_write, locked_file, sha256_file
+from ansible_collections.ggen.gvisor.plugins.module_utils._builds.manifest import (
+    MANIFEST,
+    Artifact,
+    describe,
+    differing,
+    key_of,
+    read_manifest,
+    resolve_inputs,
+    unexpected,
+    verified,
+)
 
 
 def cache_root() -> str:
     """Return the cache's default folder."""
     return os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "ggen.gvisor")
-
-
-@contextlib.contextmanager
-def locked(root: str, name: str) -> Iterator[None]:
-    """Hold the lock ``name`` of the cache in folder ``root``; others wait. Raises OSError when it cannot be made."""
-    folder = os.path.join(root, "locks")
-    os.makedirs(folder, exist_ok=True)
-    with open(os.path.join(folder, name), "w", encoding="utf-8") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)  # the kernel lets go of it when the holder dies
-        yield
-
-
-def canonical(value: Any) -> bytes:
-    """Return the one JSON text of ``value``: keys sorted, no spaces."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
-
-
-def resolve_inputs(artifact: Artifact) -> Dict[str, Any]:
-    """Return the inputs with each input file as [base name, sha256]: folders differ between checkouts, contents must
-    not.
-
-    Raises GvisorError when an input file cannot be read.
-    """
-    try:
-        files = [[os.path.basename(path), sha256_file(path)] for path in artifact.input_files]
-    except OSError as error:
-        raise GvisorError(f"{artifact.name}: the input file {error.filename} cannot be read: {error.strerror}") from error
-    return {"name": artifact.name, "inputs": artifact.inputs, "input_files": files, "schema": SCHEMA}
-
-
-def key_of(resolved: Mapping[str, Any]) -> str:
-    """Return the key of resolved inputs: a sha256 in hex."""
-    return hashlib.sha256(canonical(resolved)).hexdigest()
-
-
-def describe(folder: str) -> Dict[str, Dict[str, Any]]:
-    """Return sha256, size and mode of every file under ``folder`` by relative path, the manifest left out.
-
-    The mode is 0755 or 0644, whatever the umask was: it is part of the manifest, which must not differ between
-    machines. Raises GvisorError for anything but files and folders, and for an empty folder.
-    """
-    files = {}
-    for parent, _folders, names in os.walk(folder, onerror=_raise):
-        for name in names:
-            path = os.path.join(parent, name)
-            relative = os.path.relpath(path, folder)
-            if relative == MANIFEST:
-                continue
-            status = os.lstat(path)
-            if not stat.S_ISREG(status.st_mode):
-                raise GvisorError(f"{path} is not a regular file; a build's result holds files alone")
-            mode = "0755" if status.st_mode & stat.S_IXUSR else "0644"
-            files[relative] = {"sha256": sha256_file(path), "size": status.st_size, "mode": mode}
-    if not files:
-        raise GvisorError(f"the build left no files in {folder}")
-    return files
-
-
-def _raise(error: OSError) -> None:
-    raise error
-
-
-def read_manifest(folder: str) -> Optional[Dict[str, Any]]:
-    """Return the folder's manifest, or None where there is none or it is not one of ours."""
-    try:
-        with open(os.path.join(folder, MANIFEST), encoding="utf-8") as stream:
-            return valid_manifest(json.load(stream))
-    except (OSError, ValueError):
-        return None
-
-
-def valid_manifest(manifest: Any) -> Optional[Dict[str, Any]]:
-    """Return ``manifest`` if it is one of ours and names no file outside of its folder, else None."""
-    try:
-        if manifest["key"] != key_of(manifest["made_from"]):
-            return None
-        for name, entry in manifest["files"].items():
-            if os.path.isabs(name) or ".." in name.split("/") or set(entry) != {"sha256", "size", "mode"}:
-                return None
-    except (KeyError, TypeError, AttributeError):
-        return None
-    return manifest
-
-
-def differing(folder: str, files: Mapping[str, Mapping[str, Any]]) -> List[str]:
-    """Return the names whose file under ``folder`` is missing or is not what ``files`` says, in order."""
-    return sorted(name for name, entry in files.items() if not _same(os.path.join(folder, name), entry))
-
-
-def _same(path: str, entry: Mapping[str, Any]) -> bool:
-    try:
-        status = os.lstat(path)
-        return (
-            stat.S_ISREG(status.st_mode)
-            and status.st_size == entry["size"]
-            and f"{stat.S_IMODE(status.st_mode):04o}" == entry["mode"]
-            and sha256_file(path) == entry["sha256"]
-        )
-    except OSError:
-        return False
-
-
-def unexpected(files: Mapping[str, Mapping[str, Any]], expected: Mapping[str, str]) -> List[str]:
-    """Return a line for each file whose sha256 is not the expected one."""
-    found = {name: files[name]["sha256"] if name in files else "missing" for name in expected}
-    return [f"{name}: {found[name]} instead of {expected[name]}" for name in sorted(expected) if found[name] != expected[name]]
-
-
-def verified(folder: str, key: str, expected: Mapping[str, str]) -> Optional[Dict[str, Any]]:
-    """Return the manifest of ``folder`` if it has this key and every file is as the manifest and ``expected`` say, else
-    None."""
-    manifest = read_manifest(folder)
-    if manifest is None or manifest["key"] != key or unexpected(manifest["files"], expected):
-        return None
-    return None if differing(folder, manifest["files"]) else manifest
 
 
 class Cache:
@@ -345,7 +222,7 @@ class Cache:
         return folder
 
     def _lock(self, name: str) -> "contextlib.AbstractContextManager[None]":
-        return locked(self.root, name)
+        return locked_file(os.path.join(self.root, "locks", name))
 
 
 def _copy(source: str, target: str, entry: Mapping[str, Any]) -> None:
@@ -402,3 +279,59 @@ def diff_of(results: Sequence[Mapping[str, Any]]) -> Tuple[str, str]:
                 before += [f"{path} {old}"] if old else []
                 after += [f"{path} {new}"] if new else []
     return "".join(f"{line}\n" for line in before), "".join(f"{line}\n" for line in after)
+
+
+# --- what the module and its action plugin share ---
+
+
+ARTIFACT = {
+    "name": {"type": "str", "required": True},
+    "inputs": {"type": "dict", "default": {}},
+    "input_files": {"type": "list", "elements": "path", "default": []},
+    "dest": {"type": "path", "required": True},
+    "expected": {"type": "dict", "default": {}},
+    "links": {"type": "dict", "default": {}},
+    "source": {"type": "path"},
+    "metadata": {"type": "dict", "default": {}},
+    "documents": {"type": "dict", "default": {}},
+}
+
+
+def artifact_of(values: dict) -> Artifact:
+    """Return the artifact that the options describe, with absolute paths."""
+    links = {os.path.abspath(path): name for path, name in values["links"].items()}
+    return Artifact(**{**values, "dest": os.path.abspath(values["dest"]), "links": links})
+
+
+ARGUMENT_SPEC = {
+    "state": {"type": "str", "choices": ["restored", "stored", "described"], "default": "restored"},
+    "cache": {"type": "path"},
+    "artifacts": {"type": "list", "elements": "dict", "required": True, "options": ARTIFACT},
+    "controller": {"type": "bool", "default": False},
+}
+
+
+def perform(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
+    """Restore, store or describe each artifact and return the result. Raises GvisorError."""
+    root = os.path.abspath(params["cache"] or cache_root())
+    cache = Cache(root, dry=check_mode)
+    bring = {"restored": cache.restore, "stored": cache.store, "described": cache.describe}[params["state"]]
+    try:
+        results = [bring(artifact_of(values)) for values in params["artifacts"]]
+    except OSError as error:
+        raise GvisorError(f"{error.filename or root}: {error.strerror}") from error
+    before, after = diff_of(results)
+    answer = {
+        "changed": any(result["changed"] for result in results),
+        "cache": root,
+        "misses": [result["name"] for result in results if not result["hit"]],
+        "artifacts": [{name: result[name] for name in result if name not in ("before", "after")} for result in results],
+    }
+    if before != after:
+        answer["diff"] = {
+            "before_header": "build results",
+            "after_header": "build results",
+            "before": before,
+            "after": after,
+        }
+    return answer

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO, Dict, Iterator, List, Mapping, NamedTuple, Opt
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import sha256_file
-from ansible_collections.ggen.gvisor.plugins.module_utils._builds.cache import MANIFEST, differing
+from ansible_collections.ggen.gvisor.plugins.module_utils._builds.manifest import MANIFEST, differing
 from ansible_collections.ggen.gvisor.plugins.module_utils._bundle.apt_index import INDEX, packages_of
 
 SCHEMA = 1

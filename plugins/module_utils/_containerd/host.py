@@ -5,50 +5,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
-from typing import Any, Dict, Iterable, List, Optional
+from typing import Any, Dict, Iterable, Optional
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
-from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import sha256_file
-from ansible_collections.ggen.gvisor.plugins.module_utils._base.process import SEARCH_PATH, run
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import read_text, sha256_file
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.platform import GO_ARCHITECTURES, capabilities, version_number
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.process import SEARCH_PATH, output_of, run
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.processes import listener_pid
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.ctr import Ctr
-
-GO_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
-# By bit, from include/uapi/linux/capability.h.
-CAPABILITIES = (
-    "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE NET_BIND_SERVICE NET_BROADCAST NET_ADMIN NET_RAW "
-    "IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT SYS_PTRACE SYS_PACCT SYS_ADMIN SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD "
-    "LEASE AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE"
-).split()
-NAMES = ("runsc", "containerd-shim-runsc-v1")
-MARK = "(ggen.gvisor)"  # in the first line of an options file of ours
-
-
-def _read(path: str) -> Optional[str]:
-    """Return the file's text, or None where it cannot be read."""
-    try:
-        with open(path, encoding="utf-8", errors="replace") as stream:
-            return stream.read()
-    except OSError:
-        return None
-
-
-def version_number(text: str) -> Optional[str]:
-    """Return the first x.y.z in ``text`` without packaging suffixes: "containerd … 1.6.20~ds1" → "1.6.20"."""
-    found = re.search(r"\d+\.\d+\.\d+", text)
-    return found.group() if found else None
-
-
-def _output(*argv: str) -> str:
-    """Return what a program prints, or nothing where it cannot be run: a damaged one is described by its digest."""
-    try:
-        return run(argv).stdout
-    except GvisorError:
-        return ""
 
 
 def _candidate(package: str) -> Optional[str]:
@@ -56,7 +23,7 @@ def _candidate(package: str) -> Optional[str]:
     if not shutil.which("apt-cache", path=SEARCH_PATH):
         return None
     # Without the two options apt would leave 20 MB and more of caches behind, and this only looks.
-    policy = _output("apt-cache", "-o", "Dir::Cache::pkgcache=", "-o", "Dir::Cache::srcpkgcache=", "policy", package)
+    policy = output_of("apt-cache", "-o", "Dir::Cache::pkgcache=", "-o", "Dir::Cache::srcpkgcache=", "policy", package)
     found = re.search(r"^\s*Candidate:\s*(\S+)", policy, re.MULTILINE)
     return version_number(found.group(1)) if found else None
 
@@ -67,7 +34,7 @@ def containerd(address: str, package: str = "containerd") -> Dict[str, Any]:
     state: Dict[str, Any] = {
         "installed": path is not None,
         "path": path,
-        "version": version_number(_output(path, "--version")) if path else None,
+        "version": version_number(output_of(path, "--version")) if path else None,
         "candidate": None if path else _candidate(package),
         "pid": listener_pid(address),
         "address": address,
@@ -99,82 +66,15 @@ def read_config(path: str, program: Optional[str]) -> Dict[str, Any]:
         "path": path,
         "exists": exists,
         "sha256": sha256_file(path) if exists else None,
-        "text": _read(path) if exists else "",
+        "text": read_text(path) if exists else "",
         "dump": dump.stdout if dump and dump.rc == 0 else "",
         "error": dump.stderr.strip() if dump and dump.rc != 0 else None,
-    }
-
-
-def _ledger(path: str) -> Dict[str, Any]:
-    """Return the ledger; one that is missing or damaged names nothing."""
-    try:
-        return dict(json.loads(_read(path) or "{}"))
-    except (ValueError, TypeError):
-        return {}
-
-
-def releases_in_use(releases: str) -> List[str]:
-    """Return the releases that some process runs a file of: a sandbox keeps the one that it started from."""
-    root = f"{os.path.realpath(releases)}/"
-    installed = {}
-    for folder, _folders, names in os.walk(root):
-        for name in names:
-            status = os.lstat(os.path.join(folder, name))
-            installed[status.st_dev, status.st_ino] = os.path.join(folder, name)
-    found = set()
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        try:
-            status, path = os.stat(f"/proc/{pid}/exe"), os.readlink(f"/proc/{pid}/exe")
-        except OSError:
-            continue  # it has ended, or is the kernel's own
-        # By identity where a sandbox's own mounts make the path read otherwise, by path where the file was replaced since.
-        path = installed.get((status.st_dev, status.st_ino), path)
-        if path.startswith(root):
-            found.add(path[len(root) :].partition("/")[0])
-    return sorted(found)
-
-
-def gvisor(releases: str, bin_folder: str, runsc_config: str) -> Dict[str, Any]:
-    """Describe the installed gVisor: releases with their files, the links in use, the ledger, and what of gVisor is somebody else's."""
-    folders = sorted(entry.name for entry in os.scandir(releases) if entry.is_dir()) if os.path.isdir(releases) else []
-    files = {
-        folder: {
-            entry.name: {"sha256": sha256_file(entry.path), "mode": f"{entry.stat().st_mode & 0o7777:04o}"}
-            for entry in os.scandir(os.path.join(releases, folder))
-            if entry.is_file()
-        }
-        for folder in folders
-    }
-    places = {name: os.path.join(bin_folder, name) for name in NAMES}
-    links = {name: os.path.realpath(path) for name, path in places.items() if os.path.lexists(path)}
-    foreign = [places[name] for name, target in links.items() if not target.startswith(f"{os.path.realpath(releases)}/")]
-    options = _read(runsc_config)
-    if options is not None and MARK not in options.partition("\n")[0]:
-        foreign.append(runsc_config)
-    runsc = links.get("runsc")
-    return {
-        "release": os.path.basename(os.path.dirname(runsc)) if runsc and places["runsc"] not in foreign else None,
-        "links": links,
-        "files": files,
-        "in_use": releases_in_use(releases),
-        "foreign": foreign,
-        "runsc_version": _output(runsc, "--version").partition("\n")[0] if runsc else None,
-        "runsc_config": options,
-        "runsc_config_sha256": sha256_file(runsc_config) if options is not None else None,
-        "ledger": _ledger(os.path.join(releases, "ledger.json")),
     }
 
 
 def images(address: str) -> Dict[str, Dict[str, str]]:
     """Return the images by containerd namespace: name → manifest digest."""
     return {namespace: Ctr(address, namespace).images() for namespace in Ctr(address).namespaces()}
-
-
-def capabilities(pid: int) -> List[str]:
-    """Return the names of the capabilities that the process ``pid`` has in effect."""
-    found = re.search(r"^CapEff:\s*([0-9a-f]+)", _read(f"/proc/{pid}/status") or "", re.MULTILINE)
-    bits = int(found.group(1), 16) if found else 0
-    return [f"CAP_{name}" for bit, name in enumerate(CAPABILITIES) if bits >> bit & 1]
 
 
 def space(folders: Iterable[str]) -> Dict[str, Dict[str, int]]:
@@ -200,7 +100,7 @@ def interrupted_packages(folder: str = "/var/lib/dpkg/updates") -> bool:
 
 def host(pid: int, folders: Iterable[str] = ()) -> Dict[str, Any]:
     """Describe the machine, with the free space of ``folders``; ``pid`` is the process whose capabilities count: containerd's where it runs."""
-    release = dict(re.findall(r'^(\w+)="?([^"\n]*)"?$', _read("/etc/os-release") or "", re.MULTILINE))
+    release = dict(re.findall(r'^(\w+)="?([^"\n]*)"?$', read_text("/etc/os-release") or "", re.MULTILINE))
     machine = os.uname().machine
     return {
         "architecture": GO_ARCHITECTURES.get(machine, machine),

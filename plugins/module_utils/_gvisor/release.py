@@ -25,10 +25,10 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import (
     atomic_write,
     locked,
     make_folders,
-    megabytes,
     read_file,
     sha256_file,
 )
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.text import megabytes
 
 FOLDER_MODE = 0o755  # gVisor re-executes itself as nobody: its folder must be open to everybody
 BLOCK = 1 << 20

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
-from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.host import GO_ARCHITECTURES
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.platform import GO_ARCHITECTURES
 
 LISTS = {"colima": ["colima", "list", "--json"], "lima": ["limactl", "list", "--format", "json"]}
 MENDS = {

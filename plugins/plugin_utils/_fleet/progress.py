@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ansible_collections.ggen.gvisor.plugins.module_utils._builds.background_job import duration_text
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.text import duration_text
 
 SHOWN = 3  # hosts that are named
 STEADY = 60.0  # seconds between two lines in the end

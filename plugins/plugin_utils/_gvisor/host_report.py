@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.host import NAMES
+from ansible_collections.ggen.gvisor.plugins.module_utils._gvisor.history import NAMES
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd import boot_config as origins
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._gvisor.host_plan import host_plan
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.host import GO_ARCHITECTURES
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.platform import GO_ARCHITECTURES
 
 AUTO = "auto"
 # By the kernel's name and by Go's own.

@@ -20,8 +20,8 @@ from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
-from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import SENT_SECONDS, megabytes, sha256_file
-from ansible_collections.ggen.gvisor.plugins.module_utils._builds.cache import locked
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import SENT_SECONDS, locked_file, sha256_file
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.text import megabytes
 
 # runsc (66 MB): level 6 gives 20.9 MB in 2.3 s, 9 gives 20.8 MB in 7.6 s, 1 gives 23.4 MB in 0.7 s.
 LEVEL = 6
@@ -53,7 +53,7 @@ def compressed(item: Item, cache: str) -> str:
     """
     folder = Path(cache, "shipped")
     try:
-        with locked(cache, f"shipped-{item.sha256}"):
+        with locked_file(os.path.join(cache, "locks", f"shipped-{item.sha256}")):
             folder.mkdir(parents=True, exist_ok=True)
             for path in folder.glob(f"{item.sha256}.*"):
                 if sha256_file(str(path)) == path.name.split(".")[1]:

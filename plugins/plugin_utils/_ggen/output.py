@@ -11,23 +11,20 @@ import re
 import shlex
 import textwrap
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import tomllib
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._ggen.manifest import MANIFEST_FIX, NO_PROJECT_FIX, leads_out, mount_advice
 
-# Where the sandbox shows the workspace.
-WORKSPACE = "/workspace"
 # Made by the first sync with mode 0644; ggen reads it back and never changes it, so a stricter mode stays.
 LAST_LINES = 12
 
+
 _ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
+
+
 # tracing's lines of the telemetry exporter, which has no collector to talk to.
 _TELEMETRY = re.compile(r"^\S+\s+(?:TRACE|DEBUG|INFO|WARN|ERROR)\s+(?:ggen_core::telemetry|opentelemetry\w*)\b")
-
-
-class GgenError(Exception):
-    """A workspace, its arguments or its manifest cannot work; the message says what mends it."""
 
 
 class Rule(NamedTuple):
@@ -38,19 +35,19 @@ class Rule(NamedTuple):
     mend: str
 
 
-_MANIFEST = "Mend ggen.toml; ggen's example is what `ggen init` writes."
 _FILES = r"(?P<kind>Ontology source|Ontology import|Template file|Query file|SHACL shape file) not found(?: for rule '(?P<rule>[^']*)')?"
+
 
 RULES: tuple[Rule, ...] = (
     Rule(
         r"Manifest not found\s+--> (?P<path>\S+)",
         "this is no ggen project: there is no {path} in it",
-        "Name a folder that has a ggen.toml (ggen_run_workspace), or make a project there first (ggen_run_args: init).",
+        NO_PROJECT_FIX,
     ),
     Rule(
         r"Manifest parse error[\s\S]*?at line (?P<line>\d+), column (?P<column>\d+)[\s\S]*?\^+\n(?P<what>[^\n]+)",
         "ggen.toml is broken at line {line}, column {column}: {what}",
-        _MANIFEST,
+        MANIFEST_FIX,
     ),
     Rule(
         _FILES + r": (?P<path>.+)",
@@ -60,7 +57,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         r"Manifest (?:validation failed|parse error)[\s\S]*?= error: (?P<what>[^\n]+)",
         "ggen.toml is not accepted: {what}",
-        _MANIFEST,
+        MANIFEST_FIX,
     ),
     Rule(
         r"Cannot create output directory: (?P<path>[^\n]+)\n\s*Reason: (?P<what>[^\n]+)",
@@ -184,7 +181,7 @@ RULES: tuple[Rule, ...] = (
 )
 
 
-def plain(text: str) -> str:
+def without_colours(text: str) -> str:
     """Return ``text`` without terminal colours."""
     return _ANSI.sub("", text)
 
@@ -196,7 +193,7 @@ def parse_output(stdout: str, stderr: str = "") -> tuple[dict[str, Any] | None, 
     """
     outcome: dict[str, Any] | None = None
     log: list[str] = []
-    lines = [line.rstrip() for line in plain(stdout).splitlines()]
+    lines = [line.rstrip() for line in without_colours(stdout).splitlines()]
     for line in reversed(lines):
         found = _json_object(line) if outcome is None else None
         if found is None:
@@ -204,7 +201,7 @@ def parse_output(stdout: str, stderr: str = "") -> tuple[dict[str, Any] | None, 
         else:
             outcome = found
     log.reverse()
-    log += [line.rstrip() for line in plain(stderr).splitlines()]
+    log += [line.rstrip() for line in without_colours(stderr).splitlines()]
     return outcome, [line for line in log if line and not _TELEMETRY.match(line)]
 
 
@@ -223,162 +220,20 @@ def explain(stdout: str, stderr: str = "", workspace: str = "") -> dict[str, str
 
     ``workspace`` is the folder on the sandbox host; a file missing because it lies outside of it is explained with the mount it needs.
     """
-    text = plain(f"{stderr}\n{stdout}")
+    text = without_colours(f"{stderr}\n{stdout}")
     for rule in RULES:
         found = re.search(rule.pattern, text)
         if found is None:
             continue
         groups = {key: textwrap.shorten(value or "", 300, placeholder=" …") for key, value in found.groupdict().items()}
         path = groups.get("path", "")
-        if "kind" in groups and _leads_out(path):
+        if "kind" in groups and leads_out(path):
             return {
                 "cause": f"ggen.toml names a file outside of the workspace ({groups['kind']}): {path}",
                 "mend": mount_advice([path], workspace),
             }
         return {"cause": rule.cause.format(**groups), "mend": rule.mend.format(**groups)}
     return None
-
-
-def mount_advice(paths: Iterable[str], workspace: str) -> str:
-    """Return the sentence that tells how to show the sandbox ``paths`` that lead out of ``workspace``."""
-    mounts = json.dumps(mounts_for(paths, workspace))
-    return f"The sandbox sees the workspace alone. Copy the file into it, or show it read-only with ggen_run_mounts: {mounts}"
-
-
-def mounts_for(paths: Iterable[str], workspace: str) -> list[dict[str, str]]:
-    """Return the mounts, one a file, that put ``paths`` where ggen looks for them from inside the sandbox."""
-    return [
-        {
-            "source": posixpath.normpath(posixpath.join(workspace or "WORKSPACE", path)),
-            "target": posixpath.normpath(posixpath.join(WORKSPACE, path)),
-        }
-        for path in sorted(set(paths))
-    ]
-
-
-def outside(manifest: Mapping[str, Any], folder: str = "") -> list[str]:
-    """Return the paths in a parsed ggen.toml that lead out of the workspace, sorted; ``folder`` is the manifest's place in it.
-
-    Only what ggen opens counts: it does not follow owl:imports.
-    """
-    ontology, generation = _table(manifest, "ontology"), _table(manifest, "generation")
-    paths = [ontology.get("source"), *_list(ontology, "imports"), *_list(_table(manifest, "validation"), "shacl")]
-    for rule in _list(generation, "rules"):
-        if isinstance(rule, Mapping):
-            paths += [_table(rule, "query").get("file"), _table(rule, "template").get("file")]
-    names = {posixpath.normpath(posixpath.join(folder, path)) for path in paths if isinstance(path, str) and path}
-    return sorted(filter(_leads_out, names))
-
-
-def outputs_outside(manifest: Mapping[str, Any], folder: str = "") -> list[str]:
-    """Return the outputs in a parsed ggen.toml that lead out of the workspace, sorted; ggen and the sandbox refuse them."""
-    generation = _table(manifest, "generation")
-    base = posixpath.join(folder, str(generation.get("output_dir") or "."))
-    files = [rule.get("output_file") for rule in _list(generation, "rules") if isinstance(rule, Mapping)]
-    names = {posixpath.normpath(posixpath.join(base, path)) for path in [".", *files] if isinstance(path, str)}
-    return sorted(filter(_leads_out, names))
-
-
-def _leads_out(path: str) -> bool:
-    absolute = posixpath.normpath(posixpath.join(WORKSPACE, path))
-    return absolute != WORKSPACE and not absolute.startswith(WORKSPACE + "/")
-
-
-def _table(holder: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    value = holder.get(key)
-    return value if isinstance(value, Mapping) else {}
-
-
-def _list(holder: Mapping[str, Any], key: str) -> list[Any]:
-    value = holder.get(key)
-    return value if isinstance(value, list) else []
-
-
-def check_manifest(text: str | None, job: Mapping[str, Any]) -> None:
-    """Raise GgenError when ``text``, the manifest of ``job``, is none or names files outside of the workspace that no mount shows."""
-    path, name = job["path"], job["manifest"]
-    if text is None:
-        raise GgenError(f"{path} is no ggen project: there is no {name} that can be read. {RULES[0].mend}")
-    try:
-        manifest = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise GgenError(f"{name} is no valid TOML: {error}. {_MANIFEST}") from error
-    lacking = [table for table in ("project", "ontology", "generation") if not _table(manifest, table)]
-    if lacking:
-        raise GgenError(f"{name} is no ggen manifest: it has no [{'], ['.join(lacking)}]. {_MANIFEST}")
-    folder = posixpath.relpath(posixpath.dirname(name), path)
-    outputs = outputs_outside(manifest, folder)
-    if outputs:
-        raise GgenError(
-            f"{name} writes outside of the workspace: {', '.join(outputs)}. Use paths inside it for output_dir and output_file."
-        )
-    targets = [str(mount.get("target", "")).rstrip("/") for mount in job.get("mounts") or ()]
-    hidden = [
-        item
-        for item in outside(manifest, folder)
-        if not any(f"{mounts_for([item], path)[0]['target']}/".startswith(f"{target}/") for target in targets)
-    ]
-    if hidden:
-        raise GgenError(f"{name} names files outside of the workspace: {', '.join(hidden)}. {mount_advice(hidden, path)}")
-
-
-def split_arguments(arguments: str | Iterable[Any]) -> list[str]:
-    """Return ggen's arguments as a list; a string is split like a shell's words. Raises GgenError when that cannot be."""
-    if isinstance(arguments, str):
-        try:
-            words = shlex.split(arguments)
-        except ValueError as error:
-            raise GgenError(
-                f"ggen_run_args={arguments!r} cannot be split into words: {error}. Balance the quotes, or write a list."
-            ) from error
-    else:
-        words = [str(word) for word in arguments]
-    if not words:
-        raise GgenError("ggen_run_args is empty. Name ggen's command, for example sync.")
-    return words
-
-
-def jobs(workspaces: Iterable[Mapping[str, Any]], common: Mapping[str, Any], base: str = "", home: str = "") -> list[dict[str, Any]]:
-    """Return one job a workspace: its options laid over ``common``, an absolute path, the arguments as a list, its manifest.
-
-    ``base`` and ``home`` are the controller's folders that a relative path and ``~`` start from; empty where the workspace is
-    on another host, where neither means anything. Raises GgenError.
-    """
-    known = {"path", *common}
-    result: list[dict[str, Any]] = []
-    for entry in workspaces:
-        unknown = sorted(set(entry) - known)
-        if unknown:
-            raise GgenError(f"ggen_run_workspaces has the unknown key {', '.join(unknown)}. Known are: {', '.join(sorted(known))}.")
-        job = {**common, **entry, "path": _absolute(str(entry.get("path") or ""), base, home)}
-        if any(other["path"] == job["path"] for other in result):
-            raise GgenError(f"ggen_run_workspaces names {job['path']} twice. Name each workspace once.")
-        job["args"] = split_arguments(job["args"])
-        job["manifest"] = manifest_of(job["path"], job["args"])
-        result.append(job)
-    return result
-
-
-def _absolute(path: str, base: str, home: str) -> str:
-    if not path:
-        raise GgenError("A workspace has no path. Set ggen_run_workspace, or path in each entry of ggen_run_workspaces.")
-    if home and (path == "~" or path.startswith("~/")):
-        path = posixpath.join(home, path[2:])
-    if not path.startswith("/") and not base:
-        raise GgenError(f"The workspace {path} is on another host and not absolute. Write its path there from / on.")
-    return posixpath.normpath(posixpath.join(base, path))
-
-
-def manifest_of(path: str, args: list[str]) -> str:
-    """Return the manifest that ggen will open, or an empty string where it opens none (init, sync --queries, other commands)."""
-    if args[0] != "sync" or any(word.partition("=")[0] == "--queries" for word in args):
-        return ""
-    name = "ggen.toml"
-    for word, following in zip(args, [*args[1:], ""]):
-        option, equals, value = word.partition("=")
-        if option == "--manifest":
-            name = value if equals else following
-    return posixpath.join(path, name)
 
 
 def describe_run(run: Mapping[str, Any], job: Mapping[str, Any]) -> dict[str, Any]:
