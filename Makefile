@@ -7,7 +7,7 @@ COLLECTION := .collections/ansible_collections/ggen/gvisor
 BECOME     := $(shell [ "$$(id -u)" = 0 ] || sudo -n true 2>/dev/null || echo --ask-become-pass)
 
 .DEFAULT_GOAL := help
-.PHONY: help site check test lint sanity e2e unit lab molecule newest soak faults bench lab-up lab-down vm-up vm-down test-vm docs dist requirements clean
+.PHONY: help site check test lint sanity unit integration e2e lab molecule newest soak faults bench lab-up lab-down vm-up vm-down test-vm docs dist requirements clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z0-9 -]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 44
@@ -34,7 +34,7 @@ check: .venv/run.stamp $(COLLECTION) ## Show what `make site` would change
 test: .venv/test.stamp $(COLLECTION) ## Everything that CI runs
 	tests/run
 
-lint sanity e2e unit lab molecule newest soak faults: .venv/test.stamp $(COLLECTION) ## One part of the tests
+lint sanity unit integration e2e lab molecule newest soak faults: .venv/test.stamp $(COLLECTION) ## One part of the tests
 	tests/run $@
 
 .venv/bench.stamp: tests/bench/requirements.txt .venv/test.stamp

@@ -87,7 +87,7 @@ def rows(options: dict[str, Any], above: str = "") -> Iterator[tuple[str, dict[s
 
 
 def generated(specs: dict[str, Any]) -> str:
-    """Return the generated part for the entry points of a role. All of them take the same options, which tests/unit/test_roles.py proves."""
+    """Return the generated part for the entry points of a role. All of them take the same options, which tests/unit/project/test_roles.py proves."""
     environment = jinja2.Environment(undefined=jinja2.StrictUndefined, keep_trailing_newline=True, autoescape=False)  # noqa: S701 - Markdown
     environment.filters.update(prose=prose, kind=kind, default_value=default_value, meaning=meaning)
     text = environment.from_string(TEMPLATE).render(entries=specs, options=list(rows(specs["main"]["options"])))

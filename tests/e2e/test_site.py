@@ -20,7 +20,7 @@ from support.supply import checked_sbom, checked_statement, digests
 pytestmark = pytest.mark.host
 
 EXAMPLE = ROOT / "examples" / "organization"
-EXPECTED = ROOT / "tests" / "unit" / "fixtures" / "examples" / "organization" / "expected"
+EXPECTED = ROOT / "tests" / "fixtures" / "examples" / "organization" / "expected"
 IMAGE = "docker.io/library/ggen:26.5.19"
 
 

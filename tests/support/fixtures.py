@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-CONTAINERD = Path(__file__).resolve().parent.parent / "unit" / "fixtures" / "containerd"
+CONTAINERD = Path(__file__).resolve().parent.parent / "fixtures" / "containerd"
 
 
 def read(path: Path) -> str:

@@ -12,7 +12,7 @@ testinfra_hosts = ["ansible://ggen_run"]
 
 BILLING, CATALOG, DRAFTS = (f"/srv/models/{name}" for name in ("billing", "catalog", "drafts"))
 OWNERS = {BILLING: 1501, CATALOG: 1502, DRAFTS: 1503}
-EXPECTED = ROOT / "tests/unit/fixtures/examples/organization/expected"
+EXPECTED = ROOT / "tests/fixtures/examples/organization/expected"
 
 
 @pytest.fixture(scope="module")

@@ -29,11 +29,11 @@ import yaml
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._ggen.jobs import jobs
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._ggen.manifest import check_manifest
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._ggen.output import parse_output
+from conftest import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 SIGNING_KEY = yaml.safe_load((ROOT / "roles/ggen_run/vars/main.yml").read_text())["_ggen_run_key"]
 EXAMPLES = sorted(path.parent for path in (ROOT / "examples").glob("*/ggen.toml"))
-EXPECTED = Path(__file__).parent / "fixtures" / "examples"
+EXPECTED = ROOT / "tests" / "fixtures" / "examples"
 BINARY = os.environ.get("GGEN_BINARY", "")
 needs_binary = pytest.mark.skipif(not BINARY, reason="GGEN_BINARY names no ggen binary to compare with")
 

@@ -22,7 +22,7 @@ from ansible_collections.ggen.gvisor.plugins.plugin_utils._gvisor.host_plan impo
 from conftest import ROOT
 from support import fixtures
 
-FIXTURES = ROOT / "tests/unit/fixtures/containerd/input"
+FIXTURES = ROOT / "tests/fixtures/containerd/input"
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,7 @@ pytestmark = pytest.mark.host
 # Apart from the VM of `make vm-up`, and yet the default profile: the one that is called just colima.
 ARTIFACTS = ROOT / ".artifacts" / "vm-test"
 VM = vm_module.Vm("default", ARTIFACTS)
-EXPECTED = ROOT / "tests" / "unit" / "fixtures" / "examples" / "organization" / "expected"
+EXPECTED = ROOT / "tests" / "fixtures" / "examples" / "organization" / "expected"
 GENERATED = "/var/lib/ggen.gvisor/workspaces/organization/generated"
 CONFIG = "/etc/containerd/config.toml"
 SHIM = "containerd-shim-runsc-v1"

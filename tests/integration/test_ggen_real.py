@@ -17,7 +17,7 @@ from typing import Callable
 import pytest
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._ggen.output import describe_run, explain, parse_output
 
-RECORD = Path(__file__).parent / "fixtures" / "ggen" / "runs.json"
+RECORD = Path(__file__).parent.parent / "fixtures" / "ggen" / "runs.json"
 BINARY = os.environ.get("GGEN_BINARY", "")
 # What role ggen_run sets; the case `noisy` runs without it.
 QUIET = {"RUST_LOG": "warn,opentelemetry_sdk=off", "NO_COLOR": "1"}
