@@ -6,7 +6,7 @@ import pytest
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._fleet.report import fleet, page
 from conftest import ROOT
 from support.browser import Browser
-from test_fleet_report import ABOUT, HOSTILE, TEMPLATE, failure, mixed, report
+from support.fleet import ABOUT, HOSTILE, TEMPLATE, failure, mixed, report
 
 pytestmark = pytest.mark.host
 

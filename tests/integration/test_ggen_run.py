@@ -16,9 +16,9 @@ from typing import Any, Iterator
 
 import pytest
 from support.containerd import Daemon
+from support.examples import expected
 from support.gvisor import gvisor_dir
 from support.oci import oci_entries, tar
-from test_examples import expected
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 BINARY = os.environ.get("GGEN_BINARY", "")

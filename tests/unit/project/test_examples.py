@@ -30,18 +30,12 @@ from ansible_collections.ggen.gvisor.plugins.plugin_utils._ggen.jobs import jobs
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._ggen.manifest import check_manifest
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._ggen.output import parse_output
 from conftest import ROOT
+from support.examples import expected
 
 SIGNING_KEY = yaml.safe_load((ROOT / "roles/ggen_run/vars/main.yml").read_text())["_ggen_run_key"]
 EXAMPLES = sorted(path.parent for path in (ROOT / "examples").glob("*/ggen.toml"))
-EXPECTED = ROOT / "tests" / "fixtures" / "examples"
 BINARY = os.environ.get("GGEN_BINARY", "")
 needs_binary = pytest.mark.skipif(not BINARY, reason="GGEN_BINARY names no ggen binary to compare with")
-
-
-def expected(name: str) -> dict[str, bytes]:
-    """Return the expected output of an example by its path in ``generated``."""
-    folder = EXPECTED / name / "expected"
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
 ORGANIZATION = {name: data.decode() for name, data in expected("organization").items()}
