@@ -109,7 +109,7 @@ class CallbackModule(CallbackBase):
             earlier=dict(_earlier(folder, known)),
             seconds=self._seconds,
             again=asked,
-            mending=re.sub(r"\bverify(\.yml)?$", r"site\1", asked),
+            fixing=re.sub(r"\bverify(\.yml)?$", r"site\1", asked),
         )
         with open(TEMPLATE, encoding="utf-8") as stream:
             text = page(view, stream.read(), time=_now(), command=plain(self._command(asked)))

@@ -54,7 +54,7 @@ class ActionModule(ActionBase):
         if self._task.args.get("state") == "absent":
             names = self._task.args.get("name") or [name for image in images for name in image["names"]]
             return {**self._on_host(task_vars, name=names), "sent": 0}
-        if self._task.check_mode or not boolean(self._task.args.get("lacking", False)):
+        if self._task.check_mode or not boolean(self._task.args.get("missing", False)):
             asked = self._on_host(task_vars, images=images)
             if self._task.check_mode or asked.get("failed") or not asked["changed"]:
                 return {**asked, "sent": 0}
@@ -62,6 +62,6 @@ class ActionModule(ActionBase):
         display.display(f"{task_vars.get('inventory_hostname', 'host')}: sending {src} ({megabytes(size)})")
         remote = send(self, src)
         done = self._on_host(task_vars, archive=remote)
-        if done.get("failed"):  # the file there goes with the task: what is wrong with it is to be mended here
+        if done.get("failed"):  # the file there goes with the task: what is wrong with it is to be fixed here
             done["msg"] = done["msg"].replace(f"image archive {remote}", f"image archive {src}")
         return {**done, "sent": size}

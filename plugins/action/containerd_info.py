@@ -10,7 +10,7 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
-from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd import boot_config as origins
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd import boot_config as boot_configs
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd.plan import is_ready
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd.verdict import describe_config
 
@@ -23,13 +23,13 @@ class ActionModule(ActionBase):
         super().run(tmp, task_vars)
         result = self._execute_module(task_vars=task_vars)
         if not result.get("failed"):
-            files = self._task.args.get("origin") or []
+            files = self._task.args.get("boot_config") or []
             try:
                 # The files themselves are not in the result: they may hold credentials.
                 found, interrupted = (result["config"].pop(name, None) for name in ("found", "interrupted"))
                 result["config"] = describe_config(result["config"])
                 if found:
-                    # As a module would get them: plain strings, without what Ansible remembers of their origin.
+                    # As a module would get them: plain strings, without what Ansible remembers of their source.
                     wanted = json.loads(json.dumps(self._task.args["runtime"]))
                     arguments = {"path": result["config"]["path"], "program": result["containerd"]["path"], **wanted}
                     result["config"]["ready"] = not files and not interrupted and is_ready(found, arguments)
@@ -37,7 +37,7 @@ class ActionModule(ActionBase):
                 return {**result, "failed": True, "msg": error.message}
             if files:
                 try:
-                    result["config"]["origin"] = origins.describe(origins.read(files), result["config"]["sha256"])
+                    result["config"]["boot_config"] = boot_configs.describe(boot_configs.read(files), result["config"]["sha256"])
                 except GvisorError as error:
                     return {**result, "failed": True, "msg": error.message}
         return result

@@ -4,7 +4,7 @@
 """containerd_runtime: read the host, decide here, have the host's containerd check it, have the host write it.
 
 A run that changes nothing is one execution on the host, check mode two, a change three. Where a file here replaces the host's at each of its
-starts (option origin), that file is what is edited, and the host gets its text; that costs no execution more.
+starts (option boot_config), that file is what is edited, and the host gets its text; that costs no execution more.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
-from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd import boot_config as origins
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd import boot_config as boot_configs
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd import plan as planning
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd import runtime_config as config
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd import verdict
@@ -52,14 +52,14 @@ class ActionModule(ActionBase):
     def _run(self, task_vars: dict[str, Any] | None) -> dict[str, Any]:
         read = self._on_host(task_vars, phase="read")
         params = read["params"]
-        origin = origins.read(params["origin"]) if params["origin"] else None
+        boot_config = boot_configs.read(params["boot_config"]) if params["boot_config"] else None
         warnings = [read["recovered"]] if read["recovered"] else []
-        plan = _decide(read, origin)
+        plan = _decide(read, boot_config)
         if params["state"] == "present" or plan.edits:
-            read, plan = self._read_imports(task_vars, read, plan, origin)
+            read, plan = self._read_imports(task_vars, read, plan, boot_config)
         found = read["found"]
-        outcome = _settle(origin, plan, found, params) if origin else None
-        moved = bool(origin and outcome and outcome.text != origin.text)
+        outcome = _settle(boot_config, plan, found, params) if boot_config else None
+        moved = bool(boot_config and outcome and outcome.text != boot_config.text)
         containerd = found["containerd"] or ""
         result: dict[str, Any] = {
             "changed": bool(plan.edits) or moved,
@@ -73,9 +73,9 @@ class ActionModule(ActionBase):
             "warnings": warnings + plan.notes,
         }
         edits = [(file.path, file.path, file.text, file.after) for file in plan.edits]
-        if origin and outcome:
-            result["origin"] = {"file": origin.path, "source": origin.source, "changed": moved}
-            edits += [(origin.path, f"{origin.path} (on the controller)", origin.text, outcome.text)] if moved else []
+        if boot_config and outcome:
+            result["boot_config"] = {"file": boot_config.path, "source": boot_config.source, "changed": moved}
+            edits += [(boot_config.path, f"{boot_config.path} (on the controller)", boot_config.text, outcome.text)] if moved else []
         if not edits:
             return result
         result["diff"] = [
@@ -87,14 +87,14 @@ class ActionModule(ActionBase):
         if self._task.check_mode:
             return result
         with contextlib.ExitStack() as stack:
-            staged = stack.enter_context(origins.Staged(origin, outcome.text)) if origin and outcome and moved else None
+            staged = stack.enter_context(boot_configs.Staged(boot_config, outcome.text)) if boot_config and outcome and moved else None
             if plan.edits:
                 self._apply(task_vars, params, plan, result)
             if staged:
                 staged.commit()
         return result
 
-    def _apply(self, task_vars: dict[str, Any] | None, params: dict[str, Any], plan: planning.Plan, result: dict[str, Any]) -> None:
+    def _apply(self, task_vars: dict[str, Any] | None, params: dict[str, Any], plan: planning.ConfigPlan, result: dict[str, Any]) -> None:
         """Have the host write its files and restart containerd, and put what came of it into the result."""
         main_folder = posixpath.dirname(plan.main.path)
         service = {
@@ -127,16 +127,16 @@ class ActionModule(ActionBase):
             result["backup_file"] = backups.get(plan.file) or next(iter(backups.values()))
 
     def _read_imports(
-        self, task_vars: dict[str, Any] | None, read: dict[str, Any], plan: planning.Plan, origin: origins.Origin | None
-    ) -> tuple[dict[str, Any], planning.Plan]:
+        self, task_vars: dict[str, Any] | None, read: dict[str, Any], plan: planning.ConfigPlan, boot_config: boot_configs.BootConfig | None
+    ) -> tuple[dict[str, Any], planning.ConfigPlan]:
         """Read again when the host, which cannot parse TOML, found other imports than the main file has."""
         wanted = planning.imports_of(plan.main)
         if wanted == list(read["found"]["imports"]):
             return read, plan
         read = self._on_host(task_vars, phase="read", imports=wanted)
-        return read, _decide(read, origin)
+        return read, _decide(read, boot_config)
 
-    def _validate(self, task_vars: dict[str, Any] | None, found: dict[str, Any], params: dict[str, Any], plan: planning.Plan) -> str:
+    def _validate(self, task_vars: dict[str, Any] | None, found: dict[str, Any], params: dict[str, Any], plan: planning.ConfigPlan) -> str:
         """Return the verdict of the host's containerd. Raises GvisorError when it is not what it should be."""
         containerd = found["containerd"]
         missing = planning.missing_imports(found)
@@ -167,7 +167,7 @@ class ActionModule(ActionBase):
         return f"accepted by containerd {containerd}"
 
 
-def _remover(params: dict[str, Any], where: str) -> origins.Remove:
+def _remover(params: dict[str, Any], where: str) -> boot_configs.Remove:
     """Return what takes the handler out of a text."""
     allow_newer = params["allow_newer_config_version"]
     return lambda text: config.set_absent(text, params["name"], where=where, allow_newer=allow_newer).text or ""
@@ -178,37 +178,39 @@ def _host_text(found: dict[str, Any]) -> str | None:
     return None if content is None else base64.b64decode(content).decode("utf-8", "replace")
 
 
-def _decide(read: dict[str, Any], origin: origins.Origin | None) -> planning.Plan:
-    """Return the plan for the host's own file, or with an origin for the text that the host has from it after its next start.
+def _decide(read: dict[str, Any], boot_config: boot_configs.BootConfig | None) -> planning.ConfigPlan:
+    """Return the plan for the host's own file, or with an boot_config for the text that the host has from it after its next start.
 
-    Taking the handler out of a host that differs from its origin is about the host's own text: nothing else of it is to change.
+    Taking the handler out of a host that differs from its boot_config is about the host's own text: nothing else of it is to change.
     """
     found, params = read["found"], read["params"]
-    if origin is None:
+    if boot_config is None:
         return planning.decide(found, params)
     there = _host_text(found)
     if params["state"] == "present":
-        base = origins.base_of(origin, _remover(params, origin.source))
+        base = boot_configs.base_of(boot_config, _remover(params, boot_config.source))
     else:
-        base = origin.body if there == origin.used else origins.strip_head(there or "")
+        base = boot_config.body if there == boot_config.used else boot_configs.strip_head(there or "")
     content = base64.b64encode(base.encode()).decode("ascii")
     dropin = "never" if params["dropin"] == "auto" else params["dropin"]
     try:
         return planning.decide({**found, "main": {**found["main"], "content": content}}, {**params, "dropin": dropin})
     except GvisorError as error:
-        raise GvisorError(f"{error.message} The text is from {origin.source}, on the controller.", **error.details) from error
+        raise GvisorError(f"{error.message} The text is from {boot_config.source}, on the controller.", **error.details) from error
 
 
-def _settle(origin: origins.Origin, plan: planning.Plan, found: dict[str, Any], params: dict[str, Any]) -> origins.Outcome:
-    """Return what is to be of the origin, and have the plan change the host's file from what it really is to that."""
+def _settle(
+    boot_config: boot_configs.BootConfig, plan: planning.ConfigPlan, found: dict[str, Any], params: dict[str, Any]
+) -> boot_configs.Wanted:
+    """Return what is to be of the boot_config, and have the plan change the host's file from what it really is to that."""
     there = _host_text(found)
-    remove = _remover(params, origin.source)
+    remove = _remover(params, boot_config.source)
     if params["state"] == "present":
-        outcome = origins.present(origin, plan.main.after or "", remove)
+        outcome = boot_configs.present(boot_config, plan.main.after or "", remove)
         plan.main.after = outcome.used
     else:
-        outcome = origins.absent(origin, remove)
-        if there == origin.used:
+        outcome = boot_configs.absent(boot_config, remove)
+        if there == boot_config.used:
             plan.main.after = outcome.used
         elif there is None or plan.main.after == plan.main.text:
             plan.main.after = there

@@ -16,7 +16,7 @@ from ansible_collections.ggen.gvisor.plugins.plugin_utils._transfer.send import 
 
 
 class ActionModule(ActionBase):
-    """One execution on the host where nothing is missing or ``lacking`` says what is; otherwise one to ask and one to install."""
+    """One execution on the host where nothing is missing or ``missing`` says what is; otherwise one to ask and one to install."""
 
     _supports_check_mode = True
     _supports_async = False
@@ -34,16 +34,16 @@ class ActionModule(ActionBase):
         if "payload" in self._task.args:
             raise AnsibleActionFail("payload is set by the action plugin; leave it out")
         sent = 0
-        wanted = [] if self._task.check_mode else list(self._task.args.get("lacking") or [])
+        wanted = [] if self._task.check_mode else list(self._task.args.get("missing") or [])
         arguments = dict(self._task.args)
         for _attempt in ("what the caller knows", "what the host says"):
             if wanted:
                 arguments["payload"], sent = self._send(wanted, task_vars)
             done = self._execute_module(module_name="ggen.gvisor.gvisor_release", module_args=arguments, task_vars=task_vars)
-            if done.get("failed") or not done.get("lacking") or self._task.check_mode:
+            if done.get("failed") or not done.get("missing") or self._task.check_mode:
                 return {**done, "sent": sent}
             wanted = done["installed"]  # all of it in one payload: the module installs everything or nothing
-        raise GvisorError(f"{self._task.args['folder']} lost {', '.join(done['lacking'])} while this ran; run again")
+        raise GvisorError(f"{self._task.args['folder']} lost {', '.join(done['missing'])} while this ran; run again")
 
     def _send(self, names: list[str], task_vars: dict[str, Any]) -> tuple[list[dict[str, Any]], int]:
         """Bring the named programs to the host; return the module's payload and the bytes that were sent."""
@@ -53,5 +53,5 @@ class ActionModule(ActionBase):
             sources = {file["name"]: (os.path.join(folder, file.get("src") or file["name"]), file["sha256"]) for file in arguments["files"]}
             items = [Item(name, *sources[name]) for name in names]
         except (KeyError, TypeError, AttributeError) as error:
-            raise GvisorError(f"source and files (name, sha256) are needed, and lacking names files alone: {error!r}") from error
+            raise GvisorError(f"source and files (name, sha256) are needed, and missing names files alone: {error!r}") from error
         return payload_of(self, task_vars.get("inventory_hostname", "host"), items, arguments.get("cache") or cache_root())

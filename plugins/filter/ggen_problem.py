@@ -24,7 +24,7 @@ problems: "{{ manifests.results | map('ggen.gvisor.ggen_problem') | select }}"
 
 RETURN = r"""
 _value:
-  description: The problem and what mends it; an empty string when there is none.
+  description: The problem and what fixes it; an empty string when there is none.
   type: str
 """
 

@@ -34,14 +34,14 @@ _value:
     - For each job C(path), C(args), C(rc), C(changed), C(duration) (seconds), C(files) (what ggen wrote, each created, modified or unchanged),
       C(changed_files), C(kernel), C(pod), C(ggen) (its JSON), C(log) (lines) and C(summary) (a line).
     - C(not_ready) tells whether it did not run because the host has no sandbox yet.
-    - C(error) is C(none), or has C(cause), C(mend) and C(message).
+    - C(error) is C(none), or has C(cause), C(fix) and C(message).
   type: list
   elements: dict
 """
 
 from typing import Any, Callable
 
-from ansible_collections.ggen.gvisor.plugins.plugin_utils._base.failures import mend, reason
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._base.failures import fix, reason
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._ggen.output import describe_run
 
 
@@ -49,7 +49,7 @@ def ggen_results(done: dict[str, Any], jobs: list[dict[str, Any]]) -> list[dict[
     """Return what the runs came to; see DOCUMENTATION."""
     if "module_stderr" in done:  # the module could not even begin, and the exit code is not ggen's
         why = reason(done)
-        done = {"msg": f"{why}. {mend(why)}".rstrip(" .")}
+        done = {"msg": f"{why}. {fix(why)}".rstrip(" .")}
     runs = done["jobs"] if "jobs" in done else [done] * len(jobs)
     return [describe_run(run, job) for run, job in zip(runs, jobs, strict=True)]
 

@@ -49,7 +49,7 @@ plan: "{{ host | ggen.gvisor.host_plan('20260518', releases['20260518'], sums, f
 RETURN = r"""
 _value:
   description:
-    - What to write (C(files), C(links), C(options)), whether that is anything (C(needed)), which programs must be sent for it (C(lacking)),
+    - What to write (C(files), C(links), C(options)), whether that is anything (C(needed)), which programs must be sent for it (C(missing)),
       and what was decided (C(shim), C(folder), C(sha256), C(programs)).
   type: dict
 """

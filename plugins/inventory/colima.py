@@ -115,7 +115,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         return super().verify_file(path) and path.endswith(NAMES)
 
     def parse(self, inventory: Any, loader: Any, path: str, cache: bool = True) -> None:
-        """Put the hosts into the inventory. Raises AnsibleParserError with what to mend."""
+        """Put the hosts into the inventory. Raises AnsibleParserError with what to fix."""
         super().parse(inventory, loader, path, cache)
         self._read_config_data(path)
         key = self.get_cache_key(path)
@@ -201,10 +201,10 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         there = [source for source, command in colima.LISTS.items() if shutil.which(command[0], path=environ["PATH"])]
         missing = [source for source in named if source not in there]
         if missing or not there:
-            lacking = missing or list(colima.LISTS)
-            programs = [colima.LISTS[source][0] for source in lacking]
+            absent = missing or list(colima.LISTS)
+            programs = [colima.LISTS[source][0] for source in absent]
             what = f"neither {programs[0]} nor {programs[1]} is" if len(programs) > 1 else f"{programs[0]} is not"
-            raise GvisorError(f"{what} in the PATH. {colima.MENDS[lacking[0]]}")
+            raise GvisorError(f"{what} in the PATH. {colima.FIXES[absent[0]]}")
         asked = [source for source in there if source in named or not named]
         with ThreadPoolExecutor() as pool:
             done = pool.map(lambda source: self._run(colima.LISTS[source], environ), asked)
@@ -232,7 +232,7 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
                 f"`{shlex.join(command)}` did not end within {error.timeout:g} s. Run it by hand, or raise timeout in this file."
             ) from error
         except OSError as error:
-            raise GvisorError(f"{program} cannot be started: {error.strerror}. Mend or reinstall it.") from error
+            raise GvisorError(f"{program} cannot be started: {error.strerror}. Fix or reinstall it.") from error
         return done.returncode, done.stdout, done.stderr
 
     def _yaml(self, path: str) -> dict[str, Any]:

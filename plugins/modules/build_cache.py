@@ -17,7 +17,7 @@ description:
   - V(described) adds documents about a build, such as its provenance, to the files of a destination that holds it, and
     to the cache. Key and build stay what they were.
   - Every use compares each file with the manifest and the manifest with the key. An object of the cache that was
-    tampered with is thrown away and counts as a miss; a file changed in the destination is mended.
+    tampered with is thrown away and counts as a miss; a file changed in the destination is fixed.
   - Runs at the same time are safe. The cache may be removed at any time.
 options:
   state:

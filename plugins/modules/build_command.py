@@ -157,7 +157,7 @@ import time
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
-from ansible_collections.ggen.gvisor.plugins.module_utils._builds.background_job import Job, progress_of, tail_of
+from ansible_collections.ggen.gvisor.plugins.module_utils._builds.background_job import BackgroundJob, progress_of, tail_of
 from ansible_collections.ggen.gvisor.plugins.module_utils._builds.cache import cache_root
 
 
@@ -193,7 +193,7 @@ def main() -> None:
     if module.check_mode:
         module.exit_json(changed=False, skipped=True, msg=f"would run: {' '.join(values['argv'])}")
     folder = values["state_dir"] or os.path.join(cache_root(), "jobs")
-    job = Job(os.path.join(os.path.abspath(folder), values["name"].replace("/", "-").replace(" ", "-")))
+    job = BackgroundJob(os.path.join(os.path.abspath(folder), values["name"].replace("/", "-").replace(" ", "-")))
     environment = {name: str(value) for name, value in values["env"].items()}
     try:
         progress_of("", values["progress"])  # a faulty pattern is found before anything starts

@@ -117,7 +117,7 @@ def manifest_of(name: str, folder: str) -> Dict[str, Any]:
         raise GvisorError(f"{name}: {folder} on the build host has no build with a manifest of its own; build it again")
     wrong = differing(folder, manifest["files"])
     if wrong:
-        raise GvisorError(f"{name}: {', '.join(wrong)} in {folder} on the build host changed since the build; run again to mend that")
+        raise GvisorError(f"{name}: {', '.join(wrong)} in {folder} on the build host changed since the build; run again to fix that")
     return manifest
 
 

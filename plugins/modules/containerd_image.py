@@ -41,7 +41,7 @@ options:
   src:
     description: Path of the archive on the controller.
     type: path
-  lacking:
+  missing:
     description: The host is known to lack the image. It is sent at once, which saves the execution that would ask.
     type: bool
     default: false
@@ -286,26 +286,26 @@ def present(module: AnsibleModule, namespaces: List[Ctr]) -> Tuple[Dict[str, Any
         image = choose(archive.images() if archive else [Image(**read) for read in params["images"]], params, platform)
         names = wanted_names(image, params["name"], params["archive"] or params["src"])
         found = {ctr.namespace: wrong_names(ctr, image, names) for ctr in namespaces}
-        lacking = [ctr for ctr in namespaces if found[ctr.namespace][1]]
-        if lacking and archive:
+        missing = [ctr for ctr in namespaces if found[ctr.namespace][1]]
+        if missing and archive:
             archive.verify(image)
     before = {namespace: {name: one.digest for name, one in held.items()} for namespace, (held, _wrong) in found.items()}
     held = found[namespaces[0].namespace][0]
     if archive and not module.check_mode:
         # Another run that imports the same image would remove the name that ours has until it is tagged, and may have imported it meanwhile.
         with locked(os.path.dirname(params["address"])):
-            for ctr in lacking:
+            for ctr in missing:
                 held, wrong = wrong_names(ctr, image, names)
                 if wrong:
                     held = import_image(ctr, params, image, names, platform)
         remove_stale_transfers(params["archive"])
     # A docker-archive has no manifest: containerd makes one at the import.
-    known = names[0] in held and not (lacking and (module.check_mode or not archive))
+    known = names[0] in held and not (missing and (module.check_mode or not archive))
     digest = image.digest or (held[names[0]].digest if known else None)
-    after = {ctr.namespace: dict.fromkeys(names, digest or "(made at import)") for ctr in lacking}
+    after = {ctr.namespace: dict.fromkeys(names, digest or "(made at import)") for ctr in missing}
     return (
         {
-            "changed": bool(lacking),
+            "changed": bool(missing),
             "names": names,
             "digest": digest,
             "config_digest": image.config_digest,
@@ -392,7 +392,7 @@ def main() -> None:
         argument_spec={
             "archive": {"type": "path"},
             "src": {"type": "path"},
-            "lacking": {"type": "bool", "default": False},
+            "missing": {"type": "bool", "default": False},
             "images": {"type": "list", "elements": "dict"},
             "source": {"type": "str"},
             "name": {"type": "list", "elements": "str"},

@@ -44,14 +44,14 @@ options:
     elements: path
     default: []
     version_added: 0.2.0
-  origin:
+  boot_config:
     description: The files on the controller that replace the configuration at each start of the host, as M(ggen.gvisor.containerd_runtime) takes them.
     type: list
     elements: str
     default: []
     version_added: 0.2.0
-  marks:
-    description: Further files whose sha256 is wanted, for roles that mark what they brought to the host.
+  stamps:
+    description: Further files whose sha256 is wanted, for roles that stamp what they brought to the host.
     type: list
     elements: path
     default: []
@@ -113,8 +113,8 @@ containerd:
 config:
   description:
     - The configuration file, its version (1 where it names none), and the runtime handlers that containerd reads from it.
-    - With O(runtime), C(ready) tells whether the handler is there as it should be. Where the next start brings other files (O(origin)) it is V(false).
-    - With O(origin), C(origin) tells where the next start's configuration is from (C(source)), whether it is the C(same), and its C(handlers).
+    - With O(runtime), C(ready) tells whether the handler is there as it should be. Where the next start brings other files (O(boot_config)) it is V(false).
+    - With O(boot_config), C(boot_config) tells where the next start's configuration is from (C(source)), whether it is the C(same), and its C(handlers).
   returned: always
   type: dict
   sample:
@@ -146,11 +146,11 @@ images:
   returned: always
   type: dict
   sample: {default: {'docker.io/library/ggen:26.5.19': 'sha256:8c1d…'}}
-marks:
-  description: The sha256 of each file of O(marks), null where there is none.
+stamps:
+  description: The sha256 of each file of O(stamps), null where there is none.
   returned: always
   type: dict
-  sample: {/srv/model/.mark: null}
+  sample: {/srv/model/.stamp: null}
 host:
   description:
     - The machine. C(capabilities) are containerd's where it runs; without CAP_SYS_RESOURCE gVisor's unmodified shim cannot start.
@@ -191,9 +191,9 @@ def main() -> None:
             "package": {"type": "str", "default": "containerd"},
             "runsc_config": {"type": "path", "default": "/etc/containerd/runsc.toml"},
             "space": {"type": "list", "elements": "path", "default": []},
-            "marks": {"type": "list", "elements": "path", "default": []},
+            "stamps": {"type": "list", "elements": "path", "default": []},
             # For the action plugin, which judges what is read for it.
-            "origin": {"type": "list", "elements": "str", "default": []},
+            "boot_config": {"type": "list", "elements": "str", "default": []},
             "runtime": {"type": "dict"},
         },
         supports_check_mode=True,
@@ -212,7 +212,7 @@ def main() -> None:
             "gvisor": gvisor(parameters["releases"], parameters["bin"], parameters["runsc_config"]),
             "images": images(parameters["address"]) if daemon["running"] else {},
             "host": host(daemon["pid"] or os.getpid(), parameters["space"]),
-            "marks": {path: sha256_file(path) if os.path.isfile(path) else None for path in parameters["marks"]},
+            "stamps": {path: sha256_file(path) if os.path.isfile(path) else None for path in parameters["stamps"]},
         }
     except (GvisorError, OSError) as error:
         module.fail_json(msg=f"the host could not be read: {error}")

@@ -13,7 +13,7 @@ description:
   - Starts a container with gVisor's shim and reads the kernel log inside of it, which only gVisor's kernel begins with C(Starting gVisor); starts
     another one with runc; and asks containerd for the state of its CRI plugin.
   - Tells which file the sandbox's kernel is on the host, and fails where it is not O(program).
-  - No image is needed. The host's own C(dmesg) and C(sleep) are lent to the containers, read-only, with their loader and libraries.
+  - No image is needed. The host's own C(dmesg) and C(sleep) are tools to the containers, read-only, with their loader and libraries.
   - Fails unless all of it was observed. A unit that systemd calls active proves none of it.
 options:
   runtime:
@@ -99,7 +99,7 @@ import tempfile
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.ctr import DEFAULT_ADDRESS, Ctr
-from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.host_tools import SIGN, lend
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.host_tools import SIGN, prepare
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pod import explain
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.proof import RUNC, observe
 
@@ -125,13 +125,13 @@ def main() -> None:
             module.fail_json(
                 msg=f"containerd runs, and its plugin {', '.join(broken)} is in state error: Kubernetes gets no containers", cri=cri
             )
-        lent = lend(parameters["state_dir"])
+        tools = prepare(parameters["state_dir"])
         # Without pipelining tmpdir belongs to the connection's user, who could not remove what root left in it.
         with tempfile.TemporaryDirectory(dir=module.tmpdir, prefix="proof.") as folder:
             # Both at once: each is mostly waiting for containerd.
             with concurrent.futures.ThreadPoolExecutor() as pool:
-                proving = pool.submit(observe, ctr, parameters["runtime"], folder, lent, lent.argv("dmesg"), parameters["program"])
-                runc = observe(ctr, RUNC, folder, lent, lent.argv("dmesg", "--version"))
+                proving = pool.submit(observe, ctr, parameters["runtime"], folder, tools, tools.argv("dmesg"), parameters["program"])
+                runc = observe(ctr, RUNC, folder, tools, tools.argv("dmesg", "--version"))
                 gvisor = proving.result()
             kernel = gvisor.done.stdout.partition("\n")[0].partition("] ")[2]
             if not kernel.startswith(SIGN):

@@ -235,7 +235,7 @@ options:
     type: path
     default: /run/containerd/containerd.sock
   state_dir:
-    description: Folder for locks, throw-away copies and the programs that the host lends to sandboxes.
+    description: Folder for locks, throw-away copies and the host's programs that sandboxes see (host_tools).
     type: path
     default: /var/lib/ggen.gvisor
 """
@@ -349,7 +349,7 @@ from typing import Any, Dict, List, Tuple
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.ctr import DEFAULT_ADDRESS, Ctr
-from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.jobs import Mode, Work, names_of, overlap, run_all, summary
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.jobs import Job, Mode, names_of, overlap, run_all, summary
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.supervisor import DEFAULT_STATE_DIR
 
 # The options of one of several jobs; the module's own of the same name, with these defaults, are what a job does not say.
@@ -384,18 +384,18 @@ DEFAULTS: Dict[str, Dict[str, Any]] = {
 }
 
 
-def works_of(mode: Mode, params: Dict[str, Any]) -> Tuple[List[Work], Dict[int, Dict[str, Any]]]:
+def jobs_of(mode: Mode, params: Dict[str, Any]) -> Tuple[List[Job], Dict[int, Dict[str, Any]]]:
     """Return what to run, the jobs, each over the module's own options, and the results of those that cannot be. Raises GvisorError."""
     if params["parallel"] is not None and params["parallel"] < 1:
         raise GvisorError(f"parallel={params['parallel']} must be at least 1")
-    works: List[Work] = []
+    wanted: List[Job] = []
     refused: Dict[int, Dict[str, Any]] = {}
     for number, job in enumerate(params["jobs"]):
         try:
-            works.append(Work(mode, {**params, **{key: value for key, value in job.items() if value is not None}}, number))
+            wanted.append(Job(mode, {**params, **{key: value for key, value in job.items() if value is not None}}, number))
         except GvisorError as error:
             refused[number] = {"failed": True, "changed": False, "msg": error.message, **error.details}
-    return works, refused
+    return wanted, refused
 
 
 def rehearsed(module: AnsibleModule, result: Dict[str, Any]) -> Dict[str, Any]:
@@ -443,21 +443,21 @@ def main() -> None:
     )
     params, jobs = module.params, module.params["jobs"]
     mode = Mode(module.check_mode, module._diff)
-    works: List[Work] = []
+    wanted: List[Job] = []
     try:
-        works, refused = ([Work(mode, params)], {}) if jobs is None else works_of(mode, params)
+        wanted, refused = ([Job(mode, params)], {}) if jobs is None else jobs_of(mode, params)
         ctr = Ctr(params["address"], params["namespace"])
         ctr.connect()
-        width = 1 if overlap(works) else params["parallel"] or os.cpu_count() or 1
-        found = {**refused, **run_all(ctr, works, params["pods"] == "one", width)}
+        width = 1 if overlap(wanted) else params["parallel"] or os.cpu_count() or 1
+        found = {**refused, **run_all(ctr, wanted, params["pods"] == "one", width)}
         results = [rehearsed(module, found[number]) for number in sorted(found)]
         result = results[0] if jobs is None else together(results, names_of(jobs, params["argv"]))
     except GvisorError as error:
         result = rehearsed(module, {"failed": True, "changed": False, "msg": error.message, **error.details})
     except OSError as error:
         result = {"failed": True, "changed": False, "msg": f"{error.filename or params['state_dir']}: {error.strerror}"}
-    for work in works:
-        for warning in work.warnings:
+    for job in wanted:
+        for warning in job.warnings:
             module.warn(warning)
     if result.pop("failed", False):
         module.fail_json(**result)

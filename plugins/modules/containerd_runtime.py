@@ -101,7 +101,7 @@ options:
     description: Seconds to wait for containerd to end, and to answer.
     type: float
     default: 60
-  origin:
+  boot_config:
     description:
       - Files on the controller, for a host whose configuration is replaced by the first of them that there is at each start of the host, and by
         C([grpc] gid = 1000) where there is none. Colima does that from its version 0.10.2 on.
@@ -152,7 +152,7 @@ EXAMPLES = r"""
   ggen.gvisor.containerd_runtime:
     name: runsc
     runtime_type: io.containerd.runsc.v1
-    origin: [~/.colima/default/containerd/config.toml, ~/.config/containerd/config.toml]
+    boot_config: [~/.colima/default/containerd/config.toml, ~/.config/containerd/config.toml]
     restart: true
 
 - name: Take the handler away again
@@ -214,9 +214,9 @@ journal:
   returned: when the change was rolled back
   type: str
   sample: "containerd: invalid plugin config"
-origin:
+boot_config:
   description: The C(file) on the controller that has the handler, the C(source) of the host's next configuration before, and whether C(file) C(changed).
-  returned: with O(origin)
+  returned: with O(boot_config)
   type: dict
   sample: {file: /Users/me/.colima/default/containerd/config.toml, source: Colima's built-in default, changed: true}
 cri:

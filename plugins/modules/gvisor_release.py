@@ -63,7 +63,7 @@ options:
         description: Its contents.
         type: str
         required: true
-  lacking:
+  missing:
     description:
       - The names of the programs that the host is known to lack. They are sent at once, which saves the execution that would ask.
       - A host that lacks others besides gets those too.
@@ -130,7 +130,7 @@ switched:
   returned: success
   type: list
   elements: str
-lacking:
+missing:
   description: The programs that the host still lacks; in check mode only, otherwise they were sent.
   returned: success
   type: list
@@ -177,7 +177,7 @@ ARGUMENT_SPEC = {
         "type": "dict",
         "options": {"path": {"type": "path", "required": True}, "content": {"type": "str", "required": True}},
     },
-    "lacking": {"type": "list", "elements": "str", "default": []},
+    "missing": {"type": "list", "elements": "str", "default": []},
     "cache": {"type": "path"},
     "payload": {"type": "list", "elements": "dict", "default": []},
 }
@@ -202,18 +202,18 @@ def perform(params: Dict[str, Any], check_mode: bool) -> Tuple[Dict[str, Any], L
     release = release_of(params)
     payload = {part["name"]: Payload(*(part[name] for name in Payload._fields)) for part in params["payload"]}
     state = look(release)
-    lacking = [program.name for program in state.contents if program.name not in payload]
+    missing = [program.name for program in state.contents if program.name not in payload]
     diff = difference(release, state)
     changed = any(state)
-    if changed and not lacking and not check_mode:
+    if changed and not missing and not check_mode:
         install(release, payload)
     for part in payload.values():
         remove_stale_transfers(part.path)
     return {
-        "changed": changed and (check_mode or not lacking),
+        "changed": changed and (check_mode or not missing),
         "installed": [program.name for program in state.contents],
         "switched": sorted(state.links),
-        "lacking": lacking,
+        "missing": missing,
     }, diff
 
 

@@ -23,7 +23,7 @@ options:
     description: The texts, by their paths below O(path).
     type: dict
     required: true
-  mark:
+  stamp:
     description:
       - One of O(files). When the host has it with its text, the others were written before, and what somebody made of them since is left alone.
       - It is written last.
@@ -52,7 +52,7 @@ EXAMPLES = r"""
       ggen.toml: "{{ lookup('ansible.builtin.file', 'ggen.toml') }}"
       queries/all.rq: "{{ lookup('ansible.builtin.file', 'all.rq') }}"
       .example: "1"
-    mark: .example
+    stamp: .example
 """
 
 RETURN = r"""
@@ -80,20 +80,20 @@ FOLDER_MODE = 0o755
 FILE_MODE = 0o644
 
 
-def lacking(folder: str, files: Dict[str, bytes], mark: Optional[str]) -> List[str]:
-    """Return which files the folder lacks or has with another text, the mark last; none of them where it has the mark.
+def missing(folder: str, files: Dict[str, bytes], stamp: Optional[str]) -> List[str]:
+    """Return which files the folder lacks or has with another text, the stamp last; none of them where it has the stamp.
 
-    Raises GvisorError for a path that is not below the folder and for a mark that is none of the files, OSError when a file cannot be read.
+    Raises GvisorError for a path that is not below the folder and for a stamp that is none of the files, OSError when a file cannot be read.
     """
     for name in files:
         if os.path.normpath(name) != name or name.startswith(("/", "../")) or name in (".", ".."):
             raise GvisorError(f"files: {name!r} is not a path below {folder}")
-    if mark is not None and mark not in files:
-        raise GvisorError(f"mark: {mark!r} is none of the files ({', '.join(files)})")
+    if stamp is not None and stamp not in files:
+        raise GvisorError(f"stamp: {stamp!r} is none of the files ({', '.join(files)})")
     different = [name for name in files if read_file(os.path.join(folder, name)) != files[name]]
-    if mark is None:
+    if stamp is None:
         return different
-    return [*(name for name in different if name != mark), mark] if mark in different else []
+    return [*(name for name in different if name != stamp), stamp] if stamp in different else []
 
 
 def shown(data: bytes) -> str:
@@ -107,7 +107,7 @@ def main() -> None:
         argument_spec={
             "path": {"type": "path", "required": True},
             "files": {"type": "dict", "required": True},
-            "mark": {"type": "str"},
+            "stamp": {"type": "str"},
         },
         supports_check_mode=True,
     )
@@ -115,7 +115,7 @@ def main() -> None:
     files = {str(name): str(text).encode("utf-8", "surrogateescape") for name, text in module.params["files"].items()}
     try:
         found = os.path.isdir(folder)
-        names = lacking(folder, files, module.params["mark"])
+        names = missing(folder, files, module.params["stamp"])
         paths = {name: os.path.join(folder, name) for name in names}
         diff = [
             {"before_header": path, "after_header": path, "before": shown(read_file(path) or b""), "after": shown(files[name])}

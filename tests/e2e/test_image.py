@@ -106,7 +106,7 @@ def test_an_image_that_is_there_is_not_built_again(checkout, tmp_path):
     done, _manifest, archive = build(tmp_path, ggen_image_source="path", ggen_image_path=str(checkout))
     assert done.rc == 0, done.errors
     with tarfile.open(archive) as tar:
-        assert "./index.json" in tar.getnames(), "a changed byte is mended from the cache"
+        assert "./index.json" in tar.getnames(), "a changed byte is fixed from the cache"
 
 
 def test_other_bytes_than_the_named_ones_are_refused(checkout, tmp_path):

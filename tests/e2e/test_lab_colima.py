@@ -136,10 +136,10 @@ def test_gvisor_works_after_the_next_start(made, before, monkeypatch):
     assert "colima is healthy" in done.output
     report = json.loads((made.root / "reports" / "colima.json").read_text())
     assert report["proof"]["kernel"].startswith("Starting gVisor")
-    assert report["config"]["origin"] == str(made.profile_config())
+    assert report["config"]["boot_config"] == str(made.profile_config())
 
 
-def test_drift_between_guest_and_mac_is_told_and_mended(made, before, monkeypatch):
+def test_drift_between_guest_and_mac_is_told_and_fixed(made, before, monkeypatch):
     kept = made.profile_config().read_text()
     made.profile_config().unlink()
     done = run(made, "verify", monkeypatch)
@@ -154,7 +154,7 @@ def test_drift_between_guest_and_mac_is_told_and_mended(made, before, monkeypatc
     assert run(made, "verify", monkeypatch).rc == 0
 
 
-def test_a_start_without_the_profile_s_file_is_mended(made, before, monkeypatch):
+def test_a_start_without_the_profile_s_file_is_fixed(made, before, monkeypatch):
     made.profile_config().unlink()
     restart(made)
     assert ssh("cat", CONFIG) == EMBEDDED
@@ -188,8 +188,8 @@ def test_an_older_colima_is_refused_with_a_script_that_works(made, before, monke
     assert keep, done.errors
     ssh("sudo", "sh", given=entry["script"])
     restart(made)
-    assert run(made, "provision", monkeypatch, containerd_gvisor_origin=[]).rc == 0
+    assert run(made, "provision", monkeypatch, containerd_gvisor_boot_config=[]).rc == 0
     subprocess.run(shlex.split(keep[1]), check=True, timeout=60)
     restart(made)
     assert "runtimes.runsc]" in ssh("cat", CONFIG)
-    assert run(made, "verify", monkeypatch, containerd_gvisor_origin=[]).rc == 0
+    assert run(made, "verify", monkeypatch, containerd_gvisor_boot_config=[]).rc == 0

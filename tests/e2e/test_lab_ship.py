@@ -73,7 +73,7 @@ def sent(done: Play) -> list[str]:
 
 
 def test_check_mode_sends_nothing(hosts, source):
-    done = install(source, "--check", "--diff", lacking=["runsc", "shim"])
+    done = install(source, "--check", "--diff", missing=["runsc", "shim"])
     assert done.rc == 0, done.errors
     assert result(done, "roomy")["changed"]
     assert sent(done) == []
@@ -104,7 +104,7 @@ def test_what_the_host_has_is_not_sent_again(hosts, source):
 def test_a_plan_that_is_wrong_is_put_right(hosts, source):
     """The caller knows of one program that is missing, and the host lacks another one too."""
     ssh("roomy", f"rm {RELEASE}/shim; echo >> {RELEASE}/runsc")
-    done = install(source, "--limit", "roomy", lacking=["shim"])
+    done = install(source, "--limit", "roomy", missing=["shim"])
     assert done.rc == 0, done.errors
     assert result(done, "roomy")["installed"] == ["runsc", "shim"]
     assert "OK" in ssh(

@@ -230,7 +230,7 @@ def test_bad_input_is_refused_before_anything_changes(variables, words):
 
 
 @pytest.mark.parametrize("path", ["/usr/local/bin/containerd-shim-runsc-v1", "/usr/local/bin/runsc", "/etc/containerd/runsc.toml"])
-def test_a_changed_byte_is_found_and_mended(path):
+def test_a_changed_byte_is_found_and_fixed(path):
     real = os.path.realpath(path)
     with open(real, "rb") as stream:
         original = stream.read()
@@ -247,7 +247,7 @@ def test_a_changed_byte_is_found_and_mended(path):
     assert play("playbooks/verify.yml").rc == 0
 
 
-def test_a_changed_byte_in_what_was_built_is_found_and_mended():
+def test_a_changed_byte_in_what_was_built_is_found_and_fixed():
     """Programs, SBOMs and provenance alike, of every release: all are in their folder's manifest."""
     files = [path for part in ("bin", "dist") for path in (ROOT / part).glob("*/linux_*/*") if path.name != "manifest.json"]
     assert {".json", ".tar"} <= {path.suffix for path in files}

@@ -44,7 +44,7 @@ class Moment(NamedTuple):
     words: str
 
 
-# One after the other on one host, each in a run that has mended what the last one left.
+# One after the other on one host, each in a run that has fixed what the last one left.
 ON_THE_WAY = (
     Moment("Fetch apt's lists", HELD, NO_TEMPORARY),
     Moment("Fetch apt's lists", r"/apt/methods/", r"/\S+ - \w+ \(28: No space left on device\)"),
@@ -53,7 +53,7 @@ ON_THE_WAY = (
     Moment("Install the release and switch to it", r"sftp-server", r"/payload': No space left on device"),
 )
 
-# Of a host on which all works: the playbook, what it has to mend, and the moment. Nothing is different afterwards.
+# Of a host on which all works: the playbook, what it has to fix, and the moment. Nothing is different afterwards.
 CONFIG = "/etc/containerd/config.toml"
 AT_WORK = {
     "the configuration": (

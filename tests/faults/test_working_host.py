@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """A host on which all works, and what is then done to it: tampering, full and read-only file systems, hostile workspaces and names.
 
-Each error names the cause, nothing is lost or left, and when the cause is gone site.yml mends the rest.
+Each error names the cause, nothing is lost or left, and when the cause is gone site.yml fixes the rest.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ TAMPERING = {
 
 
 @pytest.mark.parametrize("what", TAMPERING)
-def test_tampering_is_found_and_mended(what: str, victim: Victim) -> None:
+def test_tampering_is_found_and_fixed(what: str, victim: Victim) -> None:
     script, words = TAMPERING[what]
     victim.ssh(f"set -e; {script}; systemctl restart containerd")
     found = victim.site(playbook="playbooks/verify.yml")
@@ -127,7 +127,7 @@ def test_tampered_builds_never_reach_a_host(victim: Victim) -> None:
 WORKSPACE = "/srv/model"
 MAKE_WORKSPACE = f"rm -rf {WORKSPACE}; mkdir {WORKSPACE}; cd {EXAMPLE}; cp -a ggen.toml ontology queries templates {WORKSPACE}; chown -R admin: {WORKSPACE}"
 READ_ONLY = "mount --bind {0} {0}; mount -o remount,bind,ro {0}"
-# Something for site.yml to mend.
+# Something for site.yml to fix.
 ANOTHER_PATH = f"sed -i 's,/etc/containerd/runsc.toml,/tmp/runsc.toml,' {CONFIG}"
 FILL = "! dd if=/dev/zero of={0}/filler bs=4k 2>/dev/null"
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import tomllib
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
-from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd import boot_config as origins
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd import boot_config as boot_configs
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd import runtime_config as config
 from support.colima import EMBEDDED
 from support.containerd import Daemon
@@ -49,15 +49,15 @@ class Home:
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(text.encode())
 
-    def read(self) -> origins.Origin:
-        return origins.read(self.paths)
+    def read(self) -> boot_configs.BootConfig:
+        return boot_configs.read(self.paths)
 
-    def run(self, present: bool) -> origins.Outcome:
+    def run(self, present: bool) -> boot_configs.Wanted:
         """Do on the controller what the action does there."""
-        origin = self.read()
-        edited = add(origins.base_of(origin, remove))
-        outcome = origins.present(origin, edited, remove) if present else origins.absent(origin, remove)
-        with origins.Staged(origin, outcome.text) as staged:
+        boot_config = self.read()
+        edited = add(boot_configs.base_of(boot_config, remove))
+        outcome = boot_configs.present(boot_config, edited, remove) if present else boot_configs.absent(boot_config, remove)
+        with boot_configs.Staged(boot_config, outcome.text) as staged:
             staged.commit()
         assert self.read().used == outcome.used  # what the host gets now is what its next start brings
         return outcome
@@ -114,7 +114,7 @@ def test_a_file_that_we_made_stays_where_somebody_else_has_put_something_in(home
 
 
 def test_without_a_handler_nothing_is_made_and_nothing_removed(home):
-    assert home.run(present=False) == origins.Outcome(None, EMBEDDED)
+    assert home.run(present=False) == boot_configs.Wanted(None, EMBEDDED)
     assert not home.own.parent.exists()
     home.write(home.own, THEIRS)
     home.run(present=False)
@@ -135,13 +135,13 @@ def test_a_link_stays_one_and_a_mode_too(home, tmp_path):
 
 
 def test_what_is_not_committed_leaves_nothing(home):
-    with origins.Staged(home.read(), "new"):
+    with boot_configs.Staged(home.read(), "new"):
         assert len(os.listdir(home.own.parent)) == 1
     assert not home.own.parent.exists()
 
 
 def test_a_change_in_the_meantime_is_not_overwritten(home):
-    with origins.Staged(home.read(), "new") as staged:
+    with boot_configs.Staged(home.read(), "new") as staged:
         home.own.write_text("theirs")
         with pytest.raises(GvisorError, match="was changed by someone else in the meantime"):
             staged.commit()
@@ -151,7 +151,7 @@ def test_a_change_in_the_meantime_is_not_overwritten(home):
 
 def test_a_profile_that_is_not_there(home):
     home.own.parent.parent.rmdir()
-    with pytest.raises(GvisorError, match=r"cannot be written: No such file or directory .* Does the profile exist"), origins.Staged(
+    with pytest.raises(GvisorError, match=r"cannot be written: No such file or directory .* Does the profile exist"), boot_configs.Staged(
         home.read(), "new"
     ):
         pass
@@ -160,17 +160,17 @@ def test_a_profile_that_is_not_there(home):
 def test_what_differs_is_one_sentence(home):
     path = "/etc/containerd/config.toml"
     outcome = home.run(present=True)
-    described = origins.describe(home.read(), origins._sum(outcome.used))
+    described = boot_configs.describe(home.read(), boot_configs._sum(outcome.used))
     assert described == {"path": str(home.own), "source": str(home.own), "same": True, "handlers": ["runc", "runsc"]}
-    assert origins.sentence(described, "runsc", path) == ""
-    assert "is not the same as" in origins.sentence({**described, "same": False}, "runsc", path)
+    assert boot_configs.sentence(described, "runsc", path) == ""
+    assert "is not the same as" in boot_configs.sentence({**described, "same": False}, "runsc", path)
     home.own.unlink()
-    gone = origins.describe(home.read(), origins._sum(outcome.used))
-    assert origins.sentence(gone, "runsc", path) == (
+    gone = boot_configs.describe(home.read(), boot_configs._sum(outcome.used))
+    assert boot_configs.sentence(gone, "runsc", path) == (
         f"Colima's built-in default has no runtime handler runsc, and the host's next start copies it over {path}"
     )
     home.write(home.own, "broken = [")
-    assert origins.describe(home.read(), None)["handlers"] == []
+    assert boot_configs.describe(home.read(), None)["handlers"] == []
 
 
 # --- with a containerd ---
@@ -198,7 +198,7 @@ def fixture_guest(request: pytest.FixtureRequest, tmp_path: Path, home: Home, mo
 
 
 def change(guest: Guest, home: Home, check: bool = False, **options: object) -> dict:
-    return run_action(check, **guest.options(origin=home.paths, restart=True, **{**CRUN2, **options}))
+    return run_action(check, **guest.options(boot_config=home.paths, restart=True, **{**CRUN2, **options}))
 
 
 def works(guest: Guest) -> set[str]:
@@ -216,7 +216,7 @@ def test_the_handler_outlives_the_host_s_starts(guest: Guest, home: Home):
     done = change(guest, home)
     assert (done["failed"], done["changed"], done["restarted"], done["cri"]) == (False, True, True, "ok"), done
     assert done["phases"] == ["read", "validate", "apply"]
-    assert done["origin"] == {"file": str(home.own), "source": "Colima's built-in default", "changed": True}
+    assert done["boot_config"] == {"file": str(home.own), "source": "Colima's built-in default", "changed": True}
     assert guest.text() == home.own.read_text()
     again = change(guest, home)
     assert (again["changed"], again["phases"]) == (False, ["read"])
@@ -232,7 +232,7 @@ def test_the_handler_outlives_the_host_s_starts(guest: Guest, home: Home):
 
 @pytest.mark.host
 def test_a_patch_that_the_next_start_would_lose_is_made_to_last(guest: Guest, home: Home):
-    run_action(**guest.options(restart=True, **CRUN2))  # without the origin
+    run_action(**guest.options(restart=True, **CRUN2))  # without the boot_config
     done = change(guest, home)
     assert (done["changed"], done["restarted"]) == (True, True)
     assert guest.text() == home.own.read_text()

@@ -17,7 +17,7 @@ import pytest
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.text import duration_text
 from ansible_collections.ggen.gvisor.plugins.module_utils._builds.background_job import (
-    Job,
+    BackgroundJob,
     network_prefix,
     progress_line,
     progress_of,
@@ -142,7 +142,7 @@ def test_another_command_of_the_same_name_is_refused_while_one_runs(host):
     assert result["failed"]
     assert f"kill {host.process()}" in result["msg"]
     host.open()
-    Job(str(host.jobs / "test")).wait(json.loads((host.jobs / "test" / "job.json").read_text())["run"], 30)
+    BackgroundJob(str(host.jobs / "test")).wait(json.loads((host.jobs / "test" / "job.json").read_text())["run"], 30)
 
 
 def test_two_starts_at_once_run_one_command(host, tmp_path):

@@ -20,9 +20,9 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import Gv
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.process import Completed
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.ctr import Ctr
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox import pod as _pod
-from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.host_tools import Lent, lend
-from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.jobs import Group, Mode, Work
-from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pod import Command, Plan, Pod
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.host_tools import HostTools, prepare
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.jobs import Job, Mode, PodJobs
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pod import Command, Pod, PodSpec
 from support import oci
 from support.containerd import Daemon
 from support.module import finish_module, run_module, start_module
@@ -54,7 +54,7 @@ def runsc(daemon: Daemon, tmp_path: Path) -> Iterator[Host]:
 
 @pytest.fixture
 def workspace(tmp_path: Path) -> Path:
-    folder = tmp_path / "work space,a=b"
+    folder = tmp_path / "job space,a=b"
     folder.mkdir()
     (folder / "input").write_text("input\n")
     (folder / "sub").mkdir()
@@ -172,8 +172,8 @@ def test_short_commands_lose_no_output(host: Host, tmp_path: Path) -> None:
     def many(number: int) -> list[tuple[int | None, str]]:
         folder = tmp_path / f"pod{number}"
         folder.mkdir()
-        plan = Plan(f"{host.name}-{number}", IMAGE, host.runtime, [], lend(host.state_dir), gvisor="runsc" in host.runtime)
-        pod = Pod(Ctr(host.daemon.address), plan, str(folder))
+        spec = PodSpec(f"{host.name}-{number}", IMAGE, host.runtime, [], prepare(host.state_dir), gvisor="runsc" in host.runtime)
+        pod = Pod(Ctr(host.daemon.address), spec, str(folder))
         try:
             pod.start()
             jobs = [pod.execute(Command(["/bin/busybox", "echo", "yes"], "0:0", "/", {}, 60, 100)) for _turn in range(40)]
@@ -586,12 +586,12 @@ def test_a_pod_that_cannot_be_removed_does_not_take_its_jobs_result() -> None:
         "memory": None,
         "archive": None,
     }
-    work = Work(Mode(check=False, diff=False), {**params, "fail_on_rc": True})
-    group = object.__new__(Group)
-    group.works, group.pod, group.supervisor = [work], "run-1", Messages()
+    job = Job(Mode(check=False, diff=False), {**params, "fail_on_rc": True})
+    group = object.__new__(PodJobs)
+    group.jobs, group.pod, group.supervisor = [job], "run-1", Messages()
     (result,) = group.results()
     assert (result["rc"], result["stdout"]) == (3, "said")
-    assert "could not be removed" in work.warnings[0]
+    assert "could not be removed" in job.warnings[0]
 
 
 def test_two_at_once(host: Host, tmp_path: Path) -> None:
@@ -619,8 +619,8 @@ def test_a_shim_that_hangs_in_its_start_is_ended(tmp_path, monkeypatch):
             said = "" if not alive else "cannot delete a container with an existing task" if args[0] == "containers" else "not found"
             return Completed(1 if alive else 0, "", said)
 
-    plan = Plan("hang-1", "image", "io.containerd.runc.v2", [], Lent("", []))
-    pod = _pod.Pod(Answers(str(tmp_path / "none.sock")), plan, str(tmp_path))
+    spec = PodSpec("hang-1", "image", "io.containerd.runc.v2", [], HostTools("", []))
+    pod = _pod.Pod(Answers(str(tmp_path / "none.sock")), spec, str(tmp_path))
     monkeypatch.setattr(pod, "_kill_shim", alive.clear)
     begin = time.monotonic()
     pod.remove()

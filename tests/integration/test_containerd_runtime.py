@@ -245,7 +245,7 @@ def test_ansible_says_why_not(host: Host) -> None:
     result, executions, _printed = ansible(host, **RUNSC)
     assert executions == 1
     assert result["msg"].endswith(
-        f"{host.config_path}, line 2: not valid TOML: Expected ']' at the end of a table declaration. Nothing was written; mend the line first."
+        f"{host.config_path}, line 2: not valid TOML: Expected ']' at the end of a table declaration. Nothing was written; fix the line first."
     )
     result, _executions, _printed = ansible(host, name="runsc", runtime_typ="x")
     assert "Unsupported parameters" in result["msg"]

@@ -77,7 +77,7 @@ def key(folder: Path) -> None:
 
 
 SELECT = "SELECT ?s ?o WHERE"
-# name: (what is done to the project, ggen's arguments, a part of the cause, a part of the mend)
+# name: (what is done to the project, ggen's arguments, a part of the cause, a part of the fix)
 CASES: dict[str, tuple[Callable[[Path], None] | None, list[str], str, str]] = {
     "works": (None, ["sync"], "", ""),
     "noisy": (None, ["sync"], "", ""),
@@ -88,12 +88,12 @@ CASES: dict[str, tuple[Callable[[Path], None] | None, list[str], str, str]] = {
         put("ggen.toml", "[broken"),
         ["sync"],
         "broken at line 24, column 8: unclosed table",
-        "Mend ggen.toml",
+        "Fix ggen.toml",
     ),
-    "double-table": (put("ggen.toml", "[project]\n"), ["sync"], "broken at line 24, column 2: duplicate key", "Mend"),
-    "no-version": (swap('version = "1.0.0"', ""), ["sync"], "column 1: missing field `version`", "Mend"),
-    "no-generation": (swap("[[generation.rules]]", "[[other.rules]]"), ["sync"], "missing field", "Mend"),
-    "empty-name": (swap('name = "p"', 'name = ""'), ["sync"], "not accepted: project.name cannot be empty", "Mend"),
+    "double-table": (put("ggen.toml", "[project]\n"), ["sync"], "broken at line 24, column 2: duplicate key", "Fix"),
+    "no-version": (swap('version = "1.0.0"', ""), ["sync"], "column 1: missing field `version`", "Fix"),
+    "no-generation": (swap("[[generation.rules]]", "[[other.rules]]"), ["sync"], "missing field", "Fix"),
+    "empty-name": (swap('name = "p"', 'name = ""'), ["sync"], "not accepted: project.name cannot be empty", "Fix"),
     "no-ontology": (drop("o.ttl"), ["sync"], "not there (Ontology source): o.ttl", "Add the file"),
     "import-outside": (
         swap("imports = []", 'imports = ["../../lib/x.ttl"]'),
@@ -204,7 +204,7 @@ def provoke(name: str, folder: Path) -> dict[str, object]:
     """Run ggen on a project with the fault, with the environment of the role and without a program that it could start."""
     for file, text in PROJECT.items():
         (folder / file).write_text(text)
-    change, args, _cause, _mend = CASES[name]
+    change, args, _cause, _fix = CASES[name]
     if change:
         change(folder)
     env = {"HOME": "/nonexistent", "PATH": "/nonexistent", **({} if name == "noisy" else QUIET)}
@@ -223,7 +223,7 @@ def test_every_case_is_recorded() -> None:
 
 @pytest.mark.parametrize("name", CASES)
 def test_the_failure_is_explained(name: str) -> None:
-    _change, _args, cause, mend = CASES[name]
+    _change, _args, cause, fix = CASES[name]
     run = runs[name]
     error = result_of(run)["error"]
     if name in FINE:
@@ -232,7 +232,7 @@ def test_the_failure_is_explained(name: str) -> None:
         return
     assert run["rc"] == (0 if name == "init-in-project" else 1)
     assert cause in error["cause"]
-    assert mend in error["mend"]
+    assert fix in error["fix"]
     assert error["cause"] in error["message"]
     assert f"exit code {run['rc']}" in error["message"]
 
@@ -277,5 +277,5 @@ def test_the_binary_still_says_so(name: str, tmp_path: Path) -> None:
         RECORD.write_text(json.dumps(recorded, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
         return
     assert run["rc"] == runs[name]["rc"]
-    error, recorded_error = (result_of(item)["error"] or {"cause": "", "mend": ""} for item in (run, runs[name]))
-    assert (error["cause"], error["mend"]) == (recorded_error["cause"], recorded_error["mend"])
+    error, recorded_error = (result_of(item)["error"] or {"cause": "", "fix": ""} for item in (run, runs[name]))
+    assert (error["cause"], error["fix"]) == (recorded_error["cause"], recorded_error["fix"])

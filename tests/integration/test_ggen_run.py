@@ -160,7 +160,7 @@ def test_failures_are_told_and_the_others_run(daemon: Daemon, workspace: Path, t
     assert files(workspace / "generated") == expected("organization")
     assert not any((tmp_path / "empty").iterdir())
     mount = {"source": f"{tmp_path}/lib/profile.ttl", "target": "/lib/profile.ttl"}
-    assert json.dumps(mount) in played.results[2]["error"]["mend"]
+    assert json.dumps(mount) in played.results[2]["error"]["fix"]
 
     early = play(daemon, tmp_path, tasks_from="preflight", ggen_run_workspaces=workspaces)
     assert early.failed == 1
@@ -169,8 +169,8 @@ def test_failures_are_told_and_the_others_run(daemon: Daemon, workspace: Path, t
     assert f"{workspace}/ggen.toml" not in early.text
 
     shown = {"path": "outside", "mounts": [mount]}
-    mended = play(daemon, tmp_path, ggen_run_workspaces=[shown])
-    assert mended.failed == 0, mended.text
+    fixed = play(daemon, tmp_path, ggen_run_workspaces=[shown])
+    assert fixed.failed == 0, fixed.text
     assert files(outside / "generated") == expected("organization")
     assert play(daemon, tmp_path, tasks_from="preflight", ggen_run_workspaces=[shown]).failed == 0
 

@@ -94,7 +94,7 @@ def test_from_nothing_and_again(host: Host) -> None:
         assert stat.S_IMODE(path.stat().st_mode) == 0o755, path
     assert sorted(os.listdir(host.folder)) == ["runsc", "shim"]
     again = host.run(send=())
-    assert (again["changed"], again["lacking"], again["diff"]) == (False, [], [])
+    assert (again["changed"], again["missing"], again["diff"]) == (False, [], [])
 
 
 def test_folders_are_open_to_everybody_whatever_the_umask_is(host: Host) -> None:
@@ -110,11 +110,11 @@ def test_folders_are_open_to_everybody_whatever_the_umask_is(host: Host) -> None
 def test_without_the_bytes_it_tells_what_it_lacks_and_changes_nothing(host: Host) -> None:
     before = host.everything()
     result = host.run(send=())
-    assert (result["changed"], result["lacking"]) == (False, ["runsc", "shim"])
+    assert (result["changed"], result["missing"]) == (False, ["runsc", "shim"])
     assert host.everything() == before
     host.run()
     (host.folder / "shim").write_bytes(b"changed")
-    assert host.run(send=())["lacking"] == ["shim"]
+    assert host.run(send=())["missing"] == ["shim"]
     assert host.run(send=["shim"])["installed"] == ["shim"]
     assert host.whole()
 
@@ -140,7 +140,7 @@ def test_check_mode_tells_and_changes_nothing(host: Host) -> None:
         (lambda host: host.options.write_text("else"), "options"),
     ],
 )
-def test_what_differs_is_mended_without_the_bytes(host: Host, damage: Callable, changed: str) -> None:
+def test_what_differs_is_fixed_without_the_bytes(host: Host, damage: Callable, changed: str) -> None:
     host.run()
     good = host.everything()
     damage(host)

@@ -272,7 +272,7 @@ def test_a_second_clone_builds_nothing(project):
     assert (project.bin / "runsc").resolve() == project.built / "runsc"
 
 
-def test_a_changed_byte_is_mended_without_a_build(project):
+def test_a_changed_byte_is_fixed_without_a_build(project):
     before = sums(project.built)
     data = bytearray((project.built / "runsc").read_bytes())
     data[-1] ^= 1
@@ -467,7 +467,7 @@ def test_a_build_of_an_older_version_gets_its_provenance(project):
 
 
 @pytest.mark.parametrize("name", ["runsc.cdx.json", "runsc.intoto.json"])
-def test_a_changed_document_is_mended(project, name):
+def test_a_changed_document_is_fixed(project, name):
     path = project.built / name
     original = path.read_bytes()
     path.write_bytes(original.replace(b"{", b"[", 1))

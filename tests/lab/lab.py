@@ -83,7 +83,7 @@ LOCK_SECONDS = BUILD_SECONDS + BOOT_SECONDS
 
 
 class LabError(Exception):
-    """Something the caller must mend; the message says what."""
+    """Something the caller must fix; the message says what."""
 
 
 def log(message: str) -> None:

@@ -51,18 +51,18 @@ def test_a_distribution_that_the_bundle_lacks_is_refused(tmp_path):
         contents = json.load(tar.extractfile("bundle.json"))
     folders = {part: str(offline.PROJECT / part) for part in ("bin", "dist")}
     wanted = sorted({name.rpartition("/")[0] for name in contents["files"]} - {"packages/debian-13_amd64"})
-    lacking = tmp_path / "lacking.tar"
+    missing = tmp_path / "missing.tar"
     made = run_module(
         "bundle",
         state="packed",
-        path=str(lacking),
+        path=str(missing),
         contents=wanted,
         version="0",
         packages=str(offline.PROJECT / "dist" / "packages"),
         **folders,
     )
     assert not made["failed"], made
-    done = offline.playbook("site.yml", "--limit", "airgap-trixie", "-e", f"gvisor_bundle_file={lacking}", capture_output=True)
+    done = offline.playbook("site.yml", "--limit", "airgap-trixie", "-e", f"gvisor_bundle_file={missing}", capture_output=True)
     refused(done, "debian-13_amd64", "it has packages for debian-12_amd64", "bundle.yml")
 
 

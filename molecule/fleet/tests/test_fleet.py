@@ -36,7 +36,7 @@ def test_the_first_run_provisioned_the_others(first):
     assert "failed=1" in recap[FULL]
 
 
-def test_its_last_lines_say_who_why_and_the_mend(first):
+def test_its_last_lines_say_who_why_and_the_fix(first):
     lines = first[first.index("\nfleet: ") :].strip().splitlines()
     assert lines[0] == "fleet: 4 healthy, 1 unreachable, 1 failed"
     assert lines[1].startswith(f"  {OFF} unreachable")

@@ -1,4 +1,4 @@
-"""Three hosts after their upgrade, and in order what may come next: back, a roll-out that fails and is mended, an older release by name.
+"""Three hosts after their upgrade, and in order what may come next: back, a roll-out that fails and is fixed, an older release by name.
 
 The commands are those of README.md, section "Upgrade and rollback". Every test begins with what the one before it has left.
 """
@@ -161,7 +161,7 @@ def test_a_host_that_fails_goes_back_and_stops_the_roll_out(hosts):
     healthy(OLD, "upgrade2", "upgrade3")
 
 
-def test_after_the_mend_the_same_command_completes_it(hosts):
+def test_after_the_fix_the_same_command_completes_it(hosts):
     hosts["upgrade2"].check_output(f"umount {FOLDER}/{NEW}")
     done = run(UPGRADE)
     assert done.rc == 0, done.errors

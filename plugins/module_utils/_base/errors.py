@@ -9,7 +9,7 @@ from typing import Any
 
 
 class GvisorError(Exception):
-    """What went wrong, in a sentence that names the file or value and the mend.
+    """What went wrong, in a sentence that names the file or value and the fix.
 
     ``details`` are further fields for the module's result (for example ``rc`` or ``stderr``).
     """

@@ -78,7 +78,7 @@ def network_prefix() -> Optional[List[str]]:
         return None
 
 
-class Job:
+class BackgroundJob:
     """The job in ``folder``."""
 
     def __init__(self, folder: str) -> None:

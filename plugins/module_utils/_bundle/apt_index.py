@@ -29,7 +29,7 @@ def _fields(stanza: str) -> Dict[str, str]:
     return dict(re.findall(r"^([A-Za-z0-9-]+):[ \t]*(.*?)[ \t]*$", stanza, re.MULTILINE))
 
 
-def flat_repository(shown: str, archives: Iterable[str]) -> Dict[str, Any]:
+def apt_index(shown: str, archives: Iterable[str]) -> Dict[str, Any]:
     """Return the ``index`` of a folder with these packages, as ``files`` the name that each gets in it, and their ``versions``.
 
     ``shown`` is what apt-cache show prints, ``archives`` what apt-get --download-only has left: paths that end in
@@ -57,7 +57,7 @@ def flat_repository(shown: str, archives: Iterable[str]) -> Dict[str, Any]:
 def packages_of(index: str) -> Dict[str, Dict[str, Any]]:
     """Return each package of the index with its ``version``, ``file``, ``sha256`` and ``size`` in bytes.
 
-    Raises GvisorError for an index that flat_repository cannot have made.
+    Raises GvisorError for an index that apt_index cannot have made.
     """
     packages: Dict[str, Dict[str, Any]] = {}
     for stanza in _stanzas(index):

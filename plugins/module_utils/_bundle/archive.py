@@ -290,7 +290,7 @@ class _Reader:
         self.position = 0
 
     def fail(self, what: str) -> GvisorError:
-        """Return the error to raise, with the mend."""
+        """Return the error to raise, with the fix."""
         return GvisorError(f"{self._path} is not a whole bundle: {what}. Nothing was unpacked; copy or make it again.", path=self._path)
 
     def take(self, size: int, what: str) -> bytes:

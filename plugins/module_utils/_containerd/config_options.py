@@ -24,7 +24,7 @@ ARGUMENT_SPEC: Dict[str, Any] = {
     "service": {"type": "str", "default": "containerd"},
     "manager": {"type": "str", "choices": ["auto", "systemd", "daemon"], "default": "auto"},
     "timeout": {"type": "float", "default": 60},
-    "origin": {"type": "list", "elements": "str", "default": []},
+    "boot_config": {"type": "list", "elements": "str", "default": []},
     "address": {"type": "path"},
     "pid_file": {"type": "path", "default": "/run/containerd/containerd.pid"},
     "log_file": {"type": "path", "default": "/var/log/containerd.log"},

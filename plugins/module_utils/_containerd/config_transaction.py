@@ -406,13 +406,13 @@ def _named(error: BaseException) -> GvisorError:
     if isinstance(error, GvisorError):
         return error
     if isinstance(error, OSError):
-        mend = {
+        fix = {
             errno.ENOSPC: "; make room and run again",
             errno.EROFS: "; mount it writable",
             errno.EPERM: "; it may be immutable (lsattr)",
             errno.EBUSY: "; it is a mount point of its own and cannot be replaced",
         }
-        return GvisorError("{0}: {1}{2}".format(error.filename2 or error.filename or "write", error.strerror, mend.get(error.errno, "")))
+        return GvisorError("{0}: {1}{2}".format(error.filename2 or error.filename or "write", error.strerror, fix.get(error.errno, "")))
     return GvisorError("{0}: {1}".format(type(error).__name__, error))
 
 

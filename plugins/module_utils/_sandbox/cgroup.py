@@ -66,7 +66,7 @@ def _hierarchies(proc: str) -> Iterator[Tuple[str, str, List[str]]]:
             yield root, point, [""] if kind == "cgroup2" else options.split(",")
 
 
-class Group:
+class PodCgroup:
     """The control group of one pod, found through one of its processes."""
 
     def __init__(self, pod: str, pid: int, proc: str = "/proc") -> None:

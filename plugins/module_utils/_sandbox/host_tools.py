@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the ggen.gvisor authors
 # Simplified BSD License (see LICENSES/BSD-2-Clause.txt or https://opensource.org/licenses/BSD-2-Clause)
 # SPDX-License-Identifier: BSD-2-Clause
-"""What the host lends to its sandboxes: a few of its own programs, so that any image can be run, one FROM scratch too.
+"""A few of the host's own programs, which it mounts into its sandboxes, so that any image can be run, one FROM scratch too.
 
 Such an image has no shell to drive and no dmesg to prove with, and the collection ships no binaries. The programs, their loader and their
 libraries are copied once into a folder that holds nothing else, and pods see it read-only.
@@ -24,7 +24,7 @@ SIGN = "Starting gVisor"  # the first line of the sandbox's own kernel log
 PROGRAMS = {"dmesg": "util-linux", "env": "coreutils", "setpriv": "util-linux", "sh": "dash", "sleep": "coreutils"}
 
 
-class Lent(NamedTuple):
+class HostTools(NamedTuple):
     """A folder to mount at TARGET, and the words before a program's name that load it there."""
 
     folder: str
@@ -35,8 +35,8 @@ class Lent(NamedTuple):
         return [*self.loader, f"{TARGET}/{program}", *arguments]
 
 
-def lend(state_dir: str) -> Lent:
-    """Return what is lent, below ``state_dir``, made if it is not there. Raises GvisorError."""
+def prepare(state_dir: str) -> HostTools:
+    """Return the tools, below ``state_dir``, made if it is not there. Raises GvisorError."""
     found = {name: shutil.which(name, path="/usr/bin:/bin:/usr/sbin:/sbin") for name in PROGRAMS}
     missing = sorted(PROGRAMS[name] for name, path in found.items() if not path)
     if missing:
@@ -46,14 +46,14 @@ def lend(state_dir: str) -> Lent:
         loader = next((name for name in sorted(os.listdir(folder)) if name.startswith("loader-")), None)
     except OSError as error:
         raise GvisorError(f"programs for the sandbox cannot be put into {state_dir}: {error.strerror}") from error
-    return Lent(folder, [f"{TARGET}/{loader}", "--library-path", TARGET] if loader else [])
+    return HostTools(folder, [f"{TARGET}/{loader}", "--library-path", TARGET] if loader else [])
 
 
 def _folder(state_dir: str, programs: "dict[str, str]") -> str:
     status = {path: os.stat(path) for path in programs.values()}
     identity = " ".join(f"{path} {seen.st_size} {seen.st_mtime_ns}" for path, seen in status.items())
     key = hashlib.sha256(identity.encode()).hexdigest()[:16]
-    folder = os.path.join(state_dir, "lent", key)
+    folder = os.path.join(state_dir, "host_tools", key)
     if not os.path.isdir(folder):
         os.makedirs(os.path.dirname(folder), mode=0o711, exist_ok=True)
         temporary = tempfile.mkdtemp(dir=os.path.dirname(folder), prefix=".new-")

@@ -16,8 +16,8 @@ from typing import Any, Deque, Dict, Iterator, List, Mapping, NamedTuple, Option
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.ctr import Ctr
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.cgroup import Limits
-from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.host_tools import TARGET, Lent, lend
-from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pod import MAX_ID, Command, Mount, Plan
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.host_tools import TARGET, HostTools, prepare
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pod import MAX_ID, Command, Mount, PodSpec
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.supervisor import PodFolder, Supervisor, sweep
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.workspace import (
     Scan,
@@ -59,7 +59,7 @@ def bytes_of(text: str) -> int:
 
 
 def check(params: Dict[str, Any]) -> None:
-    """Refuse bad options before anything changes. Raises GvisorError that names the option and the mend."""
+    """Refuse bad options before anything changes. Raises GvisorError that names the option and the fix."""
     if not params["argv"] or not params["argv"][0]:
         raise GvisorError("argv is empty; name the program to run, for example [ggen, sync]")
     if params["argv"][0].startswith("-") or "=" in params["argv"][0]:
@@ -133,15 +133,15 @@ def owner_of(params: Dict[str, Any], workspace: Optional[str]) -> str:
     return params["user"] if ":" in params["user"] else f"{params['user']}:{gid}"
 
 
-def message_of(job: Dict[str, Any], params: Dict[str, Any]) -> str:
+def message_of(outcome: Dict[str, Any], params: Dict[str, Any]) -> str:
     """Return what went wrong with a job that did not exit 0."""
-    struck = [_STRUCK[name].format(memory=params["memory"], pids=params["pids"]) for name in job["struck"]]
-    if job["why"] == "timeout":
+    struck = [_STRUCK[name].format(memory=params["memory"], pids=params["pids"]) for name in outcome["struck"]]
+    if outcome["why"] == "timeout":
         text = f"{params['argv'][0]} did not end within {params['timeout']:g} s and was killed"
-    elif job["rc"] is not None:
-        text = f"{params['argv'][0]} ended with exit code {job['rc']}"
+    elif outcome["rc"] is not None:
+        text = f"{params['argv'][0]} ended with exit code {outcome['rc']}"
     else:
-        text = _WHY[job["why"]]
+        text = _WHY[outcome["why"]]
     return "; ".join([*struck, text])
 
 
@@ -152,7 +152,7 @@ class Mode(NamedTuple):
     diff: bool
 
 
-class Work:
+class Job:
     """One command and its workspace. ``number`` tells it from others in the same pod."""
 
     def __init__(self, mode: Mode, params: Dict[str, Any], number: int = 0) -> None:
@@ -210,11 +210,11 @@ class Work:
             self._before = scan(self.seen, None, texts=self.mode.diff)
             self.timings["scan_before"] = round(time.monotonic() - begin, 3)
 
-    def compare(self, job: Dict[str, Any], pod: str) -> Dict[str, Any]:
-        """Return the result of ``job``, the supervisor's message, once the workspace stays as the command left it."""
+    def compare(self, outcome: Dict[str, Any], pod: str) -> Dict[str, Any]:
+        """Return the result of ``outcome``, the supervisor's message, once the workspace stays as the command left it."""
         params, real = self.params, not self.mode.check
         begin = time.monotonic()
-        result = self._result(pod, job)
+        result = self._result(pod, outcome)
         if self.seen:
             self._after = scan(self.seen, self._before, texts=self.mode.diff)
             self.timings["scan_after"] = round(time.monotonic() - begin, 3)
@@ -234,136 +234,136 @@ class Work:
                 result["contents"] = contents_of(self.seen, compare(self._before, self._after, ignore_matcher([])))
         return result
 
-    def _result(self, pod: str, job: Dict[str, Any]) -> Dict[str, Any]:
-        self.timings.update(job["timings"])
-        self.warnings += job["warnings"]
+    def _result(self, pod: str, outcome: Dict[str, Any]) -> Dict[str, Any]:
+        self.timings.update(outcome["timings"])
+        self.warnings += outcome["warnings"]
         result: Dict[str, Any] = {
             "pod": pod,
             "user": self.user,
-            "kernel": job["kernel"],
-            "stdout": job["stdout"],
-            "stderr": job["stderr"],
-            "stdout_bytes": job["stdout_bytes"],
-            "stderr_bytes": job["stderr_bytes"],
-            "output_truncated": job["truncated"],
-            "timed_out": job["why"] == "timeout",
-            "limits_hit": job["struck"],
-            "duration": job["timings"]["job"],
+            "kernel": outcome["kernel"],
+            "stdout": outcome["stdout"],
+            "stderr": outcome["stderr"],
+            "stdout_bytes": outcome["stdout_bytes"],
+            "stderr_bytes": outcome["stderr_bytes"],
+            "output_truncated": outcome["truncated"],
+            "timed_out": outcome["why"] == "timeout",
+            "limits_hit": outcome["struck"],
+            "duration": outcome["timings"]["job"],
             "timings": self.timings,
             "changed": False,
         }
-        if job["rc"] is not None:
-            result["rc"] = job["rc"]
-        if job["why"] != "exit" or job["rc"] != 0:
-            result["msg"] = message_of(job, self.params)
-            result["failed"] = job["rc"] is None or job["why"] != "exit" or self.params["fail_on_rc"]
+        if outcome["rc"] is not None:
+            result["rc"] = outcome["rc"]
+        if outcome["why"] != "exit" or outcome["rc"] != 0:
+            result["msg"] = message_of(outcome, self.params)
+            result["failed"] = outcome["rc"] is None or outcome["why"] != "exit" or self.params["fail_on_rc"]
         return result
 
 
-class Group:
-    """The works of one pod, begun when this is made. A context manager: nothing is left when it ends."""
+class PodJobs:
+    """The jobs of one pod, begun when this is made. A context manager: nothing is left when it ends."""
 
-    def __init__(self, ctr: Ctr, works: List[Work]) -> None:
+    def __init__(self, ctr: Ctr, jobs: List[Job]) -> None:
         """Start the pod. Raises GvisorError."""
-        self.works = works
-        params = works[0].params
+        self.jobs = jobs
+        params = jobs[0].params
         self.pod = f"{params['name']}-{uuid.uuid4().hex[:12]}"
-        lent = lend(params["state_dir"])
+        tools = prepare(params["state_dir"])
         # From here to the supervisor's start a kill leaves an empty folder, for the next run to sweep: the less between, the better.
         folder = PodFolder(params["state_dir"], self.pod, ctr)
         try:
-            for work in works:
-                work.place(folder.path, WORKSPACE if len(works) == 1 else f"{WORKSPACE}s/{work.number}")
-            self.supervisor = Supervisor(folder, self._plan(lent), [work.command for work in works])
+            for job in jobs:
+                job.place(folder.path, WORKSPACE if len(jobs) == 1 else f"{WORKSPACE}s/{job.number}")
+            self.supervisor = Supervisor(folder, self._spec(tools), [job.command for job in jobs])
         except BaseException:
             folder.remove()
             raise
 
-    def __enter__(self) -> "Group":
+    def __enter__(self) -> "PodJobs":
         """Let the first command begin as soon as the pod is there."""
-        self._go(self.works[0])
+        self._go(self.jobs[0])
         return self
 
     def __exit__(self, *exc: Any) -> None:
         """Remove the pod."""
         self.supervisor.__exit__(*exc)
 
-    def _go(self, work: Work) -> None:
-        work.look()
+    def _go(self, job: Job) -> None:
+        job.look()
         self.supervisor.go()
 
     def results(self) -> Iterator[Dict[str, Any]]:
-        """Yield the works' results; the pod is gone with the last one, or with one that did not end by itself. Raises GvisorError."""
-        for work in self.works:
-            if work is not self.works[0]:
-                work.begin = time.monotonic()
-                self._go(work)
-            job = self.supervisor.expect("job")
-            result = work.compare(job, self.pod)
-            last = work is self.works[-1] or job["why"] != "exit"
+        """Yield the jobs' results; the pod is gone with the last one, or with one that did not end by itself. Raises GvisorError."""
+        for job in self.jobs:
+            if job is not self.jobs[0]:
+                job.begin = time.monotonic()
+                self._go(job)
+            outcome = self.supervisor.expect("job")
+            result = job.compare(outcome, self.pod)
+            last = job is self.jobs[-1] or outcome["why"] != "exit"
             if last:
                 try:
-                    work.timings["removed"] = self.supervisor.expect("removed")["seconds"]
+                    job.timings["removed"] = self.supervisor.expect("removed")["seconds"]
                 except GvisorError as error:
                     # The command has ended and its sandbox is dead: what it came to is true all the same.
-                    work.warnings.append(error.message)
-            work.timings["total"] = round(time.monotonic() - work.begin, 3)
+                    job.warnings.append(error.message)
+            job.timings["total"] = round(time.monotonic() - job.begin, 3)
             yield result
             if last:
                 return
 
-    def _plan(self, lent: Lent) -> Plan:
-        params = self.works[0].params
-        mounts = [mount for work in self.works for mount in work.mounts]
+    def _spec(self, tools: HostTools) -> PodSpec:
+        params = self.jobs[0].params
+        mounts = [mount for job in self.jobs for mount in job.mounts]
         mounts += [Mount(os.path.realpath(item["source"]), item["target"], item["writable"]) for item in params["mounts"]]
         memory = bytes_of(params["memory"]) if params["memory"] else None
-        return Plan(
+        return PodSpec(
             id=self.pod,
             image=params["image"],
             runtime=params["runtime"],
             mounts=mounts,
-            lent=lent,
+            tools=tools,
             gvisor=params["runtime"].startswith(GVISOR),
             read_only=params["read_only"],
             limits=Limits(memory, params["cpus"], params["pids"] or None),
         )
 
 
-def groups(works: List[Work], shared: bool) -> List[List[Work]]:
-    """Return the works that go into one pod each. A pod's own options are the same for all in it."""
-    found: List[List[Work]] = []
-    for work in works:
-        if shared and found and all(found[-1][0].params[name] == work.params[name] for name in OF_THE_POD):
-            found[-1].append(work)
+def groups(jobs: List[Job], shared: bool) -> List[List[Job]]:
+    """Return the jobs that go into one pod each. A pod's own options are the same for all in it."""
+    found: List[List[Job]] = []
+    for job in jobs:
+        if shared and found and all(found[-1][0].params[name] == job.params[name] for name in OF_THE_POD):
+            found[-1].append(job)
         else:
-            found.append([work])
+            found.append([job])
     return found
 
 
-def overlap(works: List[Work]) -> bool:
-    """Return whether some of the works' workspaces are the same, or one in another, so that they must not run at the same time."""
-    paths = sorted(f"{work.workspace}/" for work in works if work.workspace)
+def overlap(jobs: List[Job]) -> bool:
+    """Return whether some of the jobs' workspaces are the same, or one in another, so that they must not run at the same time."""
+    paths = sorted(f"{job.workspace}/" for job in jobs if job.workspace)
     return any(later.startswith(earlier) for earlier, later in zip(paths, paths[1:]))
 
 
-def run_all(ctr: Ctr, works: List[Work], shared: bool, width: int) -> Dict[int, Dict[str, Any]]:
-    """Return the works' results by number, each as from ``Group.results``; one that could not be had is ``failed`` and has ``msg``."""
-    waiting = deque(groups(works, shared))
+def run_all(ctr: Ctr, jobs: List[Job], shared: bool, width: int) -> Dict[int, Dict[str, Any]]:
+    """Return the jobs' results by number, each as from ``PodJobs.results``; one that could not be had is ``failed`` and has ``msg``."""
+    waiting = deque(groups(jobs, shared))
     found: Dict[int, Dict[str, Any]] = {}
     swept = False
     with contextlib.ExitStack() as stack:
-        running: Deque[Tuple[Group, contextlib.ExitStack]] = deque()
+        running: Deque[Tuple[PodJobs, contextlib.ExitStack]] = deque()
         while waiting or running:
             while waiting and len(running) < width:
                 batch = waiting.popleft()
                 try:
                     own = contextlib.ExitStack()
-                    running.append((own.enter_context(Group(ctr, batch)), own))
+                    running.append((own.enter_context(PodJobs(ctr, batch)), own))
                     stack.push(own)
                 except GvisorError as error:
-                    found.update({work.number: {"failed": True, "changed": False, "msg": error.message, **error.details} for work in batch})
+                    found.update({job.number: {"failed": True, "changed": False, "msg": error.message, **error.details} for job in batch})
             if not swept:
-                works[0].warnings += sweep(works[0].params["state_dir"])
+                jobs[0].warnings += sweep(jobs[0].params["state_dir"])
                 swept = True
             if not running:
                 continue
@@ -371,14 +371,14 @@ def run_all(ctr: Ctr, works: List[Work], shared: bool, width: int) -> Dict[int, 
             done = 0
             with own:
                 try:
-                    for work, result in zip(group.works, group.results()):
-                        found[work.number] = result
+                    for job, result in zip(group.jobs, group.results()):
+                        found[job.number] = result
                         done += 1
                 except GvisorError as error:
-                    found[group.works[done].number] = {"failed": True, "changed": False, "msg": error.message, **error.details}
+                    found[group.jobs[done].number] = {"failed": True, "changed": False, "msg": error.message, **error.details}
                     done += 1
-            if group.works[done:]:
-                waiting.appendleft(group.works[done:])
+            if group.jobs[done:]:
+                waiting.appendleft(group.jobs[done:])
     return found
 
 

@@ -14,7 +14,7 @@ from typing import Callable, Deque, Dict, Optional, Tuple
 Sink = Callable[[bytes], bool]
 
 
-class Excerpt:
+class HeadAndTail:
     """The head and the tail of a stream of any length, in ``limit`` bytes of memory."""
 
     def __init__(self, limit: int) -> None:
@@ -51,7 +51,7 @@ class Excerpt:
         return self._head.decode("utf-8", "replace") + gap + tail.decode("utf-8", "replace")
 
 
-class Until:
+class UntilMark:
     """Hands on a stream up to a line that begins with ``mark``; ``line`` is the rest of that line, or None if the stream ended before."""
 
     def __init__(self, mark: bytes, sink: Callable[[bytes], None]) -> None:
@@ -77,7 +77,7 @@ class Until:
         return bool(newline or not data)
 
 
-def watch(sinks: Dict[int, Sink], others: Dict[int, Sink], deadline: float, feed: Tuple[int, bytes] = (-1, b"")) -> bool:
+def read_until(sinks: Dict[int, Sink], others: Dict[int, Sink], deadline: float, feed: Tuple[int, bytes] = (-1, b"")) -> bool:
     """Feed what arrives to its sink until every one of ``sinks`` says that it has all, which it also has at the end of its stream (b"").
 
     ``others`` are descriptors watched meanwhile, and one of them that says so ends the watch. ``feed`` is a descriptor that does not block

@@ -20,9 +20,9 @@ from typing import Dict, List, NamedTuple, Optional
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.process import SEARCH_PATH, run
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.ctr import Ctr
-from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.cgroup import Group, Limits, remove_groups
-from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.host_tools import SIGN, TARGET, Lent
-from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pipes import Excerpt, Sink, Until, watch
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.cgroup import Limits, PodCgroup, remove_groups
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.host_tools import SIGN, TARGET, HostTools
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pipes import HeadAndTail, Sink, UntilMark, read_until
 
 START_TIMEOUT = 60.0  # seconds; a pod takes 0.2 to 0.5 on an idle machine
 REMOVE_TIMEOUT = 60.0
@@ -35,7 +35,7 @@ CAPABILITIES = [
 ]
 
 SHIM_MEND = "containerd does not find the runtime's shim on its PATH; install it there and restart containerd"
-# What containerd or the shim say → what it means and how to mend it.
+# What containerd or the shim say → what it means and how to fix it.
 _CAUSES = (
     (
         "set OOM Score on shim",
@@ -56,14 +56,14 @@ class Mount(NamedTuple):
     writable: bool = False
 
 
-class Plan(NamedTuple):
+class PodSpec(NamedTuple):
     """Everything about a pod that is known before it starts."""
 
     id: str
     image: str
     runtime: str
     mounts: List[Mount]
-    lent: Lent
+    tools: HostTools
     gvisor: bool = True  # prove that it is gVisor's
     read_only: bool = True
     limits: Limits = Limits()
@@ -80,12 +80,12 @@ class Command(NamedTuple):
     max_output: int  # bytes kept of each stream
 
 
-class Job(NamedTuple):
+class Outcome(NamedTuple):
     """A command that ended, or was ended, in a pod."""
 
     rc: Optional[int]  # None when it did not end by itself
-    stdout: Excerpt
-    stderr: Excerpt
+    stdout: HeadAndTail
+    stderr: HeadAndTail
     seconds: float
     why: str  # exit, timeout, abort, sandbox or shim (it died)
 
@@ -98,18 +98,18 @@ def mount_flag(kind: str, source: str, target: str, options: str) -> str:
     return line.getvalue()
 
 
-def start_args(plan: Plan, folder: str) -> List[str]:
+def start_args(spec: PodSpec, folder: str) -> List[str]:
     """Return ctr's arguments that start the pod, whose shell has ctr's standard input and output; ``folder`` is the pod's."""
     args = [
         "run",
         "--runtime",
-        plan.runtime,
+        spec.runtime,
         "--pid-file",
         os.path.join(folder, "pid"),
         "--fifo-dir",
         os.path.join(folder, "init"),
         "--cgroup",
-        f"/{plan.id}",
+        f"/{spec.id}",
         "--cwd",
         "/",
     ]
@@ -117,17 +117,17 @@ def start_args(plan: Plan, folder: str) -> List[str]:
     args += ["--annotation", "io.kubernetes.cri.container-type=sandbox", "--label", "ggen.gvisor/pod=true"]
     for capability in CAPABILITIES:
         args += ["--cap-drop", f"CAP_{capability}"]
-    if plan.read_only:
+    if spec.read_only:
         args += ["--read-only"]
-    if "/tmp" not in [mount.target for mount in plan.mounts]:  # noqa: S108 - in the pod
+    if "/tmp" not in [mount.target for mount in spec.mounts]:  # noqa: S108 - in the pod
         args += ["--mount", mount_flag("tmpfs", "tmpfs", "/tmp", "nosuid:nodev:mode=1777:size=1g")]  # noqa: S108
-    for mount in [*plan.mounts, Mount(plan.lent.folder, TARGET)]:
+    for mount in [*spec.mounts, Mount(spec.tools.folder, TARGET)]:
         access = "rw" if mount.writable else "ro"
         args += ["--mount", mount_flag("bind", mount.source, mount.target, f"rbind:nosuid:nodev:{access}")]
-    return [*args, plan.image, plan.id, *plan.lent.argv("sh")]
+    return [*args, spec.image, spec.id, *spec.tools.argv("sh")]
 
 
-def script(command: Command, lent: Lent, mark: str, alone: bool) -> str:
+def script(command: Command, tools: HostTools, mark: str, alone: bool) -> str:
     """Return the line with which the pod's shell runs ``command`` as its user, with no capability, and then prints ``mark`` and its exit code.
 
     The environment does not pass the shells, which drop names that they could not use. If the command is not ``alone`` in the pod, what it
@@ -135,10 +135,10 @@ def script(command: Command, lent: Lent, mark: str, alone: bool) -> str:
     """
     uid, gid = command.user.split(":")
     none = ["--clear-groups", "--bounding-set=-all", "--inh-caps=-all", "--ambient-caps=-all", "--no-new-privs"]
-    user = lent.argv("setpriv", f"--reuid={uid}", f"--regid={gid}", *none)
-    argv = [*user, *lent.argv("sh", "-c", 'cd -- "$0" && exec "$@"', command.cwd)]
-    argv += lent.argv("env", *(f"{name}={value}" for name, value in command.env.items())) if command.env else []
-    left = "" if alone else f"{shlex.join([*user, *lent.argv('sh', '-c', 'kill -9 -1')])} < /dev/null > /dev/null 2>&1; "
+    user = tools.argv("setpriv", f"--reuid={uid}", f"--regid={gid}", *none)
+    argv = [*user, *tools.argv("sh", "-c", 'cd -- "$0" && exec "$@"', command.cwd)]
+    argv += tools.argv("env", *(f"{name}={value}" for name, value in command.env.items())) if command.env else []
+    left = "" if alone else f"{shlex.join([*user, *tools.argv('sh', '-c', 'kill -9 -1')])} < /dev/null > /dev/null 2>&1; "
     return f"{shlex.join([*argv, *command.argv])} < /dev/null; e=$?; {left}echo {mark} $e; echo {mark} $e >&2\n"
 
 
@@ -146,11 +146,11 @@ def explain(stderr: str) -> str:
     """Return ctr's complaint without its prefix, and what to do about it where that is known."""
     lines = [line[5:] for line in stderr.splitlines() if line.startswith("ctr: ")] or stderr.strip().splitlines()[-1:]
     said = " ".join(lines)
-    mend = next((mend for sign, mend in _CAUSES if sign in said), "")
-    return f"{said} ({mend})" if mend else said
+    fix = next((fix for sign, fix in _CAUSES if sign in said), "")
+    return f"{said} ({fix})" if fix else said
 
 
-def _gather(excerpt: Excerpt) -> Sink:
+def _gather(excerpt: HeadAndTail) -> Sink:
     """Return a sink for all of a stream."""
 
     def sink(data: bytes) -> bool:
@@ -163,43 +163,45 @@ def _gather(excerpt: Excerpt) -> Sink:
 class Pod:
     """One sandbox in one containerd. ``folder`` is a private folder of its own on the host."""
 
-    def __init__(self, ctr: Ctr, plan: Plan, folder: str) -> None:
+    def __init__(self, ctr: Ctr, spec: PodSpec, folder: str) -> None:
         self.ctr = ctr
-        self.plan = plan
+        self.spec = spec
         self.folder = folder
         self.pid_file = os.path.join(folder, "pid")
-        self.group: Optional[Group] = None
+        self.group: Optional[PodCgroup] = None
         self._ctrs: List[subprocess.Popen] = []
         self._pipes: List[int] = []  # standard input, output and error of a shell; the last three are of root's
 
     def start(self) -> str:
         """Start the pod and return the first line of its kernel log if it is gVisor's. Raises GvisorError when it does not start."""
         # A shell's own way to tell its user; nobody else is there yet who could change what it says.
-        who = f"while read -r key uid rest; do case $key in Uid:) echo {self.plan.id} $uid; esac; done < /proc/self/status"
-        first = shlex.join(self.plan.lent.argv("dmesg")) if self.plan.gvisor else ":"
-        waiting = [self.plan.id, *self.plan.lent.argv("sh")]
+        who = f"while read -r key uid rest; do case $key in Uid:) echo {self.spec.id} $uid; esac; done < /proc/self/status"
+        first = shlex.join(self.spec.tools.argv("dmesg")) if self.spec.gvisor else ":"
+        waiting = [self.spec.id, *self.spec.tools.argv("sh")]
         begin = time.monotonic()
         for name, args in (
-            (self.plan.id, start_args(self.plan, self.folder)),
+            (self.spec.id, start_args(self.spec, self.folder)),
             # ctr run 1.6 cannot say which user; an image may name one that has no right to become another.
             ("shell", ["tasks", "exec", "--exec-id", "shell", "--user", "0:0", "--fifo-dir", os.path.join(self.folder, "shell"), *waiting]),
         ):
             ctr = self._popen(*args)
-            out, err = Excerpt(1 << 16), Excerpt(1 << 16)
-            said = Until(f"{self.plan.id} ".encode(), out)
+            out, err = HeadAndTail(1 << 16), HeadAndTail(1 << 16)
+            said = UntilMark(f"{self.spec.id} ".encode(), out)
             others: Dict[int, Sink] = {ctr.stderr.fileno(): _gather(err)}
-            ended = watch({ctr.stdout.fileno(): said}, others, begin + START_TIMEOUT, (ctr.stdin.fileno(), f"{first}\n{who}\n".encode()))
+            ended = read_until(
+                {ctr.stdout.fileno(): said}, others, begin + START_TIMEOUT, (ctr.stdin.fileno(), f"{first}\n{who}\n".encode())
+            )
             if not ended:
                 raise GvisorError(
-                    f"pod {self.plan.id} did not start within {START_TIMEOUT:g} s: {explain(err.text()) or 'ctr says nothing'}"
+                    f"pod {self.spec.id} did not start within {START_TIMEOUT:g} s: {explain(err.text()) or 'ctr says nothing'}"
                 )
             if said.line is None:
-                watch(others, {}, time.monotonic() + KILL_TIMEOUT)
+                read_until(others, {}, time.monotonic() + KILL_TIMEOUT)
                 self._raise_start(ctr.wait(), err.text())
             self._take_over(ctr, name)
             if said.line == "0":
                 break
-        return self._proven(out.text(), err.text()) if self.plan.gvisor else ""
+        return self._proven(out.text(), err.text()) if self.spec.gvisor else ""
 
     def _take_over(self, ctr: subprocess.Popen, name: str) -> None:
         """Connect to the pipes of the shell ``name`` and end ctr, which only stood between: it would delete the task when the sandbox
@@ -220,7 +222,7 @@ class Pod:
         first = (said.splitlines() or [""])[0]
         if SIGN not in first:
             raise GvisorError(
-                f"runtime {self.plan.runtime} is not gVisor: dmesg in the pod says {first or explain(complaint)!r} "
+                f"runtime {self.spec.runtime} is not gVisor: dmesg in the pod says {first or explain(complaint)!r} "
                 f"where a gVisor sandbox says {SIGN!r}; the job was not started",
                 kernel=first,
             )
@@ -231,8 +233,8 @@ class Pod:
         pid = self.pid()
         if pid is None:
             return ["the pod's process is unknown; limits are not enforced"]
-        self.group = Group(self.plan.id, pid)
-        return self.group.limit(self.plan.limits)
+        self.group = PodCgroup(self.spec.id, pid)
+        return self.group.limit(self.spec.limits)
 
     def _popen(self, *args: str) -> subprocess.Popen:
         environment = {**os.environ, "PATH": f"{os.environ.get('PATH', '')}:{SEARCH_PATH}", "LC_ALL": "C"}
@@ -249,18 +251,18 @@ class Pod:
         return ctr
 
     def _raise_start(self, rc: int, stderr: str) -> None:
-        plan = self.plan
-        if f'image "{plan.image}": not found' in stderr:
+        spec = self.spec
+        if f'image "{spec.image}": not found' in stderr:
             names = sorted(self.ctr.images())
             there = f"has {', '.join(names)}" if names else "has no images"
             raise GvisorError(
-                f"image {plan.image} is not in containerd's namespace {self.ctr.namespace}, which {there}; "
+                f"image {spec.image} is not in containerd's namespace {self.ctr.namespace}, which {there}; "
                 "import it (module containerd_image) or give its full name",
-                image=plan.image,
+                image=spec.image,
                 images=names,
                 missing="image",
             )
-        message = f"the pod did not start with runtime {plan.runtime} and image {plan.image}: {explain(stderr)}"
+        message = f"the pod did not start with runtime {spec.runtime} and image {spec.image}: {explain(stderr)}"
         missing = {"missing": "shim"} if SHIM_MEND in message else {}
         raise GvisorError(message, ctr_rc=rc, ctr_stderr=stderr, **missing)
 
@@ -270,36 +272,36 @@ class Pod:
             with open(self.pid_file, encoding="ascii") as stream:
                 pid = int(stream.read())
             with open(f"/proc/{pid}/cgroup", "rb") as stream, open(f"/proc/{pid}/cmdline", "rb") as words:
-                ours = self.plan.id.encode() in stream.read() + words.read()
+                ours = self.spec.id.encode() in stream.read() + words.read()
         except (OSError, ValueError):
             return None
         return pid if ours else None
 
-    def execute(self, command: Command, abort: Optional[int] = None, alone: bool = True) -> Job:
+    def execute(self, command: Command, abort: Optional[int] = None, alone: bool = True) -> Outcome:
         """Run ``command`` in the pod, ``alone`` or as one of several. ``abort`` is a descriptor at whose end (or next byte) it is given up.
 
         A command that does not end by itself takes the pod with it.
         """
         stdin, *streams = self._pipes[-3:]
-        out, err = Excerpt(command.max_output), Excerpt(command.max_output)
+        out, err = HeadAndTail(command.max_output), HeadAndTail(command.max_output)
         # Nobody in the pod can know it, so nothing that the command prints is taken for the end of its output.
         mark = uuid.uuid4().hex
-        ends = Until(f"{mark} ".encode(), out), Until(f"{mark} ".encode(), err)
+        ends = UntilMark(f"{mark} ".encode(), out), UntilMark(f"{mark} ".encode(), err)
         sinks: Dict[int, Sink] = dict(zip(streams, ends))
         others: Dict[int, Sink] = {} if abort is None else {abort: lambda _data: True}
         begin = time.monotonic()
-        text = script(command, self.plan.lent, mark, alone)
-        ended = watch(sinks, others, begin + command.timeout, (stdin, text.encode("utf-8", "surrogateescape")))
+        text = script(command, self.spec.tools, mark, alone)
+        ended = read_until(sinks, others, begin + command.timeout, (stdin, text.encode("utf-8", "surrogateescape")))
         seconds = time.monotonic() - begin
         rc = ends[0].line
         if ended and rc is not None:
-            return Job(int(rc), out, err, seconds, "exit")
+            return Outcome(int(rc), out, err, seconds, "exit")
         why = "timeout" if seconds >= command.timeout else "abort"
         if ended:
             why = "sandbox" if self._dead() else "shim"
         self.kill()
-        watch(sinks, {}, time.monotonic() + KILL_TIMEOUT)  # what was printed before
-        return Job(None, out, err, seconds, why)
+        read_until(sinks, {}, time.monotonic() + KILL_TIMEOUT)  # what was printed before
+        return Outcome(None, out, err, seconds, why)
 
     def _dead(self) -> bool:
         try:
@@ -335,9 +337,9 @@ class Pod:
             try:
                 self.kill()
                 # Also deletes the task, if that has stopped; a ctr run that is still there may too, and then the task is what is "not found".
-                done = self.ctr.run("containers", "rm", self.plan.id, timeout=KILL_TIMEOUT)
+                done = self.ctr.run("containers", "rm", self.spec.id, timeout=KILL_TIMEOUT)
                 said = done.stderr.strip()
-                if done.rc == 0 or (f'container "{self.plan.id}" in namespace' in said and said.endswith("not found")):
+                if done.rc == 0 or (f'container "{self.spec.id}" in namespace' in said and said.endswith("not found")):
                     break
             except GvisorError as error:
                 said = error.message
@@ -346,12 +348,12 @@ class Pod:
             if time.monotonic() > begin + KILL_TIMEOUT:
                 self._kill_shim()
             if time.monotonic() > begin + REMOVE_TIMEOUT:
-                raise GvisorError(f"pod {self.plan.id} could not be removed: {said}; the next run tries again")
+                raise GvisorError(f"pod {self.spec.id} could not be removed: {said}; the next run tries again")
             time.sleep(pause)  # containerd has no event for "can be removed now"
             if pause > 0.3:
                 # It waits for an exit that the shim never reports when the pod was killed before it had started.
                 with contextlib.suppress(GvisorError):
-                    self.ctr.run("tasks", "rm", "--force", self.plan.id, timeout=KILL_TIMEOUT)
+                    self.ctr.run("tasks", "rm", "--force", self.spec.id, timeout=KILL_TIMEOUT)
             pause = min(pause * 2, 2.0)
         for ctr in list(self._ctrs):
             self._end(ctr)
@@ -360,13 +362,13 @@ class Pod:
         self._pipes = []
         if done.rc != 0:
             # ctr makes the snapshot before the container; killed between the two it leaves the snapshot alone.
-            self.ctr.run("snapshots", "rm", self.plan.id, timeout=20)
-        remove_groups(self.plan.id)
+            self.ctr.run("snapshots", "rm", self.spec.id, timeout=20)
+        remove_groups(self.spec.id)
         self._unmount()
 
     def _kill_shim(self) -> None:
         """Kill the pod's shim, which hangs; containerd then cleans up in its place. A shim's working folder is its pod's."""
-        ending = f"/{self.ctr.namespace}/{self.plan.id}"
+        ending = f"/{self.ctr.namespace}/{self.spec.id}"
         for pid in filter(str.isdigit, os.listdir("/proc")):
             with contextlib.suppress(OSError):
                 if os.readlink(f"/proc/{pid}/cwd").endswith(ending):
@@ -374,7 +376,7 @@ class Pod:
 
     def _unmount(self) -> None:
         """Unmount the pod's root file system where a shim that was killed left it mounted."""
-        ending = f"/{self.ctr.namespace}/{self.plan.id}/rootfs"
+        ending = f"/{self.ctr.namespace}/{self.spec.id}/rootfs"
         with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as stream:
             points = [line.split()[4] for line in stream if line.split()[4].endswith(ending)]
         for point in points:

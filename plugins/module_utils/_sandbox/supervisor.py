@@ -22,8 +22,8 @@ from typing import Any, Dict, Iterator, List, NoReturn, Optional
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.ctr import Ctr
-from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.host_tools import Lent
-from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pod import Command, Plan, Pod
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.host_tools import HostTools
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pod import Command, Pod, PodSpec
 
 DEFAULT_STATE_DIR = "/var/lib/ggen.gvisor"
 
@@ -93,7 +93,7 @@ def sweep(state_dir: str) -> List[str]:
                 known = json.load(stream)
             if os.path.exists(known["address"]):
                 ctr = Ctr(known["address"], known["namespace"], known["program"])
-                Pod(ctr, Plan(name, "", "", [], Lent("", [])), folder).remove()
+                Pod(ctr, PodSpec(name, "", "", [], HostTools("", [])), folder).remove()
                 said.append(f"pod {name} of an earlier run that was killed was removed")
             elif os.path.isdir(os.path.dirname(known["address"])):
                 said.append(f"pod {name} of an earlier run that was killed is still there: {known['address']} is missing")
@@ -112,9 +112,9 @@ def sweep(state_dir: str) -> List[str]:
 class Supervisor:
     """The module's side: start it, say go, take the results. A context manager: nothing is left when it ends."""
 
-    def __init__(self, folder: PodFolder, plan: Plan, commands: List[Command]) -> None:
+    def __init__(self, folder: PodFolder, spec: PodSpec, commands: List[Command]) -> None:
         self.folder = folder
-        self.plan = plan
+        self.spec = spec
         self._rest = b""
         down_read, self._down = os.pipe()
         self._up, up_write = os.pipe()
@@ -122,7 +122,7 @@ class Supervisor:
         if self.child == 0:
             os.close(self._down)
             os.close(self._up)
-            _supervise(folder, plan, commands, down_read, up_write)
+            _supervise(folder, spec, commands, down_read, up_write)
         os.close(down_read)
         os.close(up_write)
 
@@ -138,7 +138,7 @@ class Supervisor:
         os.close(self._up)
         _pid, status = os.waitpid(self.child, 0)
         if status != 0 and os.path.exists(self.folder.path):
-            Pod(self.folder.ctr, self.plan, self.folder.path).remove()
+            Pod(self.folder.ctr, self.spec, self.folder.path).remove()
             self.folder.remove()
 
     def go(self) -> None:
@@ -150,11 +150,11 @@ class Supervisor:
         """Return the supervisor's message ``name``. Raises GvisorError: its error, or that it or the controller is gone."""
         message = self._message()
         if message is None:
-            raise GvisorError(f"the process that watches pod {self.plan.id} was killed; the pod was removed")
+            raise GvisorError(f"the process that watches pod {self.spec.id} was killed; the pod was removed")
         if message["name"] == "error":
             raise GvisorError(message["message"], **message["details"])
         if message["name"] != name:
-            raise GvisorError(f"expected {name} of pod {self.plan.id} and got {message['name']}")
+            raise GvisorError(f"expected {name} of pod {self.spec.id} and got {message['name']}")
         return message
 
     def _message(self) -> Optional[Dict[str, Any]]:
@@ -177,7 +177,7 @@ class Supervisor:
         return json.loads(line.decode("utf-8"))
 
 
-def _supervise(folder: PodFolder, plan: Plan, commands: List[Command], down: int, up: int) -> NoReturn:
+def _supervise(folder: PodFolder, spec: PodSpec, commands: List[Command], down: int, up: int) -> NoReturn:
     """Be the supervisor: never returns into the module's code."""
     code = 1
     try:
@@ -193,7 +193,7 @@ def _supervise(folder: PodFolder, plan: Plan, commands: List[Command], down: int
             os.dup2(null, descriptor)
         for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGPIPE):
             signal.signal(number, signal.SIG_IGN)  # the pod is removed whoever asks for an end: see the pipe
-        pod = Pod(folder.ctr, plan, folder.path)
+        pod = Pod(folder.ctr, spec, folder.path)
 
         def say(name: str, **fields: Any) -> None:
             data = json.dumps({"name": name, **fields}).encode() + b"\n"

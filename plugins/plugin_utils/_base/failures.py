@@ -26,8 +26,8 @@ EMPTY_WORDS = re.compile(r"E: Sub-process \S+ returned an error code \(\d+\)")
 NOT_REACHED = "Start the host, or see why ssh does not reach it"
 
 
-# What mends a failure, by what was said of it. ssh's words are those of OpenSSH, which are not translated.
-MENDS = (
+# What fixes a failure, by what was said of it. ssh's words are those of OpenSSH, which are not translated.
+FIXES = (
     (r"(?i)no space left on device|enough free space|Errno 28", "Free space on the host (df -h names the full file system)"),
     # Python's words where it can write nowhere, before a module can say anything.
     (r"No usable temporary directory", "Free space on the host, or let one of these folders be written (df -h names a full file system)"),
@@ -60,6 +60,6 @@ def reason(result: Mapping[str, Any]) -> str:
     return plain(message or "no reason was given")
 
 
-def mend(why: str, otherwise: str = "") -> str:
-    """Return what mends a failure of which ``why`` was said, or ``otherwise``."""
-    return next((text for pattern, text in MENDS if re.search(pattern, why)), otherwise)
+def fix(why: str, otherwise: str = "") -> str:
+    """Return what fixes a failure of which ``why`` was said, or ``otherwise``."""
+    return next((text for pattern, text in FIXES if re.search(pattern, why)), otherwise)

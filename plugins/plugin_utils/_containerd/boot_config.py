@@ -35,7 +35,7 @@ Remove = Callable[[str], str]
 
 
 @dataclass(frozen=True)
-class Origin:
+class BootConfig:
     """The profile's own file at ``path`` with its ``text`` (None: it is not there), and what stands in for it: a ``fallback`` and its name."""
 
     path: str
@@ -60,7 +60,7 @@ class Origin:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Wanted:
     """What is to be: the profile's own file (None: none) and the text that the host gets from then on."""
 
     text: str | None
@@ -76,65 +76,65 @@ def strip_head(text: str) -> str:
     return text[match.end() :] if match else text
 
 
-def _is_ours(origin: Origin, remove: Remove) -> bool:
+def _is_ours(boot_config: BootConfig, remove: Remove) -> bool:
     """Tell whether we made the file and nobody else has changed it."""
-    match = _HEAD.match(origin.text or "")
-    return bool(match) and _sum(remove(origin.body)) == match["sha256"]
+    match = _HEAD.match(boot_config.text or "")
+    return bool(match) and _sum(remove(boot_config.body)) == match["sha256"]
 
 
 def _sum(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def base_of(origin: Origin, remove: Remove) -> str:
+def base_of(boot_config: BootConfig, remove: Remove) -> str:
     """Return the text to edit: a file that only we have changed is made anew from what it stands in for, which may have changed since."""
-    return origin.fallback if origin.text is None or _is_ours(origin, remove) else origin.body
+    return boot_config.fallback if boot_config.text is None or _is_ours(boot_config, remove) else boot_config.body
 
 
-def present(origin: Origin, edited: str, remove: Remove) -> Outcome:
+def present(boot_config: BootConfig, edited: str, remove: Remove) -> Wanted:
     """Return what is to be when the handler is to be there; ``edited`` is the text of ``base_of`` with it, ``remove`` takes it out of a text."""
-    if origin.text is None and edited == origin.fallback:
-        return Outcome(None, edited)
-    if origin.text is None or _is_ours(origin, remove):
-        head = f"{HEAD}{origin.fallback_name}, sha256 {_sum(origin.fallback)}\n"
+    if boot_config.text is None and edited == boot_config.fallback:
+        return Wanted(None, edited)
+    if boot_config.text is None or _is_ours(boot_config, remove):
+        head = f"{HEAD}{boot_config.fallback_name}, sha256 {_sum(boot_config.fallback)}\n"
     else:
-        head = origin.text[: len(origin.text) - len(origin.body)]
-    return Outcome(head + edited, head + edited)
+        head = boot_config.text[: len(boot_config.text) - len(boot_config.body)]
+    return Wanted(head + edited, head + edited)
 
 
-def absent(origin: Origin, remove: Remove) -> Outcome:
+def absent(boot_config: BootConfig, remove: Remove) -> Wanted:
     """Return what is to be without the handler: a file that we made goes, unless somebody else has put something into it."""
-    if origin.text is None or _is_ours(origin, remove):
-        return Outcome(None, origin.fallback)
-    rest = remove(origin.body)
-    text = origin.text if rest == origin.body else rest
-    return Outcome(text, text)
+    if boot_config.text is None or _is_ours(boot_config, remove):
+        return Wanted(None, boot_config.fallback)
+    rest = remove(boot_config.body)
+    text = boot_config.text if rest == boot_config.body else rest
+    return Wanted(text, text)
 
 
-def describe(origin: Origin, sha256: str | None) -> dict[str, Any]:
-    """Return what a look at a host tells of its origin.
+def describe(boot_config: BootConfig, sha256: str | None) -> dict[str, Any]:
+    """Return what a look at a host tells of its boot_config.
 
-    That is where the next start's configuration is from, whether the host's file, which has ``sha256``, is the same, and which handlers the origin
+    That is where the next start's configuration is from, whether the host's file, which has ``sha256``, is the same, and which handlers the boot_config
     has: none where it is no TOML.
     """
     try:
-        names = sorted(config.handlers(tomllib.loads(origin.used)))
+        names = sorted(config.handlers(tomllib.loads(boot_config.used)))
     except tomllib.TOMLDecodeError:
         names = []
-    return {"path": origin.path, "source": origin.source, "same": _sum(origin.used) == sha256, "handlers": names}
+    return {"path": boot_config.path, "source": boot_config.source, "same": _sum(boot_config.used) == sha256, "handlers": names}
 
 
 # --- files on the controller ---
 
 
-def read(paths: Sequence[str]) -> Origin:
+def read(paths: Sequence[str]) -> BootConfig:
     """Read the files in the order in which they are looked for; the first is the profile's own. Raises GvisorError."""
     own, *others = (os.path.abspath(os.path.expanduser(path)) for path in paths)
     for path in others:
         text = _read(path)
         if text is not None:
-            return Origin(own, _read(own), text, path)
-    return Origin(own, _read(own), EMBEDDED, EMBEDDED_NAME)
+            return BootConfig(own, _read(own), text, path)
+    return BootConfig(own, _read(own), EMBEDDED, EMBEDDED_NAME)
 
 
 def _read(path: str) -> str | None:
@@ -153,11 +153,11 @@ class Staged:
     What the constructor makes is gone again unless ``commit`` is called. Both raise GvisorError.
     """
 
-    def __init__(self, origin: Origin, text: str | None) -> None:
-        self.origin = origin
+    def __init__(self, boot_config: BootConfig, text: str | None) -> None:
+        self.boot_config = boot_config
         self.text = text
         # A link, as people have who keep their configuration elsewhere, stays one.
-        self.target = os.path.realpath(origin.path)
+        self.target = os.path.realpath(boot_config.path)
         self.folder = os.path.dirname(self.target)
         self.made = False
         self.temporary = ""
@@ -172,7 +172,7 @@ class Staged:
             descriptor, self.temporary = tempfile.mkstemp(dir=self.folder, prefix=".config.toml.")
             with os.fdopen(descriptor, "wb") as stream:
                 stream.write(self.text.encode())
-                os.fchmod(stream.fileno(), os.stat(self.target).st_mode & 0o7777 if self.origin.text is not None else MODE)
+                os.fchmod(stream.fileno(), os.stat(self.target).st_mode & 0o7777 if self.boot_config.text is not None else MODE)
                 stream.flush()
                 os.fsync(stream.fileno())
         except OSError as error:
@@ -187,22 +187,22 @@ class Staged:
     def commit(self) -> None:
         """Put the new file in its place, or remove the old one and its folder where that is empty then."""
         try:
-            if _read(self.origin.path) != self.origin.text:
+            if _read(self.boot_config.path) != self.boot_config.text:
                 raise GvisorError(
-                    f"{self.origin.path} on the controller was changed by someone else in the meantime and was left as it is. The host has the new "
+                    f"{self.boot_config.path} on the controller was changed by someone else in the meantime and was left as it is. The host has the new "
                     "configuration until its next start. Run again.",
-                    file=self.origin.path,
+                    file=self.boot_config.path,
                 )
             if self.text is not None:
                 os.replace(self.temporary, self.target)
                 self.temporary, self.made = "", False
-            elif self.origin.text is not None:
+            elif self.boot_config.text is not None:
                 os.unlink(self.target)
                 with contextlib.suppress(OSError):
                     os.rmdir(self.folder)
         except OSError as error:
             raise GvisorError(
-                f"{self.target} on the controller: {error.strerror}. The host has the new configuration until its next start. Mend it and run again.",
+                f"{self.target} on the controller: {error.strerror}. The host has the new configuration until its next start. Fix it and run again.",
                 file=self.target,
             ) from error
 
@@ -216,7 +216,7 @@ class Staged:
 
 
 def sentence(described: Mapping[str, Any], handler: str, path: str) -> str:
-    """Return how a host and its origin differ, empty where they do not. ``described`` is ``describe``'s, ``path`` the host's file."""
+    """Return how a host and its boot_config differ, empty where they do not. ``described`` is ``describe``'s, ``path`` the host's file."""
     if handler not in described["handlers"]:
         return f"{described['source']} has no runtime handler {handler}, and the host's next start copies it over {path}"
     if not described["same"]:

@@ -40,7 +40,7 @@ class File:
 
 
 @dataclass
-class Plan:
+class ConfigPlan:
     """What is to be done on one host. ``files`` are all files that were read, in the order in which they are to be written."""
 
     main: File
@@ -59,7 +59,7 @@ class Plan:
         return [file for file in self.files if file.changed]
 
 
-def decide(found: dict[str, Any], params: dict[str, Any]) -> Plan:
+def decide(found: dict[str, Any], params: dict[str, Any]) -> ConfigPlan:
     """Return the plan for what the module has read (``found``) and the user wants (``params``). Raises GvisorError on refusals."""
     files = [_file(entry) for entry in (found["main"], *found["imported"])]
     main, allow_newer = files[0], params["allow_newer_config_version"]
@@ -67,7 +67,7 @@ def decide(found: dict[str, Any], params: dict[str, Any]) -> Plan:
     version = config.version_of(document, allow_newer)
     address = toml.lookup(document.data, ("grpc", "address"))
     dropin = next(file for file in files if file.path == found["dropin"]) if found["dropin"] != main.path else main
-    plan = Plan(
+    plan = ConfigPlan(
         main,
         files,
         main.path,
@@ -125,7 +125,7 @@ def _holds(file: File, name: str, allow_newer: bool) -> bool:
     return name in (toml.table_at(document, (*config.cri_table(document, None, allow_newer), "containerd", "runtimes")) or {})
 
 
-def _new_place(plan: Plan, dropin: File, document: toml.Document, containerd: str | None, wish: str) -> File:
+def _new_place(plan: ConfigPlan, dropin: File, document: toml.Document, containerd: str | None, wish: str) -> File:
     """Return the file that gets a new handler."""
     daemon = config.version_tuple(containerd)
     merges = daemon is not None and daemon >= (2, 0)
@@ -157,7 +157,7 @@ def pattern_for(path: str, main: str) -> str:
     return posixpath.join(posixpath.dirname(path), "*.toml") if in_conf_d else path
 
 
-def _plan_present(plan: Plan, target: File, active: list[File], params: dict[str, Any], containerd: str | None) -> None:
+def _plan_present(plan: ConfigPlan, target: File, active: list[File], params: dict[str, Any], containerd: str | None) -> None:
     handler, allow_newer = handler_of(params), params["allow_newer_config_version"]
     dropin_for = None if target is plan.main else plan.version
     if dropin_for and "version" not in toml.parse(plan.main.text or "", plan.main.path).data:
@@ -185,7 +185,7 @@ def _plan_present(plan: Plan, target: File, active: list[File], params: dict[str
     plan.files.sort(key=lambda file: file is plan.main)  # a file that the main one names must be there first
 
 
-def _plan_absent(plan: Plan, holders: list[File], active: list[File], name: str, allow_newer: bool) -> None:
+def _plan_absent(plan: ConfigPlan, holders: list[File], active: list[File], name: str, allow_newer: bool) -> None:
     for file in active:
         if file not in holders and holders:
             file.after = config.unset_default(file.text or "", name, where=file.path, allow_newer=allow_newer)
@@ -202,7 +202,7 @@ def _plan_absent(plan: Plan, holders: list[File], active: list[File], name: str,
                 plan.main.after = config.take_back_version(plan.main.after, where=plan.main.path)
 
 
-def validation_of(plan: Plan, containerd: str | None = None) -> dict[str, Any]:
+def validation_of(plan: ConfigPlan, containerd: str | None = None) -> dict[str, Any]:
     """Return the main file and the imported ones as candidates for the host's containerd.
 
     Candidates of imported files are not where the main file's imports look, so the candidate of the main file names each file instead.
@@ -247,6 +247,6 @@ def missing_imports(found: dict[str, Any]) -> list[str]:
     return sorted(path for pattern, paths in found["imports"].items() if "*" not in pattern for path in paths if path not in there)
 
 
-def changes_of(plan: Plan) -> list[dict[str, Any]]:
+def changes_of(plan: ConfigPlan) -> list[dict[str, Any]]:
     """Return the edits for the module that writes them."""
     return [{"path": file.path, "before": file.sha256, "after": None if file.after is None else _encode(file.after)} for file in plan.edits]

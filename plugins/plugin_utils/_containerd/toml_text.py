@@ -103,7 +103,7 @@ def parse(text: str, where: str) -> Document:
         match = _LINE_RE.search(reason)
         line = int(match[1]) if match and match[1] else text.rstrip().count("\n") + 1
         raise GvisorError(
-            f"{where}, line {line}: not valid TOML: {_LINE_RE.sub('', reason).strip()}. Nothing was written; mend the line first.",
+            f"{where}, line {line}: not valid TOML: {_LINE_RE.sub('', reason).strip()}. Nothing was written; fix the line first.",
             file=where,
             line=line,
         ) from error

@@ -19,7 +19,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import Gv
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.platform import GO_ARCHITECTURES
 
 LISTS = {"colima": ["colima", "list", "--json"], "lima": ["limactl", "list", "--format", "json"]}
-MENDS = {
+FIXES = {
     "colima": "Install it (brew install colima), or name the tools that there are in sources.",
     "lima": "Install it (brew install lima), or name the tools that there are in sources.",
 }

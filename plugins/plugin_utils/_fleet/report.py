@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jinja2
-from ansible_collections.ggen.gvisor.plugins.plugin_utils._base.failures import NOT_REACHED, mend
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._base.failures import NOT_REACHED, fix
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._base.text import plain
 
 # The states of a host, worst first, and what people read.
@@ -91,38 +91,38 @@ def fleet(
     earlier: Mapping[str, Mapping[str, Any]] | None = None,
     seconds: Mapping[str, float] | None = None,
     again: str = "site.yml",
-    mending: str = "site.yml",
+    fixing: str = "site.yml",
 ) -> dict[str, Any]:
     """Return the fleet's rows, the worst first, and their summary.
 
     ``hosts`` were to be reported in this run and ``others`` were not (a limit); ``reports`` are this run's, ``earlier`` those of the runs before.
     ``failures`` holds for each host that failed, also for one that is no sandbox host, its ``task``, its ``why`` and whether it was ``unreachable``.
-    ``seconds`` is what each host's tasks took. ``again`` is the playbook of the run, ``mending`` the one that mends drift.
+    ``seconds`` is what each host's tasks took. ``again`` is the playbook of the run, ``fixing`` the one that fixes drift.
     """
     hosts, earlier, seconds = list(hosts), earlier or {}, seconds or {}
     elsewhere = [name for name in failures if name not in hosts]
-    broken, builds = natural_sorted(failures), again == mending
+    broken, builds = natural_sorted(failures), again == fixing
     rows = []
     for name in dict.fromkeys([*hosts, *elsewhere, *others]):
         report, failure = reports.get(name), failures.get(name)
-        row = {"name": plain(name), "task": "", "why": [], "mend": "", "seconds": _number(seconds.get(name)), "build": name in elsewhere}
+        row = {"name": plain(name), "task": "", "why": [], "fix": "", "seconds": _number(seconds.get(name)), "build": name in elsewhere}
         row |= {"seen": plain((report or earlier.get(name) or {}).get("time") or ""), "stale": report is None and name in earlier}
         row |= _observed(report or earlier.get(name) or {})
         if report and report.get("drift"):
-            row |= {"state": "drifted", "why": [plain(text) for text in report["drift"]], "mend": command(mending, name)}
+            row |= {"state": "drifted", "why": [plain(text) for text in report["drift"]], "fix": command(fixing, name)}
         elif failure:
             why = plain(failure["why"]).removeprefix(f"{plain(name)}: ")
-            known = mend(why, NOT_REACHED if failure["unreachable"] else "")
+            known = fix(why, NOT_REACHED if failure["unreachable"] else "")
             row |= {"state": "unreachable" if failure["unreachable"] else "failed", "task": plain(failure["task"]), "why": [why]}
             repeat = command(again, None if name in elsewhere else name, builds=builds)
-            row["mend"] = f"{known}, then: {repeat}" if known else f"When that is mended: {repeat}"
+            row["fix"] = f"{known}, then: {repeat}" if known else f"When that is fixed: {repeat}"
         elif report:
             row["state"] = "healthy"
         elif name in hosts:
             cause = (
                 f"the run ended before this host's turn: {plain(broken[0])} failed" if broken else "the run ended before this host's turn"
             )
-            row |= {"state": "unfinished", "why": [cause], "mend": command(again, name, builds=builds)}
+            row |= {"state": "unfinished", "why": [cause], "fix": command(again, name, builds=builds)}
         else:
             row["state"] = "earlier"
         row["label"] = STATES[row["state"]]
@@ -153,7 +153,7 @@ def _summary(rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def recap(view: Mapping[str, Any], page: str) -> list[str]:
-    """Return the lines for the end of a run: how many are healthy, each other host with why and the mend, and where the page is."""
+    """Return the lines for the end of a run: how many are healthy, each other host with why and the fix, and where the page is."""
     states = {item["state"]: f"{item['count']} {item['label']}" for item in view["summary"]["states"]}
     counts = [states.pop("healthy", "0 healthy"), *states.values()]
     lines = [f"fleet: {', '.join(counts)}"]
@@ -163,7 +163,7 @@ def recap(view: Mapping[str, Any], page: str) -> list[str]:
             lines += [
                 f"  {row['name']} {row['label']}{where}",
                 *(f"    {' '.join(why.split())}" for why in row["why"]),
-                f"    → {row['mend']}",
+                f"    → {row['fix']}",
             ]
     return [*lines, f"page: {plain(page)}"]
 

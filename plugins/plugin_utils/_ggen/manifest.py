@@ -18,7 +18,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import Gv
 WORKSPACE = "/workspace"
 
 
-MANIFEST_FIX = "Mend ggen.toml; ggen's example is what `ggen init` writes."
+MANIFEST_FIX = "Fix ggen.toml; ggen's example is what `ggen init` writes."
 NO_PROJECT_FIX = "Name a folder that has a ggen.toml (ggen_run_workspace), or make a project there first (ggen_run_args: init)."
 
 
@@ -86,9 +86,9 @@ def check_manifest(text: str | None, job: Mapping[str, Any]) -> None:
         manifest = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise GvisorError(f"{name} is no valid TOML: {error}. {MANIFEST_FIX}") from error
-    lacking = [table for table in ("project", "ontology", "generation") if not _table(manifest, table)]
-    if lacking:
-        raise GvisorError(f"{name} is no ggen manifest: it has no [{'], ['.join(lacking)}]. {MANIFEST_FIX}")
+    missing = [table for table in ("project", "ontology", "generation") if not _table(manifest, table)]
+    if missing:
+        raise GvisorError(f"{name} is no ggen manifest: it has no [{'], ['.join(missing)}]. {MANIFEST_FIX}")
     folder = posixpath.relpath(posixpath.dirname(name), path)
     outputs = outputs_outside(manifest, folder)
     if outputs:

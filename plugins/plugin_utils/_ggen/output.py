@@ -28,11 +28,11 @@ _TELEMETRY = re.compile(r"^\S+\s+(?:TRACE|DEBUG|INFO|WARN|ERROR)\s+(?:ggen_core:
 
 
 class Rule(NamedTuple):
-    """One known failure: the text that tells it, what it means and what mends it. Both may name the pattern's groups."""
+    """One known failure: the text that tells it, what it means and what fixes it. Both may name the pattern's groups."""
 
     pattern: str
     cause: str
-    mend: str
+    fix: str
 
 
 _FILES = r"(?P<kind>Ontology source|Ontology import|Template file|Query file|SHACL shape file) not found(?: for rule '(?P<rule>[^']*)')?"
@@ -52,7 +52,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         _FILES + r": (?P<path>.+)",
         "ggen.toml names a file that is not there ({kind}): {path}",
-        "Add the file or mend its path in ggen.toml.",
+        "Add the file or fix its path in ggen.toml.",
     ),
     Rule(
         r"Manifest (?:validation failed|parse error)[\s\S]*?= error: (?P<what>[^\n]+)",
@@ -77,7 +77,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         r"Error Code: GATE_(?P<gate>\S+)[\s\S]*?Context:\n(?P<what>(?:  [^\n]*\n)+)",
         "ggen's quality gate {gate} stopped it: {what}",
-        "Mend what it names; the log has ggen's own hints.",
+        "Fix what it names; the log has ggen's own hints.",
     ),
     Rule(
         r"Failed to load Turtle[^:]*: (?:Parser error )?(?P<what>[^\n]+)",
@@ -118,7 +118,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         r"Generated content is empty\s+--> rule: '(?P<rule>[^']*)'",
         "rule {rule} made an empty file",
-        "Its template is empty or its loop found nothing; set skip_empty or mend the query.",
+        "Its template is empty or its loop found nothing; set skip_empty or fix the query.",
     ),
     Rule(
         r"Directory traversal pattern detected[\s\S]*?rule: '(?P<rule>[^']*)', path: '(?P<path>[^']*)'",
@@ -145,11 +145,11 @@ RULES: tuple[Rule, ...] = (
         "--locked and the strict profile need .ggen/packs.lock, and the workspace has none",
         "Leave them out of ggen_run_args, or commit the lock file.",
     ),
-    Rule(r"(?P<what>Unknown profile[^\n]*)", "ggen does not know the profile: {what}", "Mend --profile in ggen_run_args."),
+    Rule(r"(?P<what>Unknown profile[^\n]*)", "ggen does not know the profile: {what}", "Fix --profile in ggen_run_args."),
     Rule(
         r"Argument parsing failed: error: (?P<what>[^\n]+(?:\s+tip: [^\n]+)?)",
         "ggen does not accept the arguments: {what}",
-        "Mend ggen_run_args; its options have underscores and its switches a value (`--dry_run true`).",
+        "Fix ggen_run_args; its options have underscores and its switches a value (`--dry_run true`).",
     ),
     Rule(r"(?P<what>Rule '[^']*' not found in manifest)[\s\S]*?(?P<names>Available rules: [^\n]*)", "{what}", "{names}."),
     Rule(
@@ -216,7 +216,7 @@ def _json_object(line: str) -> dict[str, Any] | None:
 
 
 def explain(stdout: str, stderr: str = "", workspace: str = "") -> dict[str, str] | None:
-    """Return the cause and the mend of the failure that ggen's output tells, or None where it tells none.
+    """Return the cause and the fix of the failure that ggen's output tells, or None where it tells none.
 
     ``workspace`` is the folder on the sandbox host; a file missing because it lies outside of it is explained with the mount it needs.
     """
@@ -230,16 +230,16 @@ def explain(stdout: str, stderr: str = "", workspace: str = "") -> dict[str, str
         if "kind" in groups and leads_out(path):
             return {
                 "cause": f"ggen.toml names a file outside of the workspace ({groups['kind']}): {path}",
-                "mend": mount_advice([path], workspace),
+                "fix": mount_advice([path], workspace),
             }
-        return {"cause": rule.cause.format(**groups), "mend": rule.mend.format(**groups)}
+        return {"cause": rule.cause.format(**groups), "fix": rule.fix.format(**groups)}
     return None
 
 
 def describe_run(run: Mapping[str, Any], job: Mapping[str, Any]) -> dict[str, Any]:
     """Return what one run of containerd_run for ``job`` came to, for people and for later tasks.
 
-    ``error`` is None, or the cause, the mend and a message with both and the end of the log: for an exit code other than 0, for
+    ``error`` is None, or the cause, the fix and a message with both and the end of the log: for an exit code other than 0, for
     an outcome that ggen itself calls an error (``ggen init`` in a project exits with 0 and does nothing), and for a run that did
     not take place or did not end by itself.
     """
@@ -290,18 +290,18 @@ def _files(outcome: Mapping[str, Any] | None, changed: list[dict[str, Any]]) -> 
 def _error(run: Mapping[str, Any], outcome: Mapping[str, Any] | None, stdout: str, stderr: str, workspace: str) -> dict[str, str] | None:
     message = str(run.get("msg") or "")
     if run.get("rc") is None or run.get("timed_out") or run.get("limits_hit"):
-        return {"cause": message or "it did not run", "mend": ""}
+        return {"cause": message or "it did not run", "fix": ""}
     if run["rc"] != 0 or (outcome or {}).get("status") == "error":
-        return explain(stdout, stderr, workspace) or {"cause": message or "ggen reported an error", "mend": ""}
+        return explain(stdout, stderr, workspace) or {"cause": message or "ggen reported an error", "fix": ""}
     return None
 
 
 def failure_text(result: Mapping[str, Any]) -> str:
-    """Return the message for a result that has an error: what, where, its exit code, the mend and the end of the log."""
+    """Return the message for a result that has an error: what, where, its exit code, the fix and the end of the log."""
     error = result["error"]
     code = "" if result["rc"] is None else f" (exit code {result['rc']})"
     text = f"ggen {shlex.join(result['args'])} in {result['path']} failed{code}: {error['cause']}."
-    if error["mend"]:
-        text += f" {error['mend']}"
+    if error["fix"]:
+        text += f" {error['fix']}"
     last = result["log"][-LAST_LINES:]
     return text + ("\nIts last lines:\n  " + "\n  ".join(last) if last else "")

@@ -24,19 +24,19 @@ PROJECT = "https://github.com/ggen-gvisor/ggen.gvisor"
 MODULE_DIGEST = "dirHash1"
 
 
-def lacking_documents(artifacts: Iterable[Mapping[str, Any]], vendors: str) -> list[dict[str, Any]]:
+def missing_documents(artifacts: Iterable[Mapping[str, Any]], vendors: str) -> list[dict[str, Any]]:
     """Return what build_cache is asked to describe: each of the builds that it has found without its documents, or with other ones.
 
     Raises ValueError or OSError when the pins cannot be read.
     """
-    lacking = []
+    missing = []
     for artifact in artifacts:
         manifest = artifact.get("manifest")
         documents = documents_of(manifest, Path(vendors)) if manifest else {}
         if any(manifest["files"].get(name, {}).get("sha256") != _sha256(text) for name, text in documents.items()):
             inputs = manifest["made_from"]["inputs"]
-            lacking.append({"name": manifest["name"], "inputs": inputs, "dest": artifact["dest"], "documents": documents})
-    return lacking
+            missing.append({"name": manifest["name"], "inputs": inputs, "dest": artifact["dest"], "documents": documents})
+    return missing
 
 
 def documents_of(manifest: Mapping[str, Any], vendors: Path) -> dict[str, str]:

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 
-def lacking_space(space: Mapping[str, Mapping[str, Any]], needs: Iterable[Mapping[str, Any]]) -> list[str]:
+def missing_space(space: Mapping[str, Mapping[str, Any]], needs: Iterable[Mapping[str, Any]]) -> list[str]:
     """Return a sentence for each file system that is too full, with the folders, what is free and what is needed.
 
     ``space`` is containerd_info's: for each folder the ``free_mb`` and the ``device`` of its file system. Each of ``needs`` has a ``folder``, the ``mb``

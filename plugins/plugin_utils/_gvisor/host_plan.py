@@ -22,8 +22,8 @@ def wanted_files(row: Mapping[str, Any], capabilities: Collection[str], shim: st
     wanted = {item["name"]: item["name"] for item in row["files"] if "install_as" not in item}
     for item in row["files"]:
         if "install_as" in item:
-            lacking = item["without_capability"] not in capabilities
-            if item["name"].endswith(f".{shim}") or (shim == "auto" and lacking):
+            missing = item["without_capability"] not in capabilities
+            if item["name"].endswith(f".{shim}") or (shim == "auto" and missing):
                 wanted[item["install_as"]] = item["name"]
     return wanted
 
@@ -80,6 +80,6 @@ def host_plan(
         "shim": wanted[SHIM].removeprefix(SHIM).lstrip(".") or "upstream",
         "sha256": {name: built[source] for name, source in wanted.items()},
         "programs": [{"name": name, "src": source, "sha256": built[source], "mode": MODE} for name, source in wanted.items()],
-        "lacking": [name for name, source in wanted.items() if present.get(name, {}).get("sha256") != built[source]],
+        "missing": [name for name, source in wanted.items() if present.get(name, {}).get("sha256") != built[source]],
         "runsc_config": options,
     }

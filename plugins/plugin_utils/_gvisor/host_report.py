@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._gvisor.history import NAMES
-from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd import boot_config as origins
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd import boot_config as boot_configs
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._gvisor.host_plan import host_plan
 
 PROOF = ("kernel", "runc", "cri", "seconds")
@@ -40,7 +40,9 @@ def drift(
     elif not containerd["running"]:
         found.append(f"containerd does not answer on {containerd['address']}")
     found += [f"{config['path']} has {difference}" for difference in _handler_drift(config["runtimes"], handler)]
-    found += filter(None, [origins.sentence(config["origin"], handler["name"], config["path"])] if "origin" in config else [])
+    found += filter(
+        None, [boot_configs.sentence(config["boot_config"], handler["name"], config["path"])] if "boot_config" in config else []
+    )
     found += [
         f"containerd's plugin {name} is in state {state}"
         for name, state in containerd["plugins"].items()
@@ -131,7 +133,7 @@ def host_report(
         "config": {
             **{key: config[key] for key in ("path", "version", "sha256", "default_runtime")},
             "handlers": sorted(config["runtimes"]),
-            **({"origin": config["origin"]["source"]} if "origin" in config else {}),
+            **({"boot_config": config["boot_config"]["source"]} if "boot_config" in config else {}),
         },
         "image": dict(image) if image else None,
         "proof": {key: proof[key] for key in PROOF if key in proof} if proof else (seen or [None])[-1],

@@ -53,7 +53,7 @@ def known(releases: Mapping[str, Any], release: str) -> Mapping[str, Any]:
 def select_release(releases: Mapping[str, Any], containerd: str, release: str = AUTO) -> str:
     """Return the release for a host with that containerd: the one asked for, or for ``auto`` the newest whose shim works with it.
 
-    Raises ValueError, with the mend, when there is none or the one asked for does not work.
+    Raises ValueError, with the fix, when there is none or the one asked for does not work.
     """
     if release != AUTO and usable(known(releases, release), containerd):
         return release

@@ -23,7 +23,7 @@ def test_all_files_in_one_execution_and_nothing_a_second_time(tmp_path: Path) ->
     folder = tmp_path / "above" / "folder"
     umask = os.umask(0o077)
     try:
-        first = run_module("text_files", path=str(folder), files=FILES, mark=".example")
+        first = run_module("text_files", path=str(folder), files=FILES, stamp=".example")
     finally:
         os.umask(umask)
     assert (first["changed"], first["found"], first["written"]) == (True, False, ["ggen.toml", "queries/deep/ä.rq", ".example"])
@@ -42,12 +42,12 @@ def test_a_check_run_shows_and_writes_nothing(tmp_path: Path) -> None:
 
 
 def test_what_somebody_edited_stays_until_the_mark_is_another(tmp_path: Path) -> None:
-    options = {"path": str(tmp_path), "mark": ".example"}
+    options = {"path": str(tmp_path), "stamp": ".example"}
     run_module("text_files", files=FILES, **options)
     (tmp_path / "ggen.toml").write_text("mine\n")
     assert run_module("text_files", files=FILES, **options)["written"] == []
     assert (tmp_path / "ggen.toml").read_text() == "mine\n"
-    # The mark comes last wherever it stands: a run that is broken off begins again.
+    # The stamp comes last wherever it stands: a run that is broken off begins again.
     newer = {".example": "2", **{name: text for name, text in FILES.items() if name != ".example"}}
     assert run_module("text_files", files=newer, **options)["written"] == ["ggen.toml", ".example"]
     assert (tmp_path / "ggen.toml").read_text() == "[project]\n"
@@ -66,8 +66,8 @@ def test_what_cannot_be_written_is_named(tmp_path: Path) -> None:
     refused = run_module("text_files", path=str(tmp_path / "file"), files={"one": "1"})
     assert refused["failed"]
     assert f"{tmp_path}/file" in refused["msg"]
-    unknown = run_module("text_files", path=str(tmp_path), files={"one": "1"}, mark="two")
-    assert "mark: 'two' is none of the files (one)" in unknown["msg"]
+    unknown = run_module("text_files", path=str(tmp_path), files={"one": "1"}, stamp="two")
+    assert "stamp: 'two' is none of the files (one)" in unknown["msg"]
 
 
 def test_runs_at_the_same_time_all_succeed(tmp_path: Path) -> None:

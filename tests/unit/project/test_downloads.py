@@ -148,8 +148,8 @@ def test_make_installs_what_requirements_txt_pins_and_nothing_else(tmp_path, mon
 def test_every_requirement_is_pinned_by_its_hash():
     for path in (ROOT / "requirements.txt", *ROOT.glob("tests/**/requirements.txt")):
         entries = re.split(r"\n(?=\S)", re.sub(r"(?m)^\s*#.*\n", "", path.read_text()).replace("\\\n", " "))
-        lacking = [entry for entry in entries if entry.strip() and not re.match(r"\S+==\S+[^#]*--hash=sha256:[0-9a-f]{64}", entry)]
-        assert lacking == [], path
+        missing = [entry for entry in entries if entry.strip() and not re.match(r"\S+==\S+[^#]*--hash=sha256:[0-9a-f]{64}", entry)]
+        assert missing == [], path
 
 
 # apt

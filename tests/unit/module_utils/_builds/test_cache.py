@@ -150,7 +150,7 @@ DAMAGES = {
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_destination_is_mended(world, damage):
+def test_a_damaged_destination_is_fixed(world, damage):
     world.store()
     DAMAGES[damage](world.dest)
     said = world.run(check=True)
@@ -334,7 +334,7 @@ def test_documents_join_a_build_and_its_object(world, tmp_path):
 
 
 @pytest.mark.parametrize("damage", [flip, Path.unlink])
-def test_a_damaged_document_is_mended(world, damage):
+def test_a_damaged_document_is_fixed(world, damage):
     world.store()
     world.run("described", documents=DOCUMENTS)
     damage(world.dest / "hello.intoto.json")
@@ -349,7 +349,7 @@ def test_only_a_build_that_is_there_is_described(world):
     flip(world.dest / "hello")
     assert "does not hold the build" in world.run("described", documents=DOCUMENTS)["msg"]
     assert not (world.dest / "hello.intoto.json").exists()
-    assert world.run("described", documents=DOCUMENTS, check=True)["changed"], "the run before this would have mended it"
+    assert world.run("described", documents=DOCUMENTS, check=True)["changed"], "the run before this would have fixed it"
 
 
 def test_descriptions_at_the_same_time_agree(world):

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
-from ansible_collections.ggen.gvisor.plugins.module_utils._bundle.apt_index import flat_repository, packages_of
+from ansible_collections.ggen.gvisor.plugins.module_utils._bundle.apt_index import apt_index, packages_of
 from ansible_collections.ggen.gvisor.plugins.module_utils._bundle.archive import CONTENTS, _header, open_bundle, read, unpack
 from support.module import run_module
 
@@ -45,7 +45,7 @@ class World:
         self.path, self.source, self.dest = root / "bundle.tar", root / "source", root / "dest"
         self.build(BUILD, {"runsc": PROGRAM, "runsc.cdx.json": b"{}\n"}, {"release": "20260701"})
         self.build(IMAGE, {"ggen.tar": b"an image" * 300}, {"digest": f"sha256:{'5' * 64}"})
-        repository = flat_repository(SHOWN, [f"/archives/{name}_1.7.24~ds1-6+b1_amd64.deb" for name in PACKAGES])
+        repository = apt_index(SHOWN, [f"/archives/{name}_1.7.24~ds1-6+b1_amd64.deb" for name in PACKAGES])
         folder = self.source / DEBIAN
         folder.mkdir(parents=True)
         (folder / "Packages").write_text(repository["index"])
@@ -197,7 +197,7 @@ def test_check_mode_does_not_need_what_it_has_not_built(world):
     assert world.pack(check=True)["changed"]
 
 
-def test_a_changed_file_is_mended_and_foreign_packages_go(packed):
+def test_a_changed_file_is_fixed_and_foreign_packages_go(packed):
     packed.unpack()
     (packed.dest / BUILD / "runsc").write_bytes(b"another")
     (packed.dest / IMAGE / "ggen.tar").unlink()
@@ -415,7 +415,7 @@ def test_a_bundle_that_is_not_there_is_named(world):
 
 def test_an_epoch_is_not_in_the_file_s_name():
     shown = stanza("runc", b"runc", "1:1.1-2")
-    made = flat_repository(shown, ["/archives/runc_1%3a1.1-2_amd64.deb"])
+    made = apt_index(shown, ["/archives/runc_1%3a1.1-2_amd64.deb"])
     assert made["files"] == {"/archives/runc_1%3a1.1-2_amd64.deb": "runc_1.1-2_amd64.deb"}
     assert made["versions"] == {"runc": "1:1.1-2"}
     assert packages_of(made["index"])["runc"]["file"] == "runc_1.1-2_amd64.deb"
@@ -424,7 +424,7 @@ def test_an_epoch_is_not_in_the_file_s_name():
 
 def test_archives_that_apt_does_not_describe_are_refused():
     with pytest.raises(GvisorError, match="other_1_amd64"):
-        flat_repository(SHOWN, ["/archives/other_1_amd64.deb"])
+        apt_index(SHOWN, ["/archives/other_1_amd64.deb"])
 
 
 @pytest.mark.parametrize(
@@ -439,7 +439,7 @@ def test_archives_that_apt_does_not_describe_are_refused():
     ],
 )
 def test_an_index_of_another_form_is_refused(old, new):
-    index = flat_repository(SHOWN, [f"{name}_1.7.24~ds1-6+b1_amd64.deb" for name in PACKAGES])["index"]
+    index = apt_index(SHOWN, [f"{name}_1.7.24~ds1-6+b1_amd64.deb" for name in PACKAGES])["index"]
     packages_of(index)
     with pytest.raises(GvisorError):
         packages_of(index.replace(old, new))

@@ -11,14 +11,14 @@ import sys
 import time
 from collections.abc import Callable
 
-from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pipes import Excerpt, Until, watch
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pipes import HeadAndTail, UntilMark, read_until
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 
 @given(st.lists(st.binary(max_size=40), max_size=30), st.integers(min_value=1, max_value=64))
 def test_excerpt_keeps_head_and_tail(blocks: list[bytes], limit: int) -> None:
-    excerpt = Excerpt(limit)
+    excerpt = HeadAndTail(limit)
     for block in blocks:
         excerpt(block)
     whole = b"".join(blocks)
@@ -44,23 +44,23 @@ def finish(process: subprocess.Popen) -> None:
     process.communicate()
 
 
-def all_of(excerpt: Excerpt) -> Callable[[bytes], bool]:
+def all_of(excerpt: HeadAndTail) -> Callable[[bytes], bool]:
     return lambda data: bool(excerpt(data))
 
 
 def test_both_streams_to_their_ends() -> None:
     process = start("import sys; print('out'); print('err', file=sys.stderr)")
-    out, err = Excerpt(100), Excerpt(100)
-    assert watch({process.stdout.fileno(): all_of(out), process.stderr.fileno(): all_of(err)}, {}, time.monotonic() + 20)
+    out, err = HeadAndTail(100), HeadAndTail(100)
+    assert read_until({process.stdout.fileno(): all_of(out), process.stderr.fileno(): all_of(err)}, {}, time.monotonic() + 20)
     assert (out.text(), err.text()) == ("out\n", "err\n")
     finish(process)
 
 
 def test_a_deadline_ends_the_watch() -> None:
     process = start("import time; print('begun', flush=True); time.sleep(60)")
-    out = Excerpt(100)
+    out = HeadAndTail(100)
     begin = time.monotonic()
-    assert not watch({process.stdout.fileno(): all_of(out)}, {}, begin + 1)
+    assert not read_until({process.stdout.fileno(): all_of(out)}, {}, begin + 1)
     assert time.monotonic() - begin < 5
     assert out.text() == "begun\n"
     finish(process)
@@ -71,8 +71,8 @@ def test_another_descriptor_can_end_the_watch() -> None:
     reader, writer = os.pipe()
     os.close(writer)
     begin = time.monotonic()
-    sinks = {process.stdout.fileno(): all_of(Excerpt(10))}
-    assert not watch(sinks, {reader: lambda _data: True}, begin + 60)
+    sinks = {process.stdout.fileno(): all_of(HeadAndTail(10))}
+    assert not read_until(sinks, {reader: lambda _data: True}, begin + 60)
     assert time.monotonic() - begin < 5
     os.close(reader)
     finish(process)
@@ -81,9 +81,9 @@ def test_another_descriptor_can_end_the_watch() -> None:
 def test_more_is_written_than_a_pipe_takes_at_once_while_output_comes() -> None:
     process = start("import sys; data = sys.stdin.buffer.read(1000000); sys.stdout.buffer.write(data[::-1]); print('!end')")
     os.set_blocking(process.stdin.fileno(), False)
-    out = Excerpt(2000000)
-    ends = Until(b"!", out)
-    assert watch({process.stdout.fileno(): ends}, {}, time.monotonic() + 20, (process.stdin.fileno(), b"a" * 500000 + b"b" * 500000))
+    out = HeadAndTail(2000000)
+    ends = UntilMark(b"!", out)
+    assert read_until({process.stdout.fileno(): ends}, {}, time.monotonic() + 20, (process.stdin.fileno(), b"a" * 500000 + b"b" * 500000))
     assert (ends.line, out.text()) == ("end", "b" * 500000 + "a" * 500000)
     finish(process)
 
@@ -92,7 +92,9 @@ def test_somebody_who_does_not_read_cannot_hold_the_watch() -> None:
     process = start("import time; time.sleep(60)")
     os.set_blocking(process.stdin.fileno(), False)
     begin = time.monotonic()
-    assert not watch({process.stdout.fileno(): Until(b"!", Excerpt(10))}, {}, begin + 1, (process.stdin.fileno(), b"a" * 1000000))
+    assert not read_until(
+        {process.stdout.fileno(): UntilMark(b"!", HeadAndTail(10))}, {}, begin + 1, (process.stdin.fileno(), b"a" * 1000000)
+    )
     assert time.monotonic() - begin < 5
     finish(process)
 
@@ -101,8 +103,8 @@ def test_somebody_who_does_not_read_cannot_hold_the_watch() -> None:
 def test_a_mark_is_found_however_the_stream_is_cut(before: bytes, after: bytes, cuts: list[int]) -> None:
     assume(b"<mark>" not in before)
     stream = before + b"<mark> 7\n" + after
-    out = Excerpt(1000)
-    until = Until(b"<mark> ", out)
+    out = HeadAndTail(1000)
+    until = UntilMark(b"<mark> ", out)
     position, done = 0, False
     for size in [*cuts, len(stream)]:
         if done or position == len(stream):
@@ -115,7 +117,7 @@ def test_a_mark_is_found_however_the_stream_is_cut(before: bytes, after: bytes, 
 
 
 def test_a_stream_that_ends_without_its_mark_is_whole() -> None:
-    out = Excerpt(100)
-    until = Until(b"<mark>", out)
+    out = HeadAndTail(100)
+    until = UntilMark(b"<mark>", out)
     assert [until(b"abc<ma"), until(b""), until.line] == [False, True, None]
     assert out.text() == "abc<ma"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from ansible_collections.ggen.gvisor.plugins.plugin_utils._base.failures import mend, reason
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._base.failures import fix, reason
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._base.text import LONGEST, plain
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._fleet.report import STATES, fleet, page, recap
 from support.fleet import ABOUT, HOSTILE, TEMPLATE, failure, mixed, report
@@ -59,11 +59,11 @@ def test_a_failed_host_shows_what_was_known_of_it_and_says_from_when():
 
 
 def test_a_host_whose_report_says_drift_is_not_called_failed():
-    found = {"a": failure("a: the link runsc …. Mend it with ansible-playbook site.yml")}
+    found = {"a": failure("a: the link runsc …. Fix it with ansible-playbook site.yml")}
     row = rows(
-        ["a"], reports={"a": report(drift=["the link runsc …"])}, failures=found, again="playbooks/verify.yml", mending="playbooks/site.yml"
+        ["a"], reports={"a": report(drift=["the link runsc …"])}, failures=found, again="playbooks/verify.yml", fixing="playbooks/site.yml"
     )["a"]
-    assert (row["state"], row["why"], row["mend"]) == (
+    assert (row["state"], row["why"], row["fix"]) == (
         "drifted",
         ["the link runsc …"],
         "ansible-playbook playbooks/site.yml --limit a,build_hosts",
@@ -135,11 +135,11 @@ def test_the_reason_is_what_was_said_and_not_that_something_failed(result, words
     ],
 )
 def test_common_failures_have_a_mend(why, words):
-    assert words in mend(why)
+    assert words in fix(why)
 
 
 def test_other_failures_are_left_to_their_own_words():
-    assert mend("gVisor runs on amd64 and arm64, and this host is riscv64.") == ""
+    assert fix("gVisor runs on amd64 and arm64, and this host is riscv64.") == ""
 
 
 @pytest.mark.parametrize("text", ["a\x1b[31mb\x1b[0m", "a\x1b]0;title\x07b", "a\u202eb", "a\x00b", "a\u2066b", "a\rb", "a\x9bb"])
@@ -153,7 +153,7 @@ def test_long_texts_are_cut():
     assert len(plain("x" * 10 * LONGEST)) <= LONGEST + 2
 
 
-def test_the_recap_is_one_line_of_counts_then_who_why_and_the_mend():
+def test_the_recap_is_one_line_of_counts_then_who_why_and_the_fix():
     lines = recap(mixed(), "reports/fleet.html")
     assert lines[0] == "fleet: 1 healthy, 1 unreachable, 2 failed, 1 not finished, 1 not as it should be, 1 not in this run"
     assert lines[1:4] == [
@@ -171,7 +171,7 @@ def test_the_recap_of_a_healthy_fleet_is_two_lines():
 
 
 def test_a_host_s_name_is_quoted_in_the_command():
-    assert "--limit 'a;reboot,build_hosts'" in rows(["a;reboot"], reports={}, failures={"a;reboot": failure("x")})["a;reboot"]["mend"]
+    assert "--limit 'a;reboot,build_hosts'" in rows(["a;reboot"], reports={}, failures={"a;reboot": failure("x")})["a;reboot"]["fix"]
 
 
 def test_every_text_on_the_page_is_escaped():
@@ -192,7 +192,7 @@ def test_every_text_on_the_page_is_escaped():
         failures=found,
         earlier={f"{HOSTILE}2": hostile},
         again=HOSTILE,
-        mending=HOSTILE,
+        fixing=HOSTILE,
     )
     text = page(view, TEMPLATE, time=HOSTILE, command=HOSTILE)
     assert "<script" not in text

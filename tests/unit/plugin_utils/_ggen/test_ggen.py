@@ -347,4 +347,4 @@ def test_every_rule_can_be_formatted() -> None:
     for rule in output.RULES:
         names = dict.fromkeys(re.compile(rule.pattern).groupindex, "x")
         assert rule.cause.format(**names)
-        assert rule.mend.format(**names)
+        assert rule.fix.format(**names)

@@ -20,7 +20,7 @@ import pytest
 import tomllib
 import yaml
 from ansible.errors import AnsibleFilterError
-from ansible_collections.ggen.gvisor.plugins.filter.lacking_documents import FilterModule
+from ansible_collections.ggen.gvisor.plugins.filter.missing_documents import FilterModule
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._gvisor.documents import crates, documents_of, rust, toolchain
 from conftest import ROOT
 from support.supply import checked_sbom, checked_statement, digests
@@ -30,7 +30,7 @@ DEFAULTS = yaml.safe_load((ROOT / "roles/ggen_image/defaults/main.yml").read_tex
 VERSION, CRATE = DEFAULTS["ggen_image_version"], DEFAULTS["ggen_image_crate_sha256"]
 GO = yaml.safe_load((VENDORS / "gvisor" / "releases.yml").read_text())["go"]
 SUMS = (VENDORS / "ggen" / VERSION / "crates.sum").read_text()
-lacking_documents = FilterModule().filters()["lacking_documents"]
+missing_documents = FilterModule().filters()["missing_documents"]
 
 
 def sha256(text: str) -> str:
@@ -118,26 +118,26 @@ def test_a_program_of_unknown_sources_has_no_provenance(program):
 def test_a_build_that_has_its_documents_lacks_none_and_they_stay():
     manifest = image()
     found = {"name": "ggen_image", "dest": "/dist", "manifest": manifest}
-    (lacking,) = lacking_documents([found, {"name": "missing", "dest": "/bin", "manifest": None}], str(VENDORS))
-    assert lacking == {
+    (missing,) = missing_documents([found, {"name": "missing", "dest": "/bin", "manifest": None}], str(VENDORS))
+    assert missing == {
         "name": "ggen_image",
         "inputs": manifest["made_from"]["inputs"],
         "dest": "/dist",
         "documents": documents_of(manifest, VENDORS),
     }
     described = copy.deepcopy(found)
-    for name, text in lacking["documents"].items():
+    for name, text in missing["documents"].items():
         described["manifest"]["files"][name] = {"sha256": sha256(text), "size": len(text), "mode": "0644"}
-    assert lacking_documents([described], str(VENDORS)) == []
+    assert missing_documents([described], str(VENDORS)) == []
     described["manifest"]["files"]["ggen.intoto.json"]["sha256"] = "0" * 64
-    assert lacking_documents([described], str(VENDORS)) == [lacking]
+    assert missing_documents([described], str(VENDORS)) == [missing]
 
 
 def test_a_list_of_crates_that_is_none_is_an_error(tmp_path):
     (tmp_path / "ggen" / VERSION).mkdir(parents=True)
     (tmp_path / "ggen" / VERSION / "crates.sum").write_text("one line\n")
     with pytest.raises(AnsibleFilterError, match="not enough values"):
-        lacking_documents([{"dest": "/dist", "manifest": image()}], str(tmp_path))
+        missing_documents([{"dest": "/dist", "manifest": image()}], str(tmp_path))
 
 
 def test_the_go_that_compiled():

@@ -7,7 +7,7 @@ import os
 import pytest
 import yaml
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.host import space
-from ansible_collections.ggen.gvisor.plugins.plugin_utils._gvisor.free_space import lacking_space
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._gvisor.free_space import missing_space
 from conftest import ROOT
 
 NEEDS = [
@@ -32,7 +32,7 @@ def disk(usr: int, gvisor: int, *, devices: tuple[int, int]) -> dict:
     ],
 )
 def test_file_systems_that_are_too_full_are_named(space_, names):
-    found = lacking_space(space_, NEEDS)
+    found = missing_space(space_, NEEDS)
     assert len(found) == len(names)
     assert all(name in sentence and "disk is full" in sentence and "df -h" in sentence for name, sentence in zip(names, found))
 

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 DOCUMENTATION = r"""
-name: flat_repository
+name: apt_index
 short_description: The index of a folder of Debian packages
 version_added: 0.2.0
 author: The ggen.gvisor authors (@ggen-gvisor)
@@ -25,7 +25,7 @@ options:
 """
 
 EXAMPLES = r"""
-repository: "{{ shown.stdout | ggen.gvisor.flat_repository(found.files | map(attribute='path')) }}"
+repository: "{{ shown.stdout | ggen.gvisor.apt_index(found.files | map(attribute='path')) }}"
 """
 
 RETURN = r"""
@@ -46,10 +46,10 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import Gv
 from ansible_collections.ggen.gvisor.plugins.module_utils._bundle import apt_index as _deb
 
 
-def flat_repository(shown: str, archives: list[str]) -> dict[str, Any]:
+def apt_index(shown: str, archives: list[str]) -> dict[str, Any]:
     """Return the index and the files' names in the folder."""
     try:
-        return _deb.flat_repository(shown, archives)
+        return _deb.apt_index(shown, archives)
     except GvisorError as error:
         raise AnsibleFilterError(error.message) from error
 
@@ -59,4 +59,4 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Return the filters by name."""
-        return {"flat_repository": flat_repository}
+        return {"apt_index": apt_index}

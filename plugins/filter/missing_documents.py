@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 DOCUMENTATION = r"""
-name: lacking_documents
+name: missing_documents
 short_description: Which builds lack their SBOM or provenance
 version_added: 0.2.0
 author: The ggen.gvisor authors (@ggen-gvisor)
@@ -25,7 +25,7 @@ options:
 """
 
 EXAMPLES = r"""
-lacking: "{{ built.artifacts | ggen.gvisor.lacking_documents('vendors') }}"
+missing: "{{ built.artifacts | ggen.gvisor.missing_documents('vendors') }}"
 """
 
 RETURN = r"""
@@ -38,12 +38,12 @@ _value:
 from typing import Any, Callable
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.ggen.gvisor.plugins.plugin_utils._gvisor.documents import lacking_documents
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._gvisor.documents import missing_documents
 
 
 def _filter(artifacts: Any, vendors: str) -> Any:
     try:
-        return lacking_documents(artifacts, vendors)
+        return missing_documents(artifacts, vendors)
     except (ValueError, OSError) as error:
         raise AnsibleFilterError(str(error)) from error
 
@@ -53,4 +53,4 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Return the filters by name."""
-        return {"lacking_documents": _filter}
+        return {"missing_documents": _filter}

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 DOCUMENTATION = r"""
-name: lacking_space
+name: missing_space
 short_description: The file systems of a host that are too full for what it is to get
 version_added: 0.2.0
 description:
@@ -23,19 +23,19 @@ options:
 """
 
 EXAMPLES = r"""
-problems: "{{ host.host.space | ggen.gvisor.lacking_space([{'folder': '/usr/local/lib/gvisor', 'mb': 120, 'what': 'gVisor'}]) }}"
+problems: "{{ host.host.space | ggen.gvisor.missing_space([{'folder': '/usr/local/lib/gvisor', 'mb': 120, 'what': 'gVisor'}]) }}"
 """
 
 RETURN = r"""
 _value:
-  description: A sentence for each file system that is too full, with its folders, what is free, what is needed, and the mend.
+  description: A sentence for each file system that is too full, with its folders, what is free, what is needed, and the fix.
   type: list
   elements: str
 """
 
 from typing import Any, Callable
 
-from ansible_collections.ggen.gvisor.plugins.plugin_utils._gvisor.free_space import lacking_space
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._gvisor.free_space import missing_space
 
 
 class FilterModule:
@@ -43,4 +43,4 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Return the filters by name."""
-        return {"lacking_space": lacking_space}
+        return {"missing_space": missing_space}

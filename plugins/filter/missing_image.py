@@ -4,12 +4,12 @@
 from __future__ import annotations
 
 DOCUMENTATION = r"""
-name: lacking_image
+name: missing_image
 short_description: The containerd namespaces that lack an image
 version_added: 0.1.0
 author: The ggen.gvisor authors (@ggen-gvisor)
 description:
-  - Compares by digest, so that an older image under the same name counts as lacking.
+  - Compares by digest, so that an older image under the same name counts as missing.
 positional: _input, images, references, digest
 options:
   _input:
@@ -33,7 +33,7 @@ options:
 """
 
 EXAMPLES = r"""
-lacking: "{{ ['default', 'k8s.io'] | ggen.gvisor.lacking_image(host.images, ['docker.io/library/ggen:latest'], digest) }}"
+missing: "{{ ['default', 'k8s.io'] | ggen.gvisor.missing_image(host.images, ['docker.io/library/ggen:latest'], digest) }}"
 """
 
 RETURN = r"""
@@ -48,7 +48,7 @@ from typing import Any, Callable
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._gvisor.host_report import missing_images
 
 
-def lacking_image(namespaces: list[str], images: dict[str, dict[str, str]], references: list[str], digest: str) -> list[str]:
+def missing_image(namespaces: list[str], images: dict[str, dict[str, str]], references: list[str], digest: str) -> list[str]:
     """Return the namespaces that lack the image under one of its names."""
     wanted = {"namespaces": namespaces, "references": references, "digest": digest}
     return list(dict.fromkeys(namespace for namespace, _name in missing_images(images, wanted)))
@@ -59,4 +59,4 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Return the filters by name."""
-        return {"lacking_image": lacking_image}
+        return {"missing_image": missing_image}
