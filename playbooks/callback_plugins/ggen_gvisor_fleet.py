@@ -25,8 +25,8 @@ from ansible import constants as C
 from ansible import context
 from ansible.plugins.callback import CallbackBase
 from ansible.template import Templar
-from ansible_collections.ggen.gvisor.plugins.filter.project_root import project_root
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import atomic_write
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._base.commands import program, project_root, shown
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._base.failures import reason
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._base.text import plain
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._fleet.report import fleet, page, recap
@@ -100,7 +100,7 @@ class CallbackModule(CallbackBase):
         known = list(dict.fromkeys([*variables["groups"].get("sandbox_hosts", []), *variables["ansible_play_hosts_all"]]))
         folder = self._folder or self._reports_folder(known, variables)
         path = os.path.join(folder, "fleet.html")
-        asked = _shown(str(context.CLIARGS["args"][0]))
+        asked = shown(str(context.CLIARGS["args"][0]))
         view = fleet(
             [name for name in known if name in limited],
             others=[name for name in known if name not in limited],
@@ -113,7 +113,7 @@ class CallbackModule(CallbackBase):
         )
         with open(TEMPLATE, encoding="utf-8") as stream:
             text = page(view, stream.read(), time=_now(), command=plain(self._command(asked)))
-        lines = recap(view, _shown(path))
+        lines = recap(view, shown(path))
         try:
             os.makedirs(folder, mode=0o755, exist_ok=True)
             atomic_write(path, text.encode(), 0o644)
@@ -137,13 +137,7 @@ class CallbackModule(CallbackBase):
     def _command(asked: str) -> str:
         options = [f"--limit {context.CLIARGS['subset']}"] if context.CLIARGS.get("subset") else []
         options += ["--check"] if context.CLIARGS.get("check") else []
-        return " ".join(["ansible-playbook", asked, *options])
-
-
-def _shown(path: str) -> str:
-    """Return a path as people write it: from the current folder where it is below that."""
-    short = os.path.relpath(path)
-    return path if short.startswith("..") or not os.path.isabs(path) else short
+        return " ".join([program(), asked, *options])
 
 
 def _now() -> str:

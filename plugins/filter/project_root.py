@@ -28,17 +28,9 @@ _value:
   type: path
 """
 
-import os
 from typing import Callable
 
-INSTALLED = os.path.join("ansible_collections", "ggen", "gvisor", "playbooks")
-
-
-def project_root(playbook_dir: str) -> str:
-    """Return the folder that output belongs to, from Ansible's ``playbook_dir``."""
-    if playbook_dir.endswith(INSTALLED):
-        return os.getcwd()
-    return os.path.dirname(playbook_dir) if os.path.basename(playbook_dir) == "playbooks" else playbook_dir
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._base.commands import project_root
 
 
 class FilterModule:

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jinja2
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._base.commands import program
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._base.failures import NOT_REACHED, fix
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._base.text import plain
 
@@ -79,7 +80,7 @@ def _number(value: Any) -> float | None:
 def command(playbook: str, host: str | None = None, *, builds: bool = True) -> str:
     """Return the command that runs a playbook on one host. Where it builds, a build host stays in, or what the host lacks could not be built."""
     limit = [] if host is None else ["--limit", plain(host) + (",build_hosts" if builds else "")]
-    return shlex.join(["ansible-playbook", playbook, *limit])
+    return shlex.join([program(), playbook, *limit])
 
 
 def fleet(
@@ -105,24 +106,34 @@ def fleet(
     rows = []
     for name in dict.fromkeys([*hosts, *elsewhere, *others]):
         report, failure = reports.get(name), failures.get(name)
-        row = {"name": plain(name), "task": "", "why": [], "fix": "", "seconds": _number(seconds.get(name)), "build": name in elsewhere}
+        row = {
+            "name": plain(name),
+            "task": "",
+            "why": [],
+            "fix": "",
+            "command": "",
+            "seconds": _number(seconds.get(name)),
+            "build": name in elsewhere,
+        }
         row |= {"seen": plain((report or earlier.get(name) or {}).get("time") or ""), "stale": report is None and name in earlier}
         row |= _observed(report or earlier.get(name) or {})
         if report and report.get("drift"):
-            row |= {"state": "drifted", "why": [plain(text) for text in report["drift"]], "fix": command(fixing, name)}
+            row |= {"state": "drifted", "why": [plain(text) for text in report["drift"]], "command": command(fixing, name)}
         elif failure:
             why = plain(failure["why"]).removeprefix(f"{plain(name)}: ")
             known = fix(why, NOT_REACHED if failure["unreachable"] else "")
             row |= {"state": "unreachable" if failure["unreachable"] else "failed", "task": plain(failure["task"]), "why": [why]}
-            repeat = command(again, None if name in elsewhere else name, builds=builds)
-            row["fix"] = f"{known}, then: {repeat}" if known else f"When that is fixed: {repeat}"
+            row |= {
+                "fix": f"{known}, then:" if known else "When that is fixed:",
+                "command": command(again, None if name in elsewhere else name, builds=builds),
+            }
         elif report:
             row["state"] = "healthy"
         elif name in hosts:
             cause = (
                 f"the run ended before this host's turn: {plain(broken[0])} failed" if broken else "the run ended before this host's turn"
             )
-            row |= {"state": "unfinished", "why": [cause], "fix": command(again, name, builds=builds)}
+            row |= {"state": "unfinished", "why": [cause], "command": command(again, name, builds=builds)}
         else:
             row["state"] = "earlier"
         row["label"] = STATES[row["state"]]
@@ -163,7 +174,7 @@ def recap(view: Mapping[str, Any], page: str) -> list[str]:
             lines += [
                 f"  {row['name']} {row['label']}{where}",
                 *(f"    {' '.join(why.split())}" for why in row["why"]),
-                f"    → {row['fix']}",
+                " ".join(filter(None, ["    →", row["fix"], row["command"]])),
             ]
     return [*lines, f"page: {plain(page)}"]
 

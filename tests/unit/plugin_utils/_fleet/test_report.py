@@ -7,8 +7,14 @@ import re
 import pytest
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._base.failures import fix, reason
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._base.text import LONGEST, plain
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._fleet import report as fleet_report
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._fleet.report import STATES, fleet, page, recap
 from support.fleet import ABOUT, HOSTILE, TEMPLATE, failure, mixed, report
+
+
+@pytest.fixture(autouse=True)
+def _on_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fleet_report, "program", lambda: "ansible-playbook")
 
 
 def rows(hosts, **known) -> dict[str, dict]:
@@ -63,7 +69,7 @@ def test_a_host_whose_report_says_drift_is_not_called_failed():
     row = rows(
         ["a"], reports={"a": report(drift=["the link runsc …"])}, failures=found, again="playbooks/verify.yml", fixing="playbooks/site.yml"
     )["a"]
-    assert (row["state"], row["why"], row["fix"]) == (
+    assert (row["state"], row["why"], row["command"]) == (
         "drifted",
         ["the link runsc …"],
         "ansible-playbook playbooks/site.yml --limit a,build_hosts",
@@ -171,7 +177,7 @@ def test_the_recap_of_a_healthy_fleet_is_two_lines():
 
 
 def test_a_host_s_name_is_quoted_in_the_command():
-    assert "--limit 'a;reboot,build_hosts'" in rows(["a;reboot"], reports={}, failures={"a;reboot": failure("x")})["a;reboot"]["fix"]
+    assert "--limit 'a;reboot,build_hosts'" in rows(["a;reboot"], reports={}, failures={"a;reboot": failure("x")})["a;reboot"]["command"]
 
 
 def test_every_text_on_the_page_is_escaped():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 import pytest
-from ansible_collections.ggen.gvisor.plugins.filter.project_root import project_root
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._base.commands import project_root
 
 
 @pytest.mark.parametrize(
