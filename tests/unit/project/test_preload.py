@@ -16,7 +16,7 @@ LOOK = f"""
 import json, runpy, sys
 from ansible.plugins import loader
 loader.init_plugin_loader([{str(ROOT / ".collections")!r}])
-preload = runpy.run_path({str(ROOT / "playbooks/callback_plugins/ggen_gvisor_preload.py")!r})
+preload = runpy.run_path({str(ROOT / "plugins/callback/preload.py")!r})
 loaded = lambda: sorted(name for name in sys.modules if name.startswith(("ansible.plugins.", "ansible_collections.ggen.gvisor.plugins.")))
 before = loaded()
 preload["CallbackModule"]().v2_playbook_on_start(None)

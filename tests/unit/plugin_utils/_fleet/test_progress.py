@@ -20,7 +20,7 @@ import pytest
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._fleet.progress import Moment, line, next_line
 from conftest import ROOT
 
-CALLBACK = ROOT / "playbooks" / "callback_plugins" / "ggen_gvisor_progress.py"
+CALLBACK = ROOT / "plugins" / "callback" / "progress.py"
 PLAYBOOK = """
 - name: First
   hosts: all
@@ -55,7 +55,7 @@ def test_lines_come_less_and_less_often_and_then_once_a_minute(first: float, tim
 @pytest.mark.parametrize("first", ["0.2", "0"])
 def test_a_run_tells_what_it_waits_for(tmp_path: Path, first: str) -> None:
     (tmp_path / "callback_plugins").mkdir()
-    shutil.copy2(CALLBACK, tmp_path / "callback_plugins")
+    shutil.copy2(CALLBACK, tmp_path / "callback_plugins" / "ggen_gvisor_progress.py")
     (tmp_path / "play.yml").write_text(PLAYBOOK)
     for name in ("one", "two"):
         os.mkfifo(tmp_path / name)
