@@ -7,7 +7,7 @@ COLLECTION := .collections/ansible_collections/ggen/gvisor
 BECOME     := $(shell [ "$$(id -u)" = 0 ] || sudo -n true 2>/dev/null || echo --ask-become-pass)
 
 .DEFAULT_GOAL := help
-.PHONY: help site check test lint sanity unit integration e2e lab molecule newest soak faults bench lab-up lab-down vm-up vm-down test-vm docs dist requirements clean
+.PHONY: help site check test lint sanity unit integration e2e lab molecule newest soak faults bench lab-up lab-down vm-up vm-down test-vm docs docs-site dist requirements clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z0-9 -]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 44
@@ -45,13 +45,21 @@ bench: .venv/bench.stamp $(COLLECTION) ## Every comparison with what one would u
 	tests/run $@
 
 requirements: .venv/test.stamp ## Compile the pinned, hashed requirements from the .in files
-	uv=$$PWD/$(VENV)/uv; for set in .=3.11 tests=3.11 tests/bench=3.11 tests/newest=3.12; do (cd $${set%=*} && \
+	uv=$$PWD/$(VENV)/uv; for set in .=3.11 tests=3.11 tests/bench=3.11 tests/docs=3.11 tests/newest=3.12; do (cd $${set%=*} && \
 	  $$uv pip compile --quiet --universal --generate-hashes --python-version $${set#*=} \
 	  --no-emit-find-links --no-emit-index-url --custom-compile-command "make requirements" \
 	  requirements.in --output-file requirements.txt) || exit 1; done
 
-docs: .venv/run.stamp ## Write the roles' READMEs anew from their argument_specs
+docs: .venv/run.stamp ## Write anew what documents list: variables, content, decisions
 	$(VENV)/python tests/docs/roles.py
+	$(VENV)/python tests/docs/pages.py
+
+.venv/docs.stamp: tests/docs/requirements.txt .venv/test.stamp
+	$(VENV)/pip install --quiet --disable-pip-version-check --require-hashes -r tests/docs/requirements.txt
+	touch $@
+
+docs-site: .venv/docs.stamp $(COLLECTION) ## All documentation as a site, in .artifacts/docs-site
+	tests/docs/site
 
 dist: .venv/run.stamp $(COLLECTION) ## Build the Galaxy artifact
 	$(VENV)/ansible-galaxy collection build --force --output-path dist

@@ -197,8 +197,8 @@ def test_a_timeout_ends_the_run_and_leaves_nothing(workspace):
     assert left_behind() == []
 
 
-def test_the_readme_s_pod_by_hand_works(workspace):
-    block = re.search(r"```sh\n(# 1\. gVisor.*?)```", (ROOT / "README.md").read_text(), re.DOTALL).group(1)
+def test_the_documents_pod_by_hand_works(workspace):
+    block = re.search(r"```sh\n(# 1\. gVisor.*?)```", (ROOT / "docs/by-hand.md").read_text(), re.DOTALL).group(1)
     commands = block[block.index("# 3.") :].replace("$HOME/model", str(workspace))
     done = subprocess.run(["bash", "-euo", "pipefail", "-c", commands], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

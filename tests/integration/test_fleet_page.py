@@ -110,5 +110,5 @@ def test_a_screen_reader_hears_a_table(shown):
 
 
 def test_the_screenshot_in_the_readme_is_of_this_page():
-    assert "docs/fleet.png" in (ROOT / "README.md").read_text()
+    assert "(fleet.png)" in (ROOT / "docs/fleets.md").read_text()
     assert (ROOT / "docs/fleet.png").stat().st_size < 200_000
