@@ -33,6 +33,8 @@ class ActionModule(ActionBase):
     def _run(self, task_vars: dict[str, Any]) -> dict[str, Any]:
         if "payload" in self._task.args:
             raise AnsibleActionFail("payload is set by the action plugin; leave it out")
+        if self._task.args.get("state", "present") != "present":  # nothing of the controller's is needed
+            return self._execute_module(module_name="ggen.gvisor.gvisor_release", task_vars=task_vars)
         sent = 0
         wanted = [] if self._task.check_mode else list(self._task.args.get("missing") or [])
         arguments = dict(self._task.args)

@@ -129,7 +129,8 @@ gvisor:
   description:
     - What is installed of gVisor. C(release) is the one that the links lead to, C(files) the sha256 of each file by release,
       C(in_use) the releases that a process runs a file of, C(runsc_config) the text of the shim's options file,
-      C(foreign) the files of a gVisor that somebody else installed, C(ledger) what the roles brought to this host and will take away again.
+      C(foreign) the files of a gVisor that somebody else installed, C(installed)
+      what C(installed.json) says - what the roles brought to this host and will take away again, and what there was before the last switch.
   returned: always
   type: dict
   sample:
@@ -140,7 +141,7 @@ gvisor:
     runsc_version: runsc version 20260511.0-209a0ce076a1
     runsc_config_sha256: 93aa…
     foreign: []
-    ledger: {packages: [containerd]}
+    installed: {packages: [containerd]}
 images:
   description: Images with their manifest digest, by containerd namespace. Empty where the daemon does not answer.
   returned: always

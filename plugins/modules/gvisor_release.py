@@ -7,7 +7,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: gvisor_release
-short_description: Install a release's programs from the controller, and switch to it
+short_description: Install a release's programs from the controller, switch to it, and back
 version_added: 0.2.0
 description:
   - Brings programs into a folder of their own, lets links lead to them, and writes an options file. What the host has with the
@@ -16,20 +16,49 @@ description:
     many hosts ask at the same time. To the controller itself nothing is sent.
   - The host unpacks beside the programs' places, compares every sha256, and only then changes names, each by a rename. A running
     program keeps the file that it started from. A wrong sha256, damage on the way or a full disk leave no file behind.
+  - The file C(installed.json) in O(releases) is the host's history - what there was before the last switch, and what was brought besides. It is
+    written in the step that makes it true, under a lock, and by this module alone.
 options:
+  state:
+    description:
+      - V(present) installs O(files) in O(folder) and switches to them.
+      - V(previous) goes back to what there was before the last switch, which needs nothing but what is on the host. Where nothing is noted, nothing
+        changes.
+      - V(pruned) is for a switch that has proven itself. It removes the releases that are not O(folder)'s, not the one before, and that no process runs a
+        file of.
+      - V(recorded) writes down what is about to be brought to the host, O(packages) and O(started), for whoever takes it away again.
+    type: str
+    choices: [present, previous, pruned, recorded]
+    default: present
+  releases:
+    description: The folder that has one folder for each release, and C(installed.json). The default is the one that O(folder) is in.
+    type: path
+  keep_previous:
+    description: Note what O(state=present) replaces, as the way back. What there was before that is forgotten with O(state=pruned).
+    type: bool
+    default: false
+  packages:
+    description: The names of packages, for O(state=recorded). Names that are written there stay.
+    type: list
+    elements: str
+    default: []
+  started:
+    description: That containerd was there, did not run, and is about to be started, for O(state=recorded).
+    type: bool
+    default: false
   folder:
-    description: The release's folder on the host. It is made, and readable for everybody, which gVisor needs.
+    description:
+      - The release's folder on the host. It is made, and readable for everybody, which gVisor needs. O(state=present) and O(state=pruned) need it.
+      - With O(state=previous), the release to leave - only a switch to it that was not followed by O(state=pruned) is taken back.
     type: path
-    required: true
   source:
-    description: The folder on the controller that has the programs. It is read only when a host lacks one.
+    description: The folder on the controller that has the programs. It is read only when a host lacks one. O(state=present) needs it.
     type: path
-    required: true
   files:
-    description: The programs.
+    description: The programs. O(state=present) needs them.
     type: list
     elements: dict
-    required: true
+    default: []
     suboptions:
       name:
         description: The name in O(folder).
@@ -52,7 +81,7 @@ options:
     type: dict
     default: {}
   options:
-    description: An options file to write, with mode 0644. The folder that it is in must be there.
+    description: An options file to write, with mode 0644. The folder that it is in must be there. With O(state=previous) its O(options.path) alone counts.
     type: dict
     suboptions:
       path:
@@ -62,7 +91,7 @@ options:
       content:
         description: Its contents.
         type: str
-        required: true
+        default: ''
   missing:
     description:
       - The names of the programs that the host is known to lack. They are sent at once, which saves the execution that would ask.
@@ -117,31 +146,58 @@ EXAMPLES = r"""
       content: |
         binary_name = "/usr/local/lib/gvisor/20260518/runsc"
   become: true
+
+- name: Go back to what there was before
+  ggen.gvisor.gvisor_release:
+    state: previous
+    releases: /usr/local/lib/gvisor
+    links:
+      /usr/local/bin/runsc: runsc
+      /usr/local/bin/containerd-shim-runsc-v1: containerd-shim-runsc-v1
+    options:
+      path: /etc/containerd/runsc.toml
+  become: true
 """
 
 RETURN = r"""
 installed:
   description: The programs that were written, or would be.
-  returned: success
+  returned: with O(state=present)
   type: list
   elements: str
 switched:
   description: The links that lead elsewhere now, or would.
-  returned: success
+  returned: with O(state=present)
   type: list
   elements: str
 missing:
   description: The programs that the host still lacks; in check mode only, otherwise they were sent.
-  returned: success
+  returned: with O(state=present)
   type: list
   elements: str
 sent:
   description: The bytes that went to the host.
-  returned: success
+  returned: with O(state=present)
   type: int
   sample: 26013388
+previous:
+  description: What the host went back to, or would; null where nothing is noted.
+  returned: with O(state=previous)
+  type: dict
+  sample: {release: "20260518", files: {}, options: ""}
+removed:
+  description: The releases that were removed, or would be.
+  returned: with O(state=pruned)
+  type: list
+  elements: str
+history:
+  description: What C(installed.json) says now.
+  returned: with O(state=recorded)
+  type: dict
+  sample: {packages: [containerd, runc]}
 """
 
+import os
 from typing import Any, Dict, List, Tuple
 
 from ansible.module_utils.basic import AnsibleModule
@@ -153,18 +209,23 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._gvisor.release import
     Release,
     checked,
     difference,
+    go_back,
     install,
     look,
     mode_of,
+    prune,
+    record,
 )
 
 ARGUMENT_SPEC = {
-    "folder": {"type": "path", "required": True},
-    "source": {"type": "path", "required": True},
+    "state": {"type": "str", "choices": ["present", "previous", "pruned", "recorded"], "default": "present"},
+    "releases": {"type": "path"},
+    "folder": {"type": "path"},
+    "source": {"type": "path"},
     "files": {
         "type": "list",
         "elements": "dict",
-        "required": True,
+        "default": [],
         "options": {
             "name": {"type": "str", "required": True},
             "src": {"type": "str"},
@@ -175,12 +236,17 @@ ARGUMENT_SPEC = {
     "links": {"type": "dict", "default": {}},
     "options": {
         "type": "dict",
-        "options": {"path": {"type": "path", "required": True}, "content": {"type": "str", "required": True}},
+        "options": {"path": {"type": "path", "required": True}, "content": {"type": "str", "default": ""}},
     },
+    "keep_previous": {"type": "bool", "default": False},
+    "packages": {"type": "list", "elements": "str", "default": []},
+    "started": {"type": "bool", "default": False},
     "missing": {"type": "list", "elements": "str", "default": []},
     "cache": {"type": "path"},
     "payload": {"type": "list", "elements": "dict", "default": []},
 }
+
+Result = Tuple[Dict[str, Any], List[Dict[str, Any]]]
 
 
 def release_of(params: Dict[str, Any]) -> Release:
@@ -193,11 +259,12 @@ def release_of(params: Dict[str, Any]) -> Release:
             programs=programs,
             links=params["links"],
             options=(options["path"], options["content"].encode("utf-8")) if options else None,
+            keep_previous=params["keep_previous"],
         )
     )
 
 
-def perform(params: Dict[str, Any], check_mode: bool) -> Tuple[Dict[str, Any], List[Dict[str, Any]]]:
+def present(params: Dict[str, Any], check_mode: bool) -> Result:
     """Look, and install what differs; return the result and the diff. Raises GvisorError or OSError."""
     release = release_of(params)
     payload = {part["name"]: Payload(*(part[name] for name in Payload._fields)) for part in params["payload"]}
@@ -217,15 +284,48 @@ def perform(params: Dict[str, Any], check_mode: bool) -> Tuple[Dict[str, Any], L
     }, diff
 
 
+def previous(params: Dict[str, Any], check_mode: bool) -> Result:
+    """Go back. Raises GvisorError or OSError."""
+    options = params["options"]["path"] if params["options"] else None
+    leave = os.path.basename(params["folder"].rstrip("/")) if params["folder"] else None
+    found = go_back(releases_of(params), leave, params["links"], options, check_mode)
+    return {"changed": found is not None, "previous": found}, []
+
+
+def pruned(params: Dict[str, Any], check_mode: bool) -> Result:
+    """Remove what nobody needs. Raises OSError."""
+    gone = prune(releases_of(params), os.path.basename(params["folder"].rstrip("/")), check_mode)
+    return {"changed": bool(gone), "removed": gone}, []
+
+
+def recorded(params: Dict[str, Any], check_mode: bool) -> Result:
+    """Write down what is about to be brought. Raises OSError."""
+    found, changed = record(releases_of(params), params["packages"], params["started"], check_mode)
+    return {"changed": changed, "history": found}, []
+
+
+def releases_of(params: Dict[str, Any]) -> str:
+    """Return the folder of the releases."""
+    return (params["releases"] or os.path.dirname(params["folder"].rstrip("/"))).rstrip("/")
+
+
+STATES = {"present": present, "previous": previous, "pruned": pruned, "recorded": recorded}
+
+
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
+    module = AnsibleModule(
+        argument_spec=ARGUMENT_SPEC,
+        required_if=[("state", "present", ["folder", "source"]), ("state", "pruned", ["folder"])],
+        required_one_of=[("folder", "releases")],
+        supports_check_mode=True,
+    )
     try:
-        result, diff = perform(module.params, module.check_mode)
+        result, diff = STATES[module.params["state"]](module.params, module.check_mode)
     except GvisorError as error:
         module.fail_json(msg=error.message, **error.details)
     except OSError as error:
-        module.fail_json(msg=f"{error.filename or module.params['folder']}: {error.strerror}")
+        module.fail_json(msg=f"{error.filename or releases_of(module.params)}: {error.strerror}")
     if module._diff:
         result["diff"] = diff
     module.exit_json(**result)

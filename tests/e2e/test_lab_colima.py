@@ -29,8 +29,8 @@ FOLDER = ROOT / ".artifacts" / "lab" / "colima"
 ROLE = {"name": "ggen.gvisor.containerd_gvisor"}
 TASKS = {
     "provision": [{"ansible.builtin.include_role": ROLE}],
-    "verify": [{"ansible.builtin.include_role": {**ROLE, "tasks_from": "verify"}}],
-    "uninstall": [{"ansible.builtin.include_role": {**ROLE, "tasks_from": "uninstall"}}],
+    "verify": [{"ansible.builtin.include_role": {**ROLE, "tasks_from": "verify_host"}}],
+    "uninstall": [{"ansible.builtin.include_role": {**ROLE, "tasks_from": "remove"}}],
 }
 
 

@@ -35,7 +35,7 @@ MIDDLES = {
     "Run ggen in the sandbox": r"runsc-sandbox",
 }
 # One of each kind; which ones there are is for the run to say.
-KINDS = {*MIDDLES, "Look at the host", "Write the ledger", "Put the example on the host"}
+KINDS = {*MIDDLES, "Look at the host", "Record it, so that uninstall takes back just that", "Put the example on the host"}
 # With what else the host goes down.
 REBOOTED = ("Install the release and switch to it", "Import the image by digest", "Run ggen in the sandbox")
 # What is killed in the middle of which task. containerd before ctr, which leaves it something that need not be sent again.

@@ -280,7 +280,9 @@ def test_a_disk_that_fills_up_meanwhile_keeps_no_half_file(small: Path, monkeypa
     before = host.everything()
     monkeypatch.setattr(_release, "_free", lambda _folder: 1 << 40)
     with pytest.raises(GvisorError, match="No space left on device while writing runsc, shim"):
-        gvisor_release.perform({**host.parameters(), "files": [{**file, "mode": "0755"} for file in host.parameters()["files"]]}, False)
+        gvisor_release.present(
+            {**host.parameters(), "keep_previous": False, "files": [{**file, "mode": "0755"} for file in host.parameters()["files"]]}, False
+        )
     assert host.everything() == before
 
 

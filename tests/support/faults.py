@@ -167,8 +167,10 @@ def state(victim: Victim) -> dict:
     taken["files"] = {path: what for path, what in taken["files"].items() if not own.match(path)}
     taken["files"].update((line, "there") for line in found.splitlines())
     # The packages in it are in apt's order, which is not always the same.
-    ledger = json.loads(victim.ssh(f"cat {RELEASES}/ledger.json"))
-    taken["files"][f"{RELEASES}/ledger.json"] = {key: sorted(value) if isinstance(value, list) else value for key, value in ledger.items()}
+    recorded = json.loads(victim.ssh(f"cat {RELEASES}/installed.json"))
+    taken["files"][f"{RELEASES}/installed.json"] = {
+        key: sorted(value) if isinstance(value, list) else value for key, value in recorded.items()
+    }
     return taken
 
 

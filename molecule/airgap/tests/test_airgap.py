@@ -67,14 +67,14 @@ def test_the_host_has_the_bundle_s_image(report, contents):
     assert run["kernel"].startswith("Starting gVisor")
 
 
-def test_the_packages_are_the_bundle_s_and_in_the_ledger(host, contents):
+def test_the_packages_are_the_bundle_s_and_are_recorded(host, contents):
     packages = contents["distributions"][f"{DISTRIBUTIONS[host.backend.host]}_amd64"]
-    ledger = json.loads(host.file("/usr/local/lib/gvisor/ledger.json").content_string)["packages"]
-    assert {"containerd", "runc"} <= set(ledger)
-    for name in ledger:
+    recorded = json.loads(host.file("/usr/local/lib/gvisor/installed.json").content_string)["packages"]
+    assert {"containerd", "runc"} <= set(recorded)
+    for name in recorded:
         assert host.package(name).version == packages[name]["version"]
     # apt knows that containerd was asked for and that the others came with it, as with its own sources.
-    assert host.check_output("apt-mark showauto %s" % " ".join(ledger)).split() == sorted({*ledger} - {"containerd"})
+    assert host.check_output("apt-mark showauto %s" % " ".join(recorded)).split() == sorted({*recorded} - {"containerd"})
 
 
 def test_nothing_of_the_way_is_left(host):

@@ -1,6 +1,6 @@
 """Three hosts after their upgrade, and in order what may come next: back, a roll-out that fails and is fixed, an older release by name.
 
-The commands are those of README.md, section "Upgrade and rollback". Every test begins with what the one before it has left.
+The commands are those of docs/fleets.md, section "Upgrade and rollback". Every test begins with what the one before it has left.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ HOSTS = ("upgrade1", "upgrade2", "upgrade3")
 OLD, NEW = "20260518", "20260701"
 FOLDER = "/usr/local/lib/gvisor"
 IMAGE = "docker.io/library/ggen"
-# One look at a host: where the links lead, the files that decide what new sandboxes are, the releases, the ledger.
+# One look at a host: where the links lead, the files that decide what new sandboxes are, the releases, what is recorded.
 LOOK = f"""
 readlink /usr/local/bin/runsc /usr/local/bin/containerd-shim-runsc-v1
 sha256sum /etc/containerd/runsc.toml /etc/containerd/config.toml
-cat {FOLDER}/ledger.json 2>/dev/null
+cat {FOLDER}/installed.json 2>/dev/null
 """
 
 
@@ -38,11 +38,11 @@ def hosts() -> dict:
 
 
 def commands() -> list[list[str]]:
-    """The commands of README.md's section, each as its playbook and options."""
-    section = (ROOT / "README.md").read_text().partition("\n## Upgrade and rollback\n")[2].partition("\n## ")[0]
+    """The commands of the document's section, each as its playbook and options."""
+    section = (ROOT / "docs" / "fleets.md").read_text().partition("\n## Upgrade and rollback\n")[2].partition("\n## ")[0]
     block = re.search(r"```sh\n(.*?)```", section, re.DOTALL).group(1)
     words = [shlex.split(line, comments=True) for line in block.splitlines()]
-    assert all(line[:3] == ["ansible-playbook", "-i", "inventories/fleet"] for line in words)
+    assert all(line[:3] == [".venv/bin/ansible-playbook", "-i", "inventories/fleet"] for line in words)
     return [line[3:] for line in words]
 
 
@@ -50,7 +50,7 @@ CHECK, UPGRADE, IN_BATCHES, ROLLBACK, BY_NAME = commands()
 
 
 def run(command: list[str], *options: str) -> Play:
-    """Run a command of README.md on the lab's hosts."""
+    """Run a command of the document on the lab's hosts."""
     os.environ["MOLECULE_PROJECT_DIRECTORY"] = str(ROOT)
     inventories = [f"--inventory={ROOT}/molecule/{name}" for name in ("inventory.yml", "upgrade/inventory.yml")]
     return play(command[0], *inventories, *command[1:], *options, inventory=LAB / "inventory.yml")
@@ -184,8 +184,8 @@ def test_an_older_release_by_name_and_a_host_that_is_not_healthy_is_left_alone(h
     )
     assert releases(hosts) == [OLD, OLD, NEW]
     assert not third.file("/etc/containerd/runsc.toml").exists
-    assert sorted(hosts["upgrade1"].file(FOLDER).listdir()) == [OLD, NEW, "ledger.json"]
-    assert sorted(hosts["upgrade2"].file(FOLDER).listdir()) == ["20250101", OLD, NEW, "ledger.json"]
+    assert sorted(hosts["upgrade1"].file(FOLDER).listdir()) == [OLD, NEW, "installed.json"]
+    assert sorted(hosts["upgrade2"].file(FOLDER).listdir()) == ["20250101", OLD, NEW, "installed.json"]
     third.check_output("mv /etc/containerd/away.toml /etc/containerd/runsc.toml")
     hosts["upgrade2"].check_output(f"kill $(cat /run/sleep.pid) && rm -r {FOLDER}/20250101")
 
@@ -200,8 +200,6 @@ def test_rollback_goes_up_again_where_the_last_step_went_down(hosts):
     assert finished.rc == 0, finished.errors
     assert not [event["task"] for event in finished.results if event["res"].get("changed") and event["host"] in HOSTS]
     begun = [
-        event["res"]["ansible_facts"]["gvisor_upgrade_batch"]
-        for event in finished.results
-        if event["task"].startswith("Remember the batch")
+        event["res"]["ansible_facts"]["gvisor_upgrade_batch"] for event in finished.results if event["task"].startswith("Note the batch")
     ]
     assert sorted(begun) == [[name] for name in HOSTS], "10% and 50% of three hosts are one each"

@@ -1,29 +1,121 @@
 # Copyright (c) 2026, the ggen.gvisor authors
 # Simplified BSD License (see LICENSES/BSD-2-Clause.txt or https://opensource.org/licenses/BSD-2-Clause)
 # SPDX-License-Identifier: BSD-2-Clause
-"""The gVisor that a host has: its releases, the links in use, and what was brought with them."""
+"""The gVisor that a host has, what it had before, and what was brought with it: one file, written in the step that makes it true."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-from typing import Any, Dict, List
+from typing import Any, Dict, List, Mapping, Optional, Sequence
 
-from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import read_text, sha256_file
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import atomic_write, read_file, read_text, sha256_file
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.process import output_of
 
 NAMES = ("runsc", "containerd-shim-runsc-v1")
-
-
+INSTALLED = "installed.json"  # in the folder of the releases: what we brought, for uninstall, and what there was before, for going back
 MARK = "(ggen.gvisor)"  # in the first line of an options file of ours
 
 
-def _ledger(path: str) -> Dict[str, Any]:
-    """Return the ledger; one that is missing or damaged names nothing."""
+def read_installed(releases: str) -> Dict[str, Any]:
+    """Return what ``installed.json`` in the folder of the releases says; one that is missing or damaged names nothing."""
     try:
-        return dict(json.loads(read_text(path) or "{}"))
+        return dict(json.loads(read_text(os.path.join(releases, INSTALLED)) or "{}"))
     except (ValueError, TypeError):
         return {}
+
+
+def write_installed(releases: str, entries: Mapping[str, Any]) -> None:
+    """Write ``installed.json``, without the entries that are None, or remove it where none is left. The caller holds the lock on the folder. Raises OSError."""
+    kept = {key: value for key, value in entries.items() if value is not None}
+    path = os.path.join(releases, INSTALLED)
+    text = json.dumps(kept, indent=4, sort_keys=True, ensure_ascii=False) + "\n"
+    if not kept:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+    elif text.encode() != read_file(path):
+        atomic_write(path, text.encode(), 0o644)
+
+
+def recorded(installed: Mapping[str, Any], packages: Sequence[str], started: bool) -> Dict[str, Any]:
+    """Return ``installed`` with the packages that are about to be installed, and whether containerd was there and is started by us.
+
+    What another run has recorded meanwhile stays.
+    """
+    found = dict(installed)
+    if packages:
+        found["packages"] = [*found.get("packages", []), *(name for name in packages if name not in found.get("packages", []))]
+    if started:
+        found["started"] = True
+    return found
+
+
+def files_of(folder: str) -> Dict[str, Dict[str, str]]:
+    """Return sha256 and mode of each file in a release's folder, by name; of one that is not there, nothing. Raises OSError."""
+    if not os.path.isdir(folder):
+        return {}
+    with os.scandir(folder) as entries:
+        return {
+            entry.name: {"sha256": sha256_file(entry.path), "mode": f"{entry.stat().st_mode & 0o7777:04o}"}
+            for entry in entries
+            if entry.is_file()
+        }
+
+
+def current(releases: str, links: Mapping[str, str], options: Optional[str]) -> Optional[Dict[str, Any]]:
+    """Return what is in use and can be come back to: ``release``, ``files`` (name to sha256 and mode), ``options`` (the options file's text).
+
+    ``links`` are paths with the names of the programs that they should lead to. None where they do not all lead to whole programs of one
+    release below ``releases``, or where there is no options file: that is not a state to come back to.
+    """
+    root = os.path.realpath(releases)
+    targets = {path: os.path.realpath(path) for path in links}
+    folders = {os.path.dirname(target) for target in targets.values()}
+    if len(folders) != 1 or any(os.path.basename(target) != links[path] or not os.path.isfile(target) for path, target in targets.items()):
+        return None
+    (folder,) = folders
+    text = read_text(options) if options else ""
+    if os.path.dirname(folder) != root or text is None:
+        return None
+    return {"release": os.path.basename(folder), "files": files_of(folder), "options": text}
+
+
+def noted(installed: Mapping[str, Any], now: Mapping[str, Any], to: str) -> Dict[str, Any]:
+    """Return ``installed`` with ``now`` as what there was before the switch to the release ``to``.
+
+    What was previous until then is kept, as ``earlier``, until the switch has proven itself. A run that ended in the middle of this very switch has
+    noted what there was; ``now`` is then something between the two and not noted.
+    """
+    previous = installed.get("previous", {})
+    if previous.get("to") == to and previous.get("release") == now["release"]:
+        return dict(installed)
+    earlier = _proven(previous)
+    return {**installed, "previous": {**now, "to": to, **({"earlier": earlier} if earlier else {})}}
+
+
+def settled(installed: Mapping[str, Any]) -> Dict[str, Any]:
+    """Return ``installed`` after a switch that has proven itself: what was previous before it is forgotten."""
+    return {**installed, "previous": _proven(installed.get("previous", {})) or None}
+
+
+def _proven(previous: Mapping[str, Any]) -> Dict[str, Any]:
+    return {key: value for key, value in previous.items() if key not in ("earlier", "to")}
+
+
+def taken_back(installed: Mapping[str, Any]) -> Dict[str, Any]:
+    """Return ``installed`` after going back: what was previous before the switch is previous again, if the switch had not proven itself."""
+    return {**installed, "previous": installed.get("previous", {}).get("earlier")}
+
+
+def unneeded(releases: str, installed: Mapping[str, Any], keep: Sequence[str]) -> List[str]:
+    """Return the folders of releases that are none of ``keep``, not the previous one, and that no process runs a file of."""
+    if not os.path.isdir(releases):
+        return []
+    previous = installed.get("previous", {})
+    needed = {*keep, *releases_in_use(releases), previous.get("release"), previous.get("earlier", {}).get("release")}
+    with os.scandir(releases) as entries:
+        return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False) and entry.name not in needed)
 
 
 def releases_in_use(releases: str) -> List[str]:
@@ -48,16 +140,9 @@ def releases_in_use(releases: str) -> List[str]:
 
 
 def gvisor(releases: str, bin_folder: str, runsc_config: str) -> Dict[str, Any]:
-    """Describe the installed gVisor: releases with their files, the links in use, the ledger, and what of gVisor is somebody else's."""
+    """Describe the installed gVisor: releases with their files, the links in use, ``installed.json``, and what of gVisor is somebody else's."""
     folders = sorted(entry.name for entry in os.scandir(releases) if entry.is_dir()) if os.path.isdir(releases) else []
-    files = {
-        folder: {
-            entry.name: {"sha256": sha256_file(entry.path), "mode": f"{entry.stat().st_mode & 0o7777:04o}"}
-            for entry in os.scandir(os.path.join(releases, folder))
-            if entry.is_file()
-        }
-        for folder in folders
-    }
+    files = {folder: files_of(os.path.join(releases, folder)) for folder in folders}
     places = {name: os.path.join(bin_folder, name) for name in NAMES}
     links = {name: os.path.realpath(path) for name, path in places.items() if os.path.lexists(path)}
     foreign = [places[name] for name, target in links.items() if not target.startswith(f"{os.path.realpath(releases)}/")]
@@ -74,5 +159,5 @@ def gvisor(releases: str, bin_folder: str, runsc_config: str) -> Dict[str, Any]:
         "runsc_version": output_of(runsc, "--version").partition("\n")[0] if runsc else None,
         "runsc_config": options,
         "runsc_config_sha256": sha256_file(runsc_config) if options is not None else None,
-        "ledger": _ledger(os.path.join(releases, "ledger.json")),
+        "installed": read_installed(releases),
     }

@@ -14,6 +14,7 @@ import errno
 import hashlib
 import os
 import re
+import shutil
 import stat
 import tempfile
 import zlib
@@ -29,6 +30,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import (
     sha256_file,
 )
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.text import megabytes
+from ansible_collections.ggen.gvisor.plugins.module_utils._gvisor import history
 
 FOLDER_MODE = 0o755  # gVisor re-executes itself as nobody: its folder must be open to everybody
 BLOCK = 1 << 20
@@ -70,6 +72,7 @@ class Release(NamedTuple):
     programs: Sequence[Program]
     links: Mapping[str, str]  # path → name of a program
     options: Optional[Tuple[str, bytes]]  # path and contents of the options file
+    keep_previous: bool = False  # note what is replaced, as the way back
 
 
 def checked(release: Release) -> Release:
@@ -142,14 +145,87 @@ def install(release: Release, payload: Mapping[str, Payload]) -> None:
             os.chmod(release.folder, FOLDER_MODE)
             _sync(release.folder)
         made = []
-        if state.options and release.options:
-            atomic_write(release.options[0], release.options[1], 0o644)
-        for path, target in sorted(state.links.items()):
-            atomic_symlink(target, path)
+        with locked(os.path.dirname(release.folder)):
+            _switch(release, state)
     finally:
         for folder in reversed(made):
             with contextlib.suppress(OSError):
                 os.rmdir(folder)
+
+
+def _switch(release: Release, state: State) -> None:
+    """Write the options file and let the links lead to the release. What they replace is noted before, so that a run which ends here can be taken back."""
+    releases = os.path.dirname(release.folder)
+    options = release.options[0] if release.options else None
+    if release.keep_previous and (state.links or state.options):
+        now = history.current(releases, release.links, options)
+        installed = history.read_installed(releases)
+        if now:
+            history.write_installed(releases, history.noted(installed, now, os.path.basename(release.folder)))
+    if state.options and release.options:
+        atomic_write(release.options[0], release.options[1], 0o644)
+    for path, target in sorted(state.links.items()):
+        atomic_symlink(target, path)
+
+
+def go_back(releases: str, leave: Optional[str], links: Mapping[str, str], options: Optional[str], check: bool) -> Optional[Dict[str, Any]]:
+    """Bring back what there was before the last switch; return it, or None where nothing is noted.
+
+    With ``leave`` only a switch to that release is taken back, one that has not proven itself. Needs nothing but what is on the host.
+    Raises GvisorError where the files of the release before are not what they were: nothing is changed then; and OSError.
+    """
+    if not os.path.isdir(releases):
+        return None
+    with locked(releases):
+        installed = history.read_installed(releases)
+        previous = installed.get("previous")
+        if not previous:
+            return None
+        if leave is not None and previous.get("to") != leave:
+            return None
+        folder = os.path.join(releases, previous["release"])
+        if history.files_of(folder) != previous["files"]:
+            raise GvisorError(
+                f"{folder} is missing or changed, so nothing was changed. Install release {previous['release']} anew",
+                release=previous["release"],
+            )
+        if check:
+            return previous
+        # In the reverse order of the switch.
+        for path, name in sorted(links.items(), reverse=True):
+            if os.path.realpath(path) != os.path.realpath(os.path.join(folder, name)):
+                atomic_symlink(os.path.join(folder, name), path)
+        if options and read_file(options) != previous["options"].encode():
+            atomic_write(options, previous["options"].encode(), 0o644)
+        history.write_installed(releases, history.taken_back(installed))
+        return previous
+
+
+def prune(releases: str, keep: str, check: bool) -> List[str]:
+    """Remove the releases that nobody needs: not ``keep``, not the one before, not running. Return their names. Raises OSError."""
+    if not os.path.isdir(releases):
+        return []
+    with locked(releases):
+        installed = history.settled(history.read_installed(releases))
+        gone = history.unneeded(releases, installed, [keep])
+        if not check:
+            if os.path.exists(os.path.join(releases, history.INSTALLED)):
+                history.write_installed(releases, installed)
+            for name in gone:
+                shutil.rmtree(os.path.join(releases, name))
+    return gone
+
+
+def record(releases: str, packages: Sequence[str], started: bool, check: bool) -> Tuple[Dict[str, Any], bool]:
+    """Write down what is about to be brought to the host, before it is; return all that is written there, and whether that changed it. Raises OSError."""
+    if not check:
+        make_folders(releases, FOLDER_MODE)
+    with locked(releases) if os.path.isdir(releases) else contextlib.nullcontext():
+        installed = history.read_installed(releases)
+        wanted = history.recorded(installed, packages, started)
+        if not check:
+            history.write_installed(releases, wanted)
+    return wanted, wanted != installed
 
 
 def _refuse_places(release: Release) -> None:

@@ -74,7 +74,7 @@ def test_runs_at_the_same_time_all_succeed(tmp_path: Path) -> None:
     """Each of several controllers may be the one that makes a folder."""
     for turn in range(6):
         folder = tmp_path / f"{turn}" / "a" / "b" / "c" / "d"
-        running = [start_module("text_files", path=str(folder), files={"ledger.json": "{}"}) for _number in range(8)]
+        running = [start_module("text_files", path=str(folder), files={"installed.json": "{}"}) for _number in range(8)]
         results = [finish_module(process) for process in running]
         assert [result.get("msg") for result in results if result.get("failed")] == []
-        assert (folder / "ledger.json").read_text() == "{}"
+        assert (folder / "installed.json").read_text() == "{}"

@@ -59,7 +59,7 @@ def test_capabilities_have_names(tmp_path, monkeypatch):
 
 def test_a_bare_host_has_no_gvisor(tmp_path):
     found = history.gvisor(str(tmp_path / "releases"), str(tmp_path), str(tmp_path / "runsc.toml"))
-    nothing = {"release": None, "links": {}, "files": {}, "in_use": [], "foreign": [], "ledger": {}}
+    nothing = {"release": None, "links": {}, "files": {}, "in_use": [], "foreign": [], "installed": {}}
     assert found == {**nothing, "runsc_version": None, "runsc_config": None, "runsc_config_sha256": None}
 
 
@@ -68,13 +68,13 @@ def test_an_installed_release_is_described(tmp_path):
     folder.mkdir(parents=True)
     (folder / "runsc").write_text("#!/bin/sh\necho runsc version 1\n")
     (folder / "runsc").chmod(0o755)
-    (tmp_path / "releases" / "ledger.json").write_text(json.dumps({"packages": ["containerd"]}))
+    (tmp_path / "releases" / "installed.json").write_text(json.dumps({"packages": ["containerd"]}))
     (tmp_path / "runsc").symlink_to(folder / "runsc")
     found = history.gvisor(str(tmp_path / "releases"), str(tmp_path), str(tmp_path / "runsc.toml"))
     assert found["release"] == "20260518"
     assert found["runsc_version"] == "runsc version 1"
     assert found["files"]["20260518"]["runsc"]["mode"] == "0755"
-    assert found["ledger"] == {"packages": ["containerd"]}
+    assert found["installed"] == {"packages": ["containerd"]}
 
 
 def test_a_release_that_a_process_runs_is_in_use(tmp_path):
@@ -116,11 +116,11 @@ def test_a_damaged_runsc_is_described_and_no_error(tmp_path, content, mode):
     folder.mkdir(parents=True)
     (folder / "runsc").write_bytes(content)
     (folder / "runsc").chmod(mode)
-    (tmp_path / "releases" / "ledger.json").write_text("{broken")
+    (tmp_path / "releases" / "installed.json").write_text("{broken")
     (tmp_path / "runsc").symlink_to(folder / "runsc")
     found = history.gvisor(str(tmp_path / "releases"), str(tmp_path), str(tmp_path / "runsc.toml"))
     assert found["runsc_version"] == ""
-    assert found["ledger"] == {}
+    assert found["installed"] == {}
     assert found["files"]["20260518"]["runsc"]["mode"] == f"{mode:04o}"
 
 
