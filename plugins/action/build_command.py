@@ -7,23 +7,21 @@ from __future__ import annotations
 
 from typing import Any
 
-from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.text import duration_text
 from ansible_collections.ggen.gvisor.plugins.module_utils._builds.background_job import progress_line
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._base.action import Action
 
 display = Display()
 
 
-class ActionModule(ActionBase):
+class ActionModule(Action):
     """One remote execution starts the command or attaches to it; each of the next waits for its end for a while."""
 
-    _supports_check_mode = True
     _requires_connection = True
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+    def perform(self, task_vars: dict[str, Any]) -> dict[str, Any]:
         """Return the module's last answer, failed unless the command ended with 0."""
-        super().run(tmp, task_vars)
         name = self._task.args.get("name", "command")
         arguments = dict(self._task.args)
         attached = False

@@ -10,38 +10,24 @@ import tempfile
 from typing import Any
 
 from ansible.errors import AnsibleError
-from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.text import megabytes
 from ansible_collections.ggen.gvisor.plugins.module_utils._builds.cache import cache_root, diff_of
 from ansible_collections.ggen.gvisor.plugins.module_utils._builds.manifest import Artifact
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._base.action import Action
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._builds.received import store
-from ansible_collections.ggen.gvisor.plugins.plugin_utils._transfer.send import controller_path
 
 display = Display()
 
 
-class ActionModule(ActionBase):
+class ActionModule(Action):
     """One execution on the build host and one transfer from it."""
 
-    _supports_check_mode = True
-    _supports_async = False
-
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+    def perform(self, task_vars: dict[str, Any]) -> dict[str, Any]:
         """Run the task and return its result."""
-        result = super().run(tmp, task_vars)
-        del tmp
         if self._task.check_mode:
-            return {**result, "changed": True}
-        try:
-            return {**result, **self._run(task_vars or {})}
-        except GvisorError as error:
-            return {**result, "failed": True, "changed": False, "msg": error.message, **error.details}
-        except OSError as error:
-            return {**result, "failed": True, "changed": False, "msg": f"{error.filename} on the controller: {error.strerror}"}
-
-    def _run(self, task_vars: dict[str, Any]) -> dict[str, Any]:
+            return {"changed": True}
         host = task_vars.get("inventory_hostname", "the build host")
         cache = os.path.expanduser(self._task.args.get("cache") or cache_root())
         if self._connection._shell.tmpdir is None:  # otherwise the module's own, which is gone when it ends
@@ -75,8 +61,8 @@ class ActionModule(ActionBase):
         return Artifact(
             name=values["name"],
             inputs=values.get("inputs", {}),
-            dest=controller_path(self, values["dest"]),
+            dest=self.controller_path(values["dest"]),
             expected=values.get("expected", {}),
-            links={controller_path(self, path): name for path, name in values.get("links", {}).items()},
+            links={self.controller_path(path): name for path, name in values.get("links", {}).items()},
             source=values["source"],
         )

@@ -10,44 +10,34 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible.module_utils.parsing.convert_bool import boolean
-from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
-from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.text import megabytes
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.image_archive import Archive
-from ansible_collections.ggen.gvisor.plugins.plugin_utils._transfer.send import controller_path, on_controller, send
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._base.action import Action
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._transfer.send import send
 
 display = Display()
 
 
-class ActionModule(ActionBase):
+class ActionModule(Action):
     """One execution on the host; one more, before, to ask a host that is not known to lack the image."""
 
-    _supports_check_mode = True
-    _supports_async = False
-
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+    def perform(self, task_vars: dict[str, Any]) -> dict[str, Any]:
         """Run the task and return its result."""
-        result = super().run(tmp, task_vars)
-        del tmp
         arguments = self._task.args
         if "images" in arguments:
             raise AnsibleActionFail("images is set by the action plugin; leave it out")
         if arguments.get("src") and arguments.get("archive"):
             raise AnsibleActionFail("src is an archive on the controller and archive one on the host; name one of them")
-        try:
-            done = self._from_controller(task_vars or {}) if arguments.get("src") else self._on_host(task_vars)
-        except GvisorError as error:
-            return {**result, "failed": True, "changed": False, "msg": error.message, **error.details}
-        return {**result, **done}
+        return self._from_controller(task_vars) if arguments.get("src") else self._on_host(task_vars)
 
-    def _on_host(self, task_vars: dict[str, Any] | None, **more: Any) -> dict[str, Any]:
+    def _on_host(self, task_vars: dict[str, Any], **more: Any) -> dict[str, Any]:
         arguments = {**self._task.args, **more}
         return self._execute_module(module_name="ggen.gvisor.containerd_image", module_args=arguments, task_vars=task_vars)
 
     def _from_controller(self, task_vars: dict[str, Any]) -> dict[str, Any]:
-        src = controller_path(self, self._task.args["src"])
-        if on_controller(self):
+        src = self.controller_path(self._task.args["src"])
+        if self.on_controller:
             return {**self._on_host(task_vars, archive=src), "sent": 0}
         with Archive(src) as archive:
             images = [image._asdict() for image in archive.images()]

@@ -8,36 +8,29 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from ansible.plugins.action import ActionBase
-from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._base.action import Action
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd import boot_config as boot_configs
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd.plan import is_ready
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd.verdict import describe_config
 
 
-class ActionModule(ActionBase):
+class ActionModule(Action):
     """Run the module once, then replace the configuration's text by what it says."""
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+    def perform(self, task_vars: dict[str, Any]) -> dict[str, Any]:
         """Return the module's result with ``config`` described."""
-        super().run(tmp, task_vars)
         result = self._execute_module(task_vars=task_vars)
-        if not result.get("failed"):
-            files = self._task.args.get("boot_config") or []
-            try:
-                # The files themselves are not in the result: they may hold credentials.
-                found, interrupted = (result["config"].pop(name, None) for name in ("found", "interrupted"))
-                result["config"] = describe_config(result["config"])
-                if found:
-                    # As a module would get them: plain strings, without what Ansible remembers of their source.
-                    wanted = json.loads(json.dumps(self._task.args["runtime"]))
-                    arguments = {"path": result["config"]["path"], "program": result["containerd"]["path"], **wanted}
-                    result["config"]["ready"] = not files and not interrupted and is_ready(found, arguments)
-            except GvisorError as error:
-                return {**result, "failed": True, "msg": error.message}
-            if files:
-                try:
-                    result["config"]["boot_config"] = boot_configs.describe(boot_configs.read(files), result["config"]["sha256"])
-                except GvisorError as error:
-                    return {**result, "failed": True, "msg": error.message}
+        if result.get("failed"):
+            return result
+        files = self._task.args.get("boot_config") or []
+        # The files themselves are not in the result: they may hold credentials.
+        found, interrupted = (result["config"].pop(name, None) for name in ("found", "interrupted"))
+        result["config"] = describe_config(result["config"])
+        if found:
+            # As a module would get them: plain strings, without what Ansible remembers of their source.
+            wanted = json.loads(json.dumps(self._task.args["runtime"]))
+            arguments = {"path": result["config"]["path"], "program": result["containerd"]["path"], **wanted}
+            result["config"]["ready"] = not files and not interrupted and is_ready(found, arguments)
+        if files:
+            result["config"]["boot_config"] = boot_configs.describe(boot_configs.read(files), result["config"]["sha256"])
         return result

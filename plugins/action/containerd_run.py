@@ -11,22 +11,19 @@ from typing import Any
 
 from ansible import constants as C
 from ansible.errors import AnsibleActionFail
-from ansible.plugins.action import ActionBase
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.jobs import names_of, summary
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._base.action import Action
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._transfer import workspace_copy
 
 
-class ActionModule(ActionBase):
+class ActionModule(Action):
     """The controller's half of the module."""
 
-    _supports_check_mode = True
     _supports_async = True
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+    def perform(self, task_vars: dict[str, Any]) -> dict[str, Any]:
         """Run the task and return its result."""
-        result = super().run(tmp, task_vars)
-        del tmp
         jobs = self._task.args.get("jobs")
         entries = [self._task.args] if jobs is None else [{**self._task.args, **job} for job in jobs]
         if any("archive" in entry for entry in entries):
@@ -34,14 +31,10 @@ class ActionModule(ActionBase):
         ours = [number for number, entry in enumerate(entries) if entry.get("workspace_from", "host") == "controller"]
         if not ours:
             background = self._task.async_val and not self._connection.has_native_async
-            result.update(self._execute_module(task_vars=task_vars, wrap_async=background))
-            return result
+            return self._execute_module(task_vars=task_vars, wrap_async=background)
         if self._task.async_val:
             raise AnsibleActionFail("a workspace of the controller cannot be used in the background; take async away")
-        try:
-            return {**result, **self._with_copies({number: self._workspace(entries[number]) for number in ours}, task_vars)}
-        except GvisorError as error:
-            return {**result, "failed": True, "changed": False, "msg": error.message, **error.details}
+        return self._with_copies({number: self._workspace(entries[number]) for number in ours}, task_vars)
 
     @staticmethod
     def _workspace(entry: dict[str, Any]) -> str:

@@ -15,31 +15,20 @@ import posixpath
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
-from ansible.plugins.action import ActionBase
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._base.action import Action
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd import boot_config as boot_configs
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd import plan as planning
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd import runtime_config as config
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd import verdict
 
 
-class ActionModule(ActionBase):
+class ActionModule(Action):
     """The controller's half of the module."""
 
     TRANSFERS_FILES = False
-    _supports_check_mode = True
-    _supports_async = False
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Run the task and return its result."""
-        result = super().run(tmp, task_vars)
-        del tmp
-        try:
-            return {**result, **self._run(task_vars)}
-        except GvisorError as error:
-            return {**result, "failed": True, "changed": False, "msg": error.message, **error.details}
-
-    def _on_host(self, task_vars: dict[str, Any] | None, **plan: Any) -> dict[str, Any]:
+    def _on_host(self, task_vars: dict[str, Any], **plan: Any) -> dict[str, Any]:
         """Run the module once on the host. Raises GvisorError with its message when it fails."""
         if "plan" in self._task.args:
             raise AnsibleActionFail("plan is set by the action plugin; leave it out")
@@ -49,7 +38,8 @@ class ActionModule(ActionBase):
             raise GvisorError(done.get("msg", "the module failed"), **details)
         return done
 
-    def _run(self, task_vars: dict[str, Any] | None) -> dict[str, Any]:
+    def perform(self, task_vars: dict[str, Any]) -> dict[str, Any]:
+        """Run the task and return its result."""
         read = self._on_host(task_vars, phase="read")
         params = read["params"]
         boot_config = boot_configs.read(params["boot_config"]) if params["boot_config"] else None
@@ -94,7 +84,7 @@ class ActionModule(ActionBase):
                 staged.commit()
         return result
 
-    def _apply(self, task_vars: dict[str, Any] | None, params: dict[str, Any], plan: planning.ConfigPlan, result: dict[str, Any]) -> None:
+    def _apply(self, task_vars: dict[str, Any], params: dict[str, Any], plan: planning.ConfigPlan, result: dict[str, Any]) -> None:
         """Have the host write its files and restart containerd, and put what came of it into the result."""
         main_folder = posixpath.dirname(plan.main.path)
         service = {
@@ -127,7 +117,7 @@ class ActionModule(ActionBase):
             result["backup_file"] = backups.get(plan.file) or next(iter(backups.values()))
 
     def _read_imports(
-        self, task_vars: dict[str, Any] | None, read: dict[str, Any], plan: planning.ConfigPlan, boot_config: boot_configs.BootConfig | None
+        self, task_vars: dict[str, Any], read: dict[str, Any], plan: planning.ConfigPlan, boot_config: boot_configs.BootConfig | None
     ) -> tuple[dict[str, Any], planning.ConfigPlan]:
         """Read again when the host, which cannot parse TOML, found other imports than the main file has."""
         wanted = planning.imports_of(plan.main)
@@ -136,7 +126,7 @@ class ActionModule(ActionBase):
         read = self._on_host(task_vars, phase="read", imports=wanted)
         return read, _decide(read, boot_config)
 
-    def _validate(self, task_vars: dict[str, Any] | None, found: dict[str, Any], params: dict[str, Any], plan: planning.ConfigPlan) -> str:
+    def _validate(self, task_vars: dict[str, Any], found: dict[str, Any], params: dict[str, Any], plan: planning.ConfigPlan) -> str:
         """Return the verdict of the host's containerd. Raises GvisorError when it is not what it should be."""
         containerd = found["containerd"]
         missing = planning.missing_imports(found)

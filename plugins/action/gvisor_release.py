@@ -9,28 +9,17 @@ import os
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
-from ansible.plugins.action import ActionBase
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._builds.cache import cache_root
-from ansible_collections.ggen.gvisor.plugins.plugin_utils._transfer.send import Item, controller_path, payload_of
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._base.action import Action
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._transfer.send import Item, payload_of
 
 
-class ActionModule(ActionBase):
+class ActionModule(Action):
     """One execution on the host where nothing is missing or ``missing`` says what is; otherwise one to ask and one to install."""
 
-    _supports_check_mode = True
-    _supports_async = False
-
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+    def perform(self, task_vars: dict[str, Any]) -> dict[str, Any]:
         """Run the task and return its result."""
-        result = super().run(tmp, task_vars)
-        del tmp
-        try:
-            return {**result, **self._run(task_vars or {})}
-        except GvisorError as error:
-            return {**result, "failed": True, "changed": False, "msg": error.message, **error.details}
-
-    def _run(self, task_vars: dict[str, Any]) -> dict[str, Any]:
         if "payload" in self._task.args:
             raise AnsibleActionFail("payload is set by the action plugin; leave it out")
         if self._task.args.get("state", "present") != "present":  # nothing of the controller's is needed
@@ -51,7 +40,7 @@ class ActionModule(ActionBase):
         """Bring the named programs to the host; return the module's payload and the bytes that were sent."""
         arguments = self._task.args
         try:
-            folder = controller_path(self, arguments["source"])
+            folder = self.controller_path(arguments["source"])
             sources = {file["name"]: (os.path.join(folder, file.get("src") or file["name"]), file["sha256"]) for file in arguments["files"]}
             items = [Item(name, *sources[name]) for name in names]
         except (KeyError, TypeError, AttributeError) as error:

@@ -11,24 +11,23 @@ import time
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
-from ansible.plugins.action import ActionBase
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import atomic_write
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._base.action import Action
 
 
-class ActionModule(ActionBase):
+class ActionModule(Action):
     """Write the report beside and rename it into its place."""
 
     TRANSFERS_FILES = False
     _requires_connection = False
 
-    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+    def perform(self, task_vars: dict[str, Any]) -> dict[str, Any]:
         """Return the report and where it is. Raises AnsibleActionFail where it cannot be written."""
-        super().run(tmp, task_vars)
         _validation, options = self.validate_argument_spec(
             {"path": {"type": "path", "required": True}, "report": {"type": "dict", "required": True}},
         )
         path = os.path.abspath(options["path"])
-        about = {"name": (task_vars or {})["inventory_hostname"], "time": time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())}
+        about = {"name": task_vars["inventory_hostname"], "time": time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())}
         text = json.dumps({**about, **options["report"]}, indent=4, sort_keys=True, ensure_ascii=False)
         try:
             os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)

@@ -39,24 +39,14 @@ _value:
     files: {/tmp/apt/archives/runc_1.1.5+ds1-1_amd64.deb: runc_1.1.5+ds1-1_amd64.deb}
 """
 
-from typing import Any, Callable
 
-from ansible.errors import AnsibleFilterError
-from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
-from ansible_collections.ggen.gvisor.plugins.module_utils._bundle import apt_index as _deb
-
-
-def apt_index(shown: str, archives: list[str]) -> dict[str, Any]:
-    """Return the index and the files' names in the folder."""
-    try:
-        return _deb.apt_index(shown, archives)
-    except GvisorError as error:
-        raise AnsibleFilterError(error.message) from error
+from ansible_collections.ggen.gvisor.plugins.module_utils._bundle.apt_index import apt_index
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._base.filters import Filter, filters
 
 
 class FilterModule:
     """What Ansible loads."""
 
-    def filters(self) -> dict[str, Callable[..., Any]]:
+    def filters(self) -> dict[str, Filter]:
         """Return the filters by name."""
-        return {"apt_index": apt_index}
+        return filters(apt_index=apt_index)

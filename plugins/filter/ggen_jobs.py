@@ -75,10 +75,10 @@ _value:
 """
 
 import os
-from typing import Any, Callable
+from typing import Any
 
-from ansible.errors import AnsibleFilterError
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._base.filters import Filter, filters
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._fleet.colima import in_guest
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._ggen.jobs import jobs
 
@@ -94,21 +94,16 @@ def ggen_jobs(
     program: str = "/usr/local/bin/ggen",
     env: dict[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
-    """Return the jobs; see DOCUMENTATION. Raises AnsibleFilterError."""
-    try:
-        places = [
-            _place(entry.get("path"), moved or {}, mounts or [], in_place)
-            if from_controller and not local
-            else ((moved or {}).get(entry.get("path"), entry.get("path")), "host")
-            for entry in workspaces
-        ]
-        placed = [{**entry, "path": path} for entry, (path, _where) in zip(workspaces, places, strict=True)]
-        found = jobs(placed, common, *((os.getcwd(), os.path.expanduser("~")) if local else ()))
-        return [
-            {**job, "from": where, "run": _run(job, where, program, env or {})} for job, (_path, where) in zip(found, places, strict=True)
-        ]
-    except GvisorError as error:
-        raise AnsibleFilterError(error.message) from error
+    """Return the jobs; see DOCUMENTATION. Raises GvisorError."""
+    places = [
+        _place(entry.get("path"), moved or {}, mounts or [], in_place)
+        if from_controller and not local
+        else ((moved or {}).get(entry.get("path"), entry.get("path")), "host")
+        for entry in workspaces
+    ]
+    placed = [{**entry, "path": path} for entry, (path, _where) in zip(workspaces, places, strict=True)]
+    found = jobs(placed, common, *((os.getcwd(), os.path.expanduser("~")) if local else ()))
+    return [{**job, "from": where, "run": _run(job, where, program, env or {})} for job, (_path, where) in zip(found, places, strict=True)]
 
 
 def _run(job: dict[str, Any], where: str, program: str, env: dict[str, Any]) -> dict[str, Any]:
@@ -137,6 +132,6 @@ def _place(path: Any, moved: dict[str, str], mounts: list[dict[str, Any]], in_pl
 class FilterModule:
     """What Ansible loads."""
 
-    def filters(self) -> dict[str, Callable[..., Any]]:
+    def filters(self) -> dict[str, Filter]:
         """Return the filters by name."""
-        return {"ggen_jobs": ggen_jobs}
+        return filters(ggen_jobs=ggen_jobs)

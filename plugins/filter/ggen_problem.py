@@ -29,9 +29,10 @@ _value:
 """
 
 import base64
-from typing import Any, Callable
+from typing import Any
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._base.filters import Filter, filters
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._ggen.manifest import check_manifest
 
 
@@ -48,6 +49,6 @@ def ggen_problem(read: dict[str, Any]) -> str:
 class FilterModule:
     """What Ansible loads."""
 
-    def filters(self) -> dict[str, Callable[..., Any]]:
+    def filters(self) -> dict[str, Filter]:
         """Return the filters by name."""
-        return {"ggen_problem": ggen_problem}
+        return filters(ggen_problem=ggen_problem)

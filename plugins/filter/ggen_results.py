@@ -39,9 +39,10 @@ _value:
   elements: dict
 """
 
-from typing import Any, Callable
+from typing import Any
 
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._base.failures import fix, reason
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._base.filters import Filter, filters
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._ggen.output import describe_run
 
 
@@ -57,6 +58,6 @@ def ggen_results(done: dict[str, Any], jobs: list[dict[str, Any]]) -> list[dict[
 class FilterModule:
     """What Ansible loads."""
 
-    def filters(self) -> dict[str, Callable[..., Any]]:
+    def filters(self) -> dict[str, Filter]:
         """Return the filters by name."""
-        return {"ggen_results": ggen_results}
+        return filters(ggen_results=ggen_results)

@@ -53,14 +53,14 @@ _value:
   elements: str
 """
 
-from typing import Any, Callable
 
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._base.filters import Filter, filters
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._gvisor.host_report import faults
 
 
 class FilterModule:
     """What Ansible loads."""
 
-    def filters(self) -> dict[str, Callable[..., Any]]:
+    def filters(self) -> dict[str, Filter]:
         """Return the filters by name."""
-        return {"host_faults": faults}
+        return filters(host_faults=faults)

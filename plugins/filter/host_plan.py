@@ -54,14 +54,14 @@ _value:
   type: dict
 """
 
-from typing import Any, Callable
 
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._base.filters import Filter, filters
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._gvisor.host_plan import host_plan
 
 
 class FilterModule:
     """What Ansible loads."""
 
-    def filters(self) -> dict[str, Callable[..., Any]]:
+    def filters(self) -> dict[str, Filter]:
         """Return the filters by name."""
-        return {"host_plan": host_plan}
+        return filters(host_plan=host_plan)

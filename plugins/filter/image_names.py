@@ -49,14 +49,14 @@ _value:
   type: dict
 """
 
-from typing import Any, Callable
 
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._base.filters import Filter, filters
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd.image_names import image_names
 
 
 class FilterModule:
     """What Ansible loads."""
 
-    def filters(self) -> dict[str, Callable[..., Any]]:
+    def filters(self) -> dict[str, Filter]:
         """Return the filters by name."""
-        return {"image_names": image_names}
+        return filters(image_names=image_names)

@@ -35,22 +35,14 @@ _value:
   elements: dict
 """
 
-from typing import Any, Callable
 
-from ansible.errors import AnsibleFilterError
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._base.filters import Filter, filters
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._gvisor.documents import missing_documents
-
-
-def _filter(artifacts: Any, vendors: str) -> Any:
-    try:
-        return missing_documents(artifacts, vendors)
-    except (ValueError, OSError) as error:
-        raise AnsibleFilterError(str(error)) from error
 
 
 class FilterModule:
     """What Ansible loads."""
 
-    def filters(self) -> dict[str, Callable[..., Any]]:
+    def filters(self) -> dict[str, Filter]:
         """Return the filters by name."""
-        return {"missing_documents": _filter}
+        return filters(missing_documents=missing_documents)

@@ -43,8 +43,8 @@ _value:
   elements: str
 """
 
-from typing import Any, Callable
 
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._base.filters import Filter, filters
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._gvisor.host_report import missing_images
 
 
@@ -57,6 +57,6 @@ def missing_image(namespaces: list[str], images: dict[str, dict[str, str]], refe
 class FilterModule:
     """What Ansible loads."""
 
-    def filters(self) -> dict[str, Callable[..., Any]]:
+    def filters(self) -> dict[str, Filter]:
         """Return the filters by name."""
-        return {"missing_image": missing_image}
+        return filters(missing_image=missing_image)

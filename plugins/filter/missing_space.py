@@ -33,14 +33,14 @@ _value:
   elements: str
 """
 
-from typing import Any, Callable
 
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._base.filters import Filter, filters
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._gvisor.free_space import missing_space
 
 
 class FilterModule:
     """What Ansible loads."""
 
-    def filters(self) -> dict[str, Callable[..., Any]]:
+    def filters(self) -> dict[str, Filter]:
         """Return the filters by name."""
-        return {"missing_space": missing_space}
+        return filters(missing_space=missing_space)

@@ -38,14 +38,14 @@ _value:
   sample: .venv/bin/ansible-playbook playbooks/verify.yml --limit web1
 """
 
-from typing import Callable
 
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._base.commands import playbook_command
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._base.filters import Filter, filters
 
 
 class FilterModule:
     """What Ansible loads."""
 
-    def filters(self) -> dict[str, Callable[..., str]]:
+    def filters(self) -> dict[str, Filter]:
         """Return the filters by name."""
-        return {"playbook_command": playbook_command}
+        return filters(playbook_command=playbook_command)

@@ -28,14 +28,14 @@ _value:
   type: path
 """
 
-from typing import Callable
 
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._base.commands import project_root
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._base.filters import Filter, filters
 
 
 class FilterModule:
     """What Ansible loads."""
 
-    def filters(self) -> dict[str, Callable[[str], str]]:
+    def filters(self) -> dict[str, Filter]:
         """Return the filters by name."""
-        return {"project_root": project_root}
+        return filters(project_root=project_root)

@@ -5,29 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import wraps
-from typing import Any
-
-from ansible.errors import AnsibleFilterError
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._base.filters import Filter, filters
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._gvisor.releases import build_plan, build_share, select_release
-
-
-def _filter(function: Callable[..., Any]) -> Callable[..., Any]:
-    @wraps(function)
-    def wrapped(*args: Any, **kwargs: Any) -> Any:
-        try:
-            return function(*args, **kwargs)
-        except (ValueError, OSError) as error:
-            raise AnsibleFilterError(str(error)) from error
-
-    return wrapped
 
 
 class FilterModule:
     """The collection's filters over releases."""
 
-    def filters(self) -> dict[str, Callable[..., Any]]:
+    def filters(self) -> dict[str, Filter]:
         """Return the filters by name."""
-        functions = {"select_release": select_release, "build_plan": build_plan, "build_share": build_share}
-        return {name: _filter(function) for name, function in functions.items()}
+        return filters(build_plan=build_plan, build_share=build_share, select_release=select_release)

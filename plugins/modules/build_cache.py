@@ -163,17 +163,14 @@ controller:
 
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.module import run
 from ansible_collections.ggen.gvisor.plugins.module_utils._builds.cache import ARGUMENT_SPEC, perform
 
 
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
-    try:
-        module.exit_json(**perform(module.params, module.check_mode))
-    except GvisorError as error:
-        module.fail_json(msg=error.message, **error.details)
+    run(module, lambda ansible: perform(ansible.params, ansible.check_mode))
 
 
 if __name__ == "__main__":

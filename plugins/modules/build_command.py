@@ -154,11 +154,46 @@ network:
 
 import os
 import time
+from typing import Any, Dict
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.module import run
 from ansible_collections.ggen.gvisor.plugins.module_utils._builds.background_job import BackgroundJob, progress_of, tail_of
 from ansible_collections.ggen.gvisor.plugins.module_utils._builds.cache import cache_root
+
+
+def folder_of(values: Dict[str, Any]) -> str:
+    """Return the folder of all jobs."""
+    return os.path.abspath(values["state_dir"] or os.path.join(cache_root(), "jobs"))
+
+
+def perform(module: AnsibleModule) -> Dict[str, Any]:
+    """Start the command or attach to it, wait a while, and tell how far it is. Raises GvisorError or OSError."""
+    values = module.params
+    if module.check_mode:
+        return {"changed": False, "skipped": True, "msg": f"would run: {' '.join(values['argv'])}"}
+    job = BackgroundJob(os.path.join(folder_of(values), values["name"].replace("/", "-").replace(" ", "-")))
+    environment = {name: str(value) for name, value in values["env"].items()}
+    progress_of("", values["progress"])  # a faulty pattern is found before anything starts
+    if values["run"]:
+        started = job.look()
+    else:
+        started = job.start(values["argv"], environment, values["chdir"], values["timeout"], values["network"], values["creates"])
+    if started is None:
+        return {"changed": False, "rc": 0, "log": job.log, "msg": f"{values['creates']} exists"}
+    end = job.wait(values["run"] or started["run"], values["poll"])
+    log = job.log_text()
+    return {
+        "changed": True,
+        "run": started["run"],
+        "attached": started.get("attached", False),
+        "network": started["network"],
+        "duration": round(end.get("ended", time.time()) - started["started"], 1),
+        "progress": progress_of(log, values["progress"]),
+        "log": job.log,
+        "log_tail": tail_of(log),
+        **{name: end[name] for name in ("running", "rc", "error") if name in end},
+    }
 
 
 def main() -> None:
@@ -189,45 +224,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    values = module.params
-    if module.check_mode:
-        module.exit_json(changed=False, skipped=True, msg=f"would run: {' '.join(values['argv'])}")
-    folder = values["state_dir"] or os.path.join(cache_root(), "jobs")
-    job = BackgroundJob(os.path.join(os.path.abspath(folder), values["name"].replace("/", "-").replace(" ", "-")))
-    environment = {name: str(value) for name, value in values["env"].items()}
-    try:
-        progress_of("", values["progress"])  # a faulty pattern is found before anything starts
-        if values["run"]:
-            started = job.look()
-        else:
-            started = job.start(
-                values["argv"],
-                environment,
-                values["chdir"],
-                values["timeout"],
-                values["network"],
-                values["creates"],
-            )
-        if started is None:
-            module.exit_json(changed=False, rc=0, log=job.log, msg=f"{values['creates']} exists")
-        end = job.wait(values["run"] or started["run"], values["poll"])
-        log = job.log_text()
-        counts = progress_of(log, values["progress"])
-    except GvisorError as error:
-        module.fail_json(msg=f"{values['name']}: {error.message}", **error.details)
-    except OSError as error:
-        module.fail_json(msg=f"{values['name']}: {error.filename or folder}: {error.strerror}")
-    module.exit_json(
-        changed=True,
-        run=started["run"],
-        attached=started.get("attached", False),
-        network=started["network"],
-        duration=round(end.get("ended", time.time()) - started["started"], 1),
-        progress=counts,
-        log=job.log,
-        log_tail=tail_of(log),
-        **{name: end[name] for name in ("running", "rc", "error") if name in end},
-    )
+    run(module, perform, about=module.params["name"], place=folder_of(module.params))
 
 
 if __name__ == "__main__":

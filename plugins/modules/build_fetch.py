@@ -97,6 +97,7 @@ from typing import Any, Dict, List
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.module import run
 from ansible_collections.ggen.gvisor.plugins.module_utils._builds.manifest import differing, read_manifest
 
 ARTIFACT = {
@@ -132,6 +133,14 @@ def pack(path: str, artifacts: List[Dict[str, Any]]) -> List[Dict[str, Any]]:
     return manifests
 
 
+def perform(module: AnsibleModule) -> Dict[str, Any]:
+    """Pack the builds into the module's temporary folder and return the result. Raises GvisorError or OSError."""
+    descriptor, path = tempfile.mkstemp(dir=module.tmpdir, prefix="builds.", suffix=".tar.gz")
+    os.close(descriptor)
+    manifests = pack(path, module.params["artifacts"])
+    return {"changed": False, "path": path, "size": os.path.getsize(path), "manifests": manifests}
+
+
 def main() -> None:
     """Pack what the action plugin then fetches."""
     module = AnsibleModule(
@@ -141,15 +150,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    try:
-        descriptor, path = tempfile.mkstemp(dir=module.tmpdir, prefix="builds.", suffix=".tar.gz")
-        os.close(descriptor)
-        manifests = pack(path, module.params["artifacts"])
-    except GvisorError as error:
-        module.fail_json(msg=error.message, **error.details)
-    except OSError as error:
-        module.fail_json(msg=f"{error.filename or module.tmpdir}: {error.strerror}, while packing the builds in {module.tmpdir}")
-    module.exit_json(changed=False, path=path, size=os.path.getsize(path), manifests=manifests)
+    run(module, perform, place=module.tmpdir)
 
 
 if __name__ == "__main__":

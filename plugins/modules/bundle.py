@@ -123,6 +123,7 @@ from typing import Any, Dict, Mapping, Tuple
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.module import run
 from ansible_collections.ggen.gvisor.plugins.module_utils._bundle import archive as _bundle
 
 
@@ -150,6 +151,16 @@ def unpacked(params: Mapping[str, Any], folders: Mapping[str, str], dry: bool) -
     return {"changed": bool(changes), "sha256": bundle.sha256, "size": bundle.size, "contents": bundle.contents}, before, after
 
 
+def perform(module: AnsibleModule) -> Dict[str, Any]:
+    """Pack or unpack and return the result. Raises GvisorError or OSError."""
+    params = {**module.params, "path": os.path.abspath(module.params["path"])}
+    folders = {part: os.path.abspath(params[part]) for part in _bundle.PARTS}
+    result, before, after = (packed if params["state"] == "packed" else unpacked)(params, folders, module.check_mode)
+    if before != after:
+        result["diff"] = {"before_header": "files", "after_header": "files", "before": before, "after": after}
+    return {"path": params["path"], **result}
+
+
 def main() -> None:
     """Make the bundle, or take it apart."""
     module = AnsibleModule(
@@ -165,17 +176,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    params = {**module.params, "path": os.path.abspath(module.params["path"])}
-    folders = {part: os.path.abspath(params[part]) for part in _bundle.PARTS}
-    try:
-        result, before, after = (packed if params["state"] == "packed" else unpacked)(params, folders, module.check_mode)
-    except GvisorError as error:
-        module.fail_json(msg=error.message, **error.details)
-    except OSError as error:
-        module.fail_json(msg=f"{error.filename or params['path']}: {error.strerror}")
-    if before != after:
-        result["diff"] = {"before_header": "files", "after_header": "files", "before": before, "after": after}
-    module.exit_json(path=params["path"], **result)
+    run(module, perform, place=module.params["path"])
 
 
 if __name__ == "__main__":

@@ -139,6 +139,7 @@ from typing import Any, Dict, List, NamedTuple, Optional, Tuple
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import locked, remove_stale_transfers
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.module import run
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.ctr import DEFAULT_ADDRESS, Ctr
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.image_archive import (
     Archive,
@@ -386,6 +387,20 @@ def difference(before: Table, after: Table) -> Dict[str, str]:
     return {"before_header": header, "after_header": header, "before": texts[0], "after": texts[1]}
 
 
+def perform(module: AnsibleModule) -> Dict[str, Any]:
+    """Bring about the state and return the result. Raises GvisorError or OSError."""
+    params = module.params
+    if params["digest"] and not re.fullmatch(r"sha256:[0-9a-f]{64}", params["digest"]):
+        raise GvisorError(f"digest={params['digest']!r} is no digest; write sha256: and 64 hex digits")
+    namespaces = [Ctr(params["address"], name) for name in dict.fromkeys(params["namespace"])]
+    if not namespaces:
+        raise GvisorError("namespace is empty; name one, such as default")
+    namespaces[0].connect()
+    present_by = named if params["source"] else present
+    result, before, after = (present_by if params["state"] == "present" else absent)(module, namespaces)
+    return {**result, "diff": difference(before, after)} if module._diff else result
+
+
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
@@ -408,21 +423,7 @@ def main() -> None:
         mutually_exclusive=[("archive", "source"), ("src", "source")],
         supports_check_mode=True,
     )
-    params = module.params
-    try:
-        if params["digest"] and not re.fullmatch(r"sha256:[0-9a-f]{64}", params["digest"]):
-            raise GvisorError(f"digest={params['digest']!r} is no digest; write sha256: and 64 hex digits")
-        namespaces = [Ctr(params["address"], name) for name in dict.fromkeys(params["namespace"])]
-        if not namespaces:
-            raise GvisorError("namespace is empty; name one, such as default")
-        namespaces[0].connect()
-        present_by = named if params["source"] else present
-        result, before, after = (present_by if params["state"] == "present" else absent)(module, namespaces)
-    except GvisorError as error:
-        module.fail_json(msg=error.message, **error.details)
-    if module._diff:
-        result["diff"] = difference(before, after)
-    module.exit_json(**result)
+    run(module, perform)
 
 
 if __name__ == "__main__":

@@ -171,14 +171,35 @@ host:
 """
 
 import os
+from typing import Any, Dict
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import sha256_file
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.module import run
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.config_files import read_for
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.config_transaction import JOURNAL
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.host import containerd, host, images, read_config
 from ansible_collections.ggen.gvisor.plugins.module_utils._gvisor.history import gvisor
+
+
+def perform(module: AnsibleModule) -> Dict[str, Any]:
+    """Read the host and return the result. Raises GvisorError or OSError."""
+    parameters = module.params
+    daemon = containerd(parameters["address"], parameters["package"])
+    config = read_config(parameters["path"], daemon["path"])
+    if parameters["runtime"]:
+        folder = os.path.dirname(os.path.realpath(parameters["path"]))
+        config["interrupted"] = os.path.exists(os.path.join(folder, JOURNAL))
+        config["found"] = read_for(parameters["path"], daemon["path"] or "containerd", parameters["runtime"]["name"])
+    return {
+        "changed": False,
+        "containerd": daemon,
+        "config": config,
+        "gvisor": gvisor(parameters["releases"], parameters["bin"], parameters["runsc_config"]),
+        "images": images(parameters["address"]) if daemon["running"] else {},
+        "host": host(daemon["pid"] or os.getpid(), parameters["space"]),
+        "stamps": {path: sha256_file(path) if os.path.isfile(path) else None for path in parameters["stamps"]},
+    }
 
 
 def main() -> None:
@@ -199,25 +220,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    parameters = module.params
-    try:
-        daemon = containerd(parameters["address"], parameters["package"])
-        config = read_config(parameters["path"], daemon["path"])
-        if parameters["runtime"]:
-            folder = os.path.dirname(os.path.realpath(parameters["path"]))
-            config["interrupted"] = os.path.exists(os.path.join(folder, JOURNAL))
-            config["found"] = read_for(parameters["path"], daemon["path"] or "containerd", parameters["runtime"]["name"])
-        result = {
-            "containerd": daemon,
-            "config": config,
-            "gvisor": gvisor(parameters["releases"], parameters["bin"], parameters["runsc_config"]),
-            "images": images(parameters["address"]) if daemon["running"] else {},
-            "host": host(daemon["pid"] or os.getpid(), parameters["space"]),
-            "stamps": {path: sha256_file(path) if os.path.isfile(path) else None for path in parameters["stamps"]},
-        }
-    except (GvisorError, OSError) as error:
-        module.fail_json(msg=f"the host could not be read: {error}")
-    module.exit_json(changed=False, **result)
+    run(module, perform, about="the host could not be read")
 
 
 if __name__ == "__main__":

@@ -95,13 +95,59 @@ seconds:
 
 import concurrent.futures
 import tempfile
+from typing import Any, Dict
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.module import run
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.ctr import DEFAULT_ADDRESS, Ctr
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.host_tools import SIGN, prepare
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pod import explain
-from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.proof import RUNC, observe
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.proof import RUNC, Observed, observe
+
+
+def perform(module: AnsibleModule) -> Dict[str, Any]:
+    """Observe the CRI plugin and a container of each runtime and return the result. Raises GvisorError or OSError."""
+    parameters = module.params
+    ctr = Ctr(parameters["address"], parameters["namespace"])
+    cri = {f"{row['type']}.{row['id']}": row["status"] for row in ctr.plugins() if "cri" in f"{row['type']}.{row['id']}".split(".")}
+    broken = sorted(name for name, status in cri.items() if status == "error")
+    if broken:
+        raise GvisorError(f"containerd runs, and its plugin {', '.join(broken)} is in state error: Kubernetes gets no containers", cri=cri)
+    tools = prepare(parameters["state_dir"])
+    # Without pipelining tmpdir belongs to the connection's user, who could not remove what root left in it.
+    with tempfile.TemporaryDirectory(dir=module.tmpdir, prefix="proof.") as folder:
+        # Both at once: each is mostly waiting for containerd.
+        with concurrent.futures.ThreadPoolExecutor() as pool:
+            proving = pool.submit(observe, ctr, parameters["runtime"], folder, tools, tools.argv("dmesg"), parameters["program"])
+            runc = observe(ctr, RUNC, folder, tools, tools.argv("dmesg", "--version"))
+            gvisor = proving.result()
+    return {
+        "changed": False,
+        "kernel": kernel_of(gvisor, parameters),
+        "program": gvisor.program,
+        "runc": is_well(runc),
+        "cri": cri,
+        "seconds": {"gvisor": gvisor.seconds, "runc": runc.seconds},
+    }
+
+
+def kernel_of(gvisor: Observed, parameters: Dict[str, Any]) -> str:
+    """Return the first line of the sandbox' kernel log. Raises GvisorError where it is not gVisor's, or not of the program that was asked for."""
+    kernel = gvisor.done.stdout.partition("\n")[0].partition("] ")[2]
+    if not kernel.startswith(SIGN):
+        said = explain(gvisor.done.stderr) or kernel or "nothing"
+        raise GvisorError(f"a container of {parameters['runtime']} did not show gVisor's kernel: {said}", stderr=gvisor.done.stderr)
+    if not gvisor.same:
+        raise GvisorError(f"a new sandbox is {gvisor.program} and not {parameters['program']}", program=gvisor.program)
+    return kernel
+
+
+def is_well(runc: Observed) -> bool:
+    """Return True. Raises GvisorError where runc did not run its container."""
+    if runc.done.rc != 0:
+        raise GvisorError(f"gVisor works, and runc does not: {explain(runc.done.stderr)}", stderr=runc.done.stderr)
+    return True
 
 
 def main() -> None:
@@ -116,37 +162,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    parameters = module.params
-    ctr = Ctr(parameters["address"], parameters["namespace"])
-    try:
-        cri = {f"{row['type']}.{row['id']}": row["status"] for row in ctr.plugins() if "cri" in f"{row['type']}.{row['id']}".split(".")}
-        broken = sorted(name for name, status in cri.items() if status == "error")
-        if broken:
-            module.fail_json(
-                msg=f"containerd runs, and its plugin {', '.join(broken)} is in state error: Kubernetes gets no containers", cri=cri
-            )
-        tools = prepare(parameters["state_dir"])
-        # Without pipelining tmpdir belongs to the connection's user, who could not remove what root left in it.
-        with tempfile.TemporaryDirectory(dir=module.tmpdir, prefix="proof.") as folder:
-            # Both at once: each is mostly waiting for containerd.
-            with concurrent.futures.ThreadPoolExecutor() as pool:
-                proving = pool.submit(observe, ctr, parameters["runtime"], folder, tools, tools.argv("dmesg"), parameters["program"])
-                runc = observe(ctr, RUNC, folder, tools, tools.argv("dmesg", "--version"))
-                gvisor = proving.result()
-            kernel = gvisor.done.stdout.partition("\n")[0].partition("] ")[2]
-            if not kernel.startswith(SIGN):
-                said = explain(gvisor.done.stderr) or kernel or "nothing"
-                module.fail_json(
-                    msg=f"a container of {parameters['runtime']} did not show gVisor's kernel: {said}", stderr=gvisor.done.stderr
-                )
-            if not gvisor.same:
-                module.fail_json(msg=f"a new sandbox is {gvisor.program} and not {parameters['program']}", program=gvisor.program)
-            if runc.done.rc != 0:
-                module.fail_json(msg=f"gVisor works, and runc does not: {explain(runc.done.stderr)}", stderr=runc.done.stderr)
-    except (GvisorError, OSError) as error:
-        module.fail_json(msg=f"nothing could be proven: {error}")
-    seconds = {"gvisor": gvisor.seconds, "runc": runc.seconds}
-    module.exit_json(changed=False, kernel=kernel, program=gvisor.program, runc=True, cri=cri, seconds=seconds)
+    run(module, perform, about="nothing could be proven")
 
 
 if __name__ == "__main__":

@@ -231,6 +231,7 @@ from typing import Any, Dict
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.module import run
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.config_files import read_for, validate
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.config_options import ARGUMENT_SPEC
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.config_transaction import (
@@ -269,10 +270,7 @@ def perform(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
 def main() -> None:
     """Run the module: the phase that the action plugin asks for."""
     module = AnsibleModule(argument_spec=ARGUMENT_SPEC, supports_check_mode=True)
-    try:
-        module.exit_json(**perform(module.params, module.check_mode))
-    except GvisorError as error:
-        module.fail_json(msg=error.message, **error.details)
+    run(module, lambda ansible: perform(ansible.params, ansible.check_mode))
 
 
 if __name__ == "__main__":

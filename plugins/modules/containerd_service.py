@@ -80,8 +80,10 @@ pid:
   sample: 4242
 """
 
+from typing import Any, Dict
+
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.module import run
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.service import Service, service_for
 
 
@@ -94,6 +96,15 @@ def apply(service: Service, state: str, timeout: float, check_mode: bool) -> boo
     if state != "stopped" and not (changed and check_mode):
         service.wait_api(timeout)
     return changed
+
+
+def perform(module: AnsibleModule) -> Dict[str, Any]:
+    """Bring about the state and return the result. Raises GvisorError."""
+    options = dict(module.params)
+    state, timeout = options.pop("state"), options.pop("timeout")
+    service = service_for(**options)
+    changed = apply(service, state, timeout, module.check_mode)
+    return {"changed": changed, "manager": service.manager, "pid": service.pid() or 0}
 
 
 def main() -> None:
@@ -111,14 +122,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    options = dict(module.params)
-    state, timeout = options.pop("state"), options.pop("timeout")
-    try:
-        service = service_for(**options)
-        changed = apply(service, state, timeout, module.check_mode)
-        module.exit_json(changed=changed, manager=service.manager, pid=service.pid() or 0)
-    except GvisorError as error:
-        module.fail_json(msg=error.message, **error.details)
+    run(module, perform)
 
 
 if __name__ == "__main__":

@@ -106,9 +106,19 @@ sha256:
   type: str
 """
 
+from typing import Any, Dict
+
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.module import run
 from ansible_collections.ggen.gvisor.plugins.module_utils._builds.go_toolchain import Toolchain
+
+
+def perform(module: AnsibleModule) -> Dict[str, Any]:
+    """Find or fetch Go and return the result. Raises GvisorError or OSError."""
+    values = module.params
+    toolchain = Toolchain(values["version"], values["dest"], values["wheels"], values["pythons"])
+    found = toolchain.chosen(values["go"], values["needs"]) if values["go"] else toolchain.find(values["candidates"])
+    return {"changed": False, **found}
 
 
 def main() -> None:
@@ -125,15 +135,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    values = module.params
-    toolchain = Toolchain(values["version"], values["dest"], values["wheels"], values["pythons"])
-    try:
-        found = toolchain.chosen(values["go"], values["needs"]) if values["go"] else toolchain.find(values["candidates"])
-    except GvisorError as error:
-        module.fail_json(msg=error.message, **error.details)
-    except OSError as error:
-        module.fail_json(msg=f"{error.filename or values['dest']}: {error.strerror}")
-    module.exit_json(changed=False, **found)
+    run(module, perform, place=module.params["dest"])
 
 
 if __name__ == "__main__":

@@ -201,8 +201,8 @@ import os
 from typing import Any, Dict, List, Tuple
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import remove_stale_transfers
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.module import run
 from ansible_collections.ggen.gvisor.plugins.module_utils._gvisor.release import (
     Payload,
     Program,
@@ -312,6 +312,12 @@ def releases_of(params: Dict[str, Any]) -> str:
 STATES = {"present": present, "previous": previous, "pruned": pruned, "recorded": recorded}
 
 
+def perform(module: AnsibleModule) -> Dict[str, Any]:
+    """Bring about the state and return the result. Raises GvisorError or OSError."""
+    result, diff = STATES[module.params["state"]](module.params, module.check_mode)
+    return {**result, "diff": diff} if module._diff else result
+
+
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
@@ -320,15 +326,7 @@ def main() -> None:
         required_one_of=[("folder", "releases")],
         supports_check_mode=True,
     )
-    try:
-        result, diff = STATES[module.params["state"]](module.params, module.check_mode)
-    except GvisorError as error:
-        module.fail_json(msg=error.message, **error.details)
-    except OSError as error:
-        module.fail_json(msg=f"{error.filename or releases_of(module.params)}: {error.strerror}")
-    if module._diff:
-        result["diff"] = diff
-    module.exit_json(**result)
+    run(module, perform, place=releases_of(module.params))
 
 
 if __name__ == "__main__":

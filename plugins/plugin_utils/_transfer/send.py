@@ -17,11 +17,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ansible.errors import AnsibleError
-from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import SENT_SECONDS, locked_file, sha256_file
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.text import megabytes
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._base.action import Action
 
 # runsc (66 MB): level 6 gives 20.9 MB in 2.3 s, 9 gives 20.8 MB in 7.6 s, 1 gives 23.4 MB in 0.7 s.
 LEVEL = 6
@@ -91,23 +91,13 @@ def _compress(item: Item, folder: Path) -> str:
     return target
 
 
-def on_controller(action: ActionBase) -> bool:
-    """Tell whether the action's host is the machine that Ansible runs on: nothing needs to be sent there."""
-    return action._connection.transport == "local"
-
-
-def controller_path(action: ActionBase, path: str) -> str:
-    """Return the absolute path of a file on the controller; a relative one is the playbook's."""
-    return action._loader.path_dwim(path)
-
-
-def payload_of(action: ActionBase, host: str, items: Sequence[Item], cache: str) -> tuple[list[dict[str, Any]], int]:
+def payload_of(action: Action, host: str, items: Sequence[Item], cache: str) -> tuple[list[dict[str, Any]], int]:
     """Bring the files to the host, and return for each where its bytes are there, and how many bytes were sent in all.
 
     To the controller itself nothing is sent. Raises GvisorError.
     """
     sizes = [size_of(item) for item in items]
-    if on_controller(action):
+    if action.on_controller:
         parts = [
             {"name": item.name, "path": item.source, "offset": 0, "length": size, "size": size, "gzip": False}
             for item, size in zip(items, sizes)
@@ -125,7 +115,7 @@ def payload_of(action: ActionBase, host: str, items: Sequence[Item], cache: str)
     return parts, sum(lengths)
 
 
-def _send_joined(action: ActionBase, paths: Sequence[str], folder: Path) -> str:
+def _send_joined(action: Action, paths: Sequence[str], folder: Path) -> str:
     if len(paths) == 1:
         return send(action, paths[0])
     # In the cache, where the next one finds it if this one is killed.
@@ -146,7 +136,7 @@ def remove_stale(folder: Path) -> None:
                 path.unlink()
 
 
-def send(action: ActionBase, path: str) -> str:
+def send(action: Action, path: str) -> str:
     """Transfer a file into the action's temporary folder on the host, which Ansible makes for the user alone and removes.
 
     Returns its path there. Raises GvisorError that tells how much room there was.

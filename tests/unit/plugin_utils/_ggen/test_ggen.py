@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import tomllib
 from ansible.errors import AnsibleFilterError
-from ansible_collections.ggen.gvisor.plugins.filter.ggen_jobs import ggen_jobs
+from ansible_collections.ggen.gvisor.plugins.filter.ggen_jobs import FilterModule
 from ansible_collections.ggen.gvisor.plugins.filter.ggen_problem import ggen_problem
 from ansible_collections.ggen.gvisor.plugins.filter.ggen_results import ggen_results
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
@@ -23,6 +23,8 @@ from ansible_collections.ggen.gvisor.plugins.plugin_utils._ggen import output
 
 COMMON = {"args": "sync", "timeout": 300, "mounts": []}
 MANIFEST = '[project]\nname = "p"\n[ontology]\nsource = "o.ttl"\n[generation]\nrules = []\n'
+
+ggen_jobs = FilterModule().filters()["ggen_jobs"]
 
 
 def job(path: str = "/srv/m", **options: object) -> dict[str, object]:

@@ -1,0 +1,39 @@
+# Copyright (c) 2026, the ggen.gvisor authors
+# Simplified BSD License (see LICENSES/BSD-2-Clause.txt or https://opensource.org/licenses/BSD-2-Clause)
+# SPDX-License-Identifier: BSD-2-Clause
+"""How a module ends: with its result, or with a sentence that tells what went wrong."""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Dict
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+
+Perform = Callable[[AnsibleModule], Dict[str, Any]]
+
+
+def run(module: AnsibleModule, perform: Perform, *, about: str = "", place: str = "") -> None:
+    """Have ``perform`` do the module's work and end with its result; with ``failed`` in it, as a failure.
+
+    ``about`` begins each message of a failure. ``place`` is the file or folder that an error of the operating system is about where it names none.
+    """
+    start = f"{about}: " if about else ""
+    try:
+        result = perform(module)
+    except GvisorError as error:
+        module.fail_json(msg=f"{start}{error.message}", **error.details)
+    except OSError as error:
+        module.fail_json(msg=f"{start}{sentence(error, place)}")
+    if result.get("failed"):
+        module.fail_json(**{key: value for key, value in result.items() if key != "failed"})
+    module.exit_json(**result)
+
+
+def sentence(error: OSError, place: str = "") -> str:
+    """Return what an error of the operating system says, with the file that it is about."""
+    file = error.filename if error.filename is not None else place
+    if isinstance(file, bytes):
+        file = file.decode("utf-8", "backslashreplace")
+    said = error.strerror or str(error)
+    return f"{file}: {said}" if file else said
