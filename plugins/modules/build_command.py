@@ -175,10 +175,8 @@ def perform(module: AnsibleModule) -> Dict[str, Any]:
     job = BackgroundJob(os.path.join(folder_of(values), values["name"].replace("/", "-").replace(" ", "-")))
     environment = {name: str(value) for name, value in values["env"].items()}
     progress_of("", values["progress"])  # a faulty pattern is found before anything starts
-    if values["run"]:
-        started = job.look()
-    else:
-        started = job.start(values["argv"], environment, values["chdir"], values["timeout"], values["network"], values["creates"])
+    command = (values["argv"], environment, values["chdir"], values["timeout"], values["network"], values["creates"])
+    started = job.look() if values["run"] else job.start(*command)
     if started is None:
         return {"changed": False, "rc": 0, "log": job.log, "msg": f"{values['creates']} exists"}
     end = job.wait(values["run"] or started["run"], values["poll"])

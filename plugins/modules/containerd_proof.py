@@ -95,7 +95,7 @@ seconds:
 
 import concurrent.futures
 import tempfile
-from typing import Any, Dict
+from typing import Any, Dict, Tuple
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
@@ -106,25 +106,31 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pod import ex
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.proof import RUNC, Observed, observe
 
 
-def perform(module: AnsibleModule) -> Dict[str, Any]:
-    """Observe the CRI plugin and a container of each runtime and return the result. Raises GvisorError or OSError."""
+def look(module: AnsibleModule) -> Tuple[Dict[str, str], Observed, Observed]:
+    """Return the states of containerd's CRI plugins, and what a gVisor and a runc container said. Raises GvisorError or OSError."""
     parameters = module.params
     ctr = Ctr(parameters["address"], parameters["namespace"])
     cri = {f"{row['type']}.{row['id']}": row["status"] for row in ctr.plugins() if "cri" in f"{row['type']}.{row['id']}".split(".")}
+    tools = prepare(parameters["state_dir"])
+    # Without pipelining tmpdir belongs to the connection's user, who could not remove what root left in it. Both at once: each is mostly waiting.
+    with tempfile.TemporaryDirectory(dir=module.tmpdir, prefix="proof.") as folder, concurrent.futures.ThreadPoolExecutor() as pool:
+        proving = pool.submit(observe, ctr, parameters["runtime"], folder, tools, tools.argv("dmesg"), parameters["program"])
+        runc = observe(ctr, RUNC, folder, tools, tools.argv("dmesg", "--version"))
+        return cri, proving.result(), runc
+
+
+def perform(module: AnsibleModule) -> Dict[str, Any]:
+    """Judge what was observed and return the result. Raises GvisorError where something is not proven."""
+    try:
+        cri, gvisor, runc = look(module)
+    except (GvisorError, OSError) as error:
+        raise GvisorError(f"nothing could be proven: {error}") from error
     broken = sorted(name for name, status in cri.items() if status == "error")
     if broken:
         raise GvisorError(f"containerd runs, and its plugin {', '.join(broken)} is in state error: Kubernetes gets no containers", cri=cri)
-    tools = prepare(parameters["state_dir"])
-    # Without pipelining tmpdir belongs to the connection's user, who could not remove what root left in it.
-    with tempfile.TemporaryDirectory(dir=module.tmpdir, prefix="proof.") as folder:
-        # Both at once: each is mostly waiting for containerd.
-        with concurrent.futures.ThreadPoolExecutor() as pool:
-            proving = pool.submit(observe, ctr, parameters["runtime"], folder, tools, tools.argv("dmesg"), parameters["program"])
-            runc = observe(ctr, RUNC, folder, tools, tools.argv("dmesg", "--version"))
-            gvisor = proving.result()
     return {
         "changed": False,
-        "kernel": kernel_of(gvisor, parameters),
+        "kernel": kernel_of(gvisor, module.params),
         "program": gvisor.program,
         "runc": is_well(runc),
         "cri": cri,
@@ -162,7 +168,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    run(module, perform, about="nothing could be proven")
+    run(module, perform)
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ def run_action(check: bool = False, **args: object) -> dict:
     """Run the action and return its result; ``failed`` and ``phases`` are always there."""
     action = Action(args, check)
     try:
-        result = {"failed": False, **action._run(None)}
+        result = {"failed": False, **action.perform(None)}
     except GvisorError as error:
         result = {"failed": True, "changed": False, "msg": error.message, **error.details}
     return {**result, "phases": action.phases}
