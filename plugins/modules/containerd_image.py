@@ -8,7 +8,7 @@ from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: containerd_image
-short_description: Import an image archive into containerd, or remove an image
+short_description: Import an image archive into containerd, go back to the image before, or remove an image
 version_added: 0.1.0
 author: The ggen.gvisor authors (@ggen-gvisor)
 description:
@@ -68,10 +68,20 @@ options:
     description: The platform that the image must be for, for example V(linux/arm64). The default is the host's.
     type: str
   state:
-    description: Whether the image is there.
+    description:
+      - Whether the image is there.
+      - With V(previous) the image that O(keep_previous) has kept gets its tag C(latest) back, and is C(previous) no longer. Where none is kept nothing
+        changes. O(name) has the name with the tag C(latest).
     type: str
-    choices: [present, absent]
+    choices: [present, absent, previous]
     default: present
+  keep_previous:
+    description:
+      - With O(state=present), the image that has the tag C(latest) of O(name) until now is kept under the tag C(previous), the way back without an archive.
+        The image that was C(previous) until then goes, under all of its names in that repository.
+      - With O(state=absent), all names of the images C(latest) and C(previous) in that repository go.
+    type: bool
+    default: false
   address:
     description: containerd's socket.
     type: path
@@ -99,6 +109,11 @@ EXAMPLES = r"""
     source: docker.io/library/ggen:latest
     name: [docker.io/library/ggen:previous]
 
+- name: Go back to the image that was there before the last import with keep_previous
+  ggen.gvisor.containerd_image:
+    name: [docker.io/library/ggen:latest]
+    state: previous
+
 - name: Remove it
   ggen.gvisor.containerd_image:
     name: [docker.io/library/ggen:latest]
@@ -106,6 +121,16 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+replaced:
+  description: containerd's namespaces in which another image was latest and is previous now, or would be.
+  type: list
+  elements: str
+  returned: with O(state=present) and an archive
+restored:
+  description: containerd's namespaces in which the previous image is latest again, or would be.
+  type: list
+  elements: str
+  returned: with O(state=previous)
 names:
   description: The names that the image has, or had.
   type: list
@@ -140,6 +165,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import locked, remove_stale_transfers
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.module import run
+from ansible_collections.ggen.gvisor.plugins.module_utils._containerd import image_names
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.ctr import DEFAULT_ADDRESS, Ctr
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.image_archive import (
     Archive,
@@ -290,6 +316,8 @@ def present(module: AnsibleModule, namespaces: List[Ctr]) -> Tuple[Dict[str, Any
         missing = [ctr for ctr in namespaces if found[ctr.namespace][1]]
         if missing and archive:
             archive.verify(image)
+        repository = image_names.repository_of(names) if params["keep_previous"] else ""
+        replaced = [ctr.namespace for ctr in missing if repository and image_names.is_replaced(ctr.images(), repository, image.digest)]
     before = {namespace: {name: one.digest for name, one in held.items()} for namespace, (held, _wrong) in found.items()}
     held = found[namespaces[0].namespace][0]
     if archive and not module.check_mode:
@@ -297,6 +325,8 @@ def present(module: AnsibleModule, namespaces: List[Ctr]) -> Tuple[Dict[str, Any
         with locked(os.path.dirname(params["address"])):
             for ctr in missing:
                 held, wrong = wrong_names(ctr, image, names)
+                if wrong and repository:
+                    keep_previous(ctr, repository, image.digest)
                 if wrong:
                     held = import_image(ctr, params, image, names, platform)
         remove_stale_transfers(params["archive"])
@@ -307,6 +337,7 @@ def present(module: AnsibleModule, namespaces: List[Ctr]) -> Tuple[Dict[str, Any
     return (
         {
             "changed": bool(missing),
+            "replaced": replaced,
             "names": names,
             "digest": digest,
             "config_digest": image.config_digest,
@@ -315,6 +346,42 @@ def present(module: AnsibleModule, namespaces: List[Ctr]) -> Tuple[Dict[str, Any
         before,
         {**before, **after},
     )
+
+
+def keep_previous(ctr: Ctr, repository: str, digest: Optional[str]) -> None:
+    """Have what is latest kept as previous, before the image with ``digest`` becomes latest. Raises GvisorError.
+
+    The tag moves first: a run that ends here has both tags on one image, which is nothing to go back to.
+    """
+    images = ctr.images()
+    if not image_names.is_replaced(images, repository, digest):
+        return
+    gone = image_names.outdated(images, repository, digest)
+    ctr.check("images", "tag", "--force", f"{repository}:{image_names.LATEST}", f"{repository}:{image_names.PREVIOUS}")
+    if gone:
+        ctr.check("images", "rm", *gone)
+
+
+def previous(module: AnsibleModule, namespaces: List[Ctr]) -> Tuple[Dict[str, Any], Table, Table]:
+    """Have the image that was kept as latest again; returns the module's result and the images before and after."""
+    params = module.params
+    repository = image_names.repository_of(params["name"])
+    latest, kept = (f"{repository}:{tag}" for tag in (image_names.LATEST, image_names.PREVIOUS))
+    before, after, restored = {}, {}, []
+    with locked(os.path.dirname(params["address"])):
+        for ctr in namespaces:
+            images = ctr.images()
+            before[ctr.namespace] = after[ctr.namespace] = {name: images[name] for name in (latest, kept) if name in images}
+            if not image_names.is_kept(images, repository):
+                continue
+            restored.append(ctr.namespace)
+            after[ctr.namespace] = {latest: images[kept]}
+            if not module.check_mode:
+                ctr.check("images", "tag", "--force", kept, latest)
+                ctr.check("images", "rm", kept)
+                if ctr.images().get(latest) != images[kept]:
+                    raise GvisorError(f"after going back containerd does not list {latest} with the digest {images[kept]}")
+    return {"changed": bool(restored), "names": [latest], "restored": restored}, before, after
 
 
 def named(module: AnsibleModule, namespaces: List[Ctr]) -> Tuple[Dict[str, Any], Table, Table]:
@@ -356,7 +423,8 @@ def absent(module: AnsibleModule, namespaces: List[Ctr]) -> Tuple[Dict[str, Any]
     before = {}
     for ctr in namespaces:
         held = ctr.images()
-        there = before[ctr.namespace] = {name: held[name] for name in names if name in held}
+        both = image_names.generations(held, image_names.repository_of(names)) if params["keep_previous"] else []
+        there = before[ctr.namespace] = {name: held[name] for name in dict.fromkeys([*names, *both]) if name in held}
         there.update(cri_names(held, there))
         if there and not module.check_mode:
             ctr.check("images", "rm", *there)
@@ -396,8 +464,8 @@ def perform(module: AnsibleModule) -> Dict[str, Any]:
     if not namespaces:
         raise GvisorError("namespace is empty; name one, such as default")
     namespaces[0].connect()
-    present_by = named if params["source"] else present
-    result, before, after = (present_by if params["state"] == "present" else absent)(module, namespaces)
+    bring = {"present": named if params["source"] else present, "absent": absent, "previous": previous}[params["state"]]
+    result, before, after = bring(module, namespaces)
     return {**result, "diff": difference(before, after)} if module._diff else result
 
 
@@ -414,10 +482,11 @@ def main() -> None:
             "digest": {"type": "str"},
             "namespace": {"type": "list", "elements": "str", "default": ["default"]},
             "platform": {"type": "str"},
-            "state": {"type": "str", "choices": ["present", "absent"], "default": "present"},
+            "state": {"type": "str", "choices": ["present", "absent", "previous"], "default": "present"},
+            "keep_previous": {"type": "bool", "default": False},
             "address": {"type": "path", "default": DEFAULT_ADDRESS},
         },
-        required_if=[("state", "present", ["archive", "src", "source"], True)],
+        required_if=[("state", "present", ["archive", "src", "source"], True), ("state", "previous", ["name"])],
         required_one_of=[("archive", "src", "name")],
         required_by={"source": "name"},
         mutually_exclusive=[("archive", "source"), ("src", "source")],

@@ -85,6 +85,53 @@ def test_an_image_that_is_there_gets_another_name(daemon: Daemon, namespace: str
     assert listed(daemon, namespace) == dict.fromkeys([REF, keep["name"][0]], old_digest)
 
 
+def test_the_image_before_is_kept_and_gone_back_to(daemon: Daemon, namespace: str, tmp_path: Path) -> None:
+    tags = {tag: f"docker.io/library/tool:{tag}" for tag in ("1", "2", "3", "latest", "previous", "mine")}
+    digests = {}
+    for number, version in enumerate(("1", "2", "3")):
+        archive, digests[version] = archive_of(tmp_path, tags[version], tags["latest"], text=version.encode())
+        options = {"archive": archive, "keep_previous": True}
+        told = image(daemon, namespace, check=True, **options)
+        assert told["replaced"] == ([namespace] if number else [])
+        assert image(daemon, namespace, **options)["replaced"] == told["replaced"]
+        again = image(daemon, namespace, **options)
+        assert (again["changed"], again["replaced"]) == (False, [])
+        if version == "1":
+            assert image(daemon, namespace, source=tags["1"], name=[tags["mine"]])["changed"]
+    # The first went with the third, under all of its names in the repository.
+    assert listed(daemon, namespace) == {
+        **{tags["2"]: digests["2"], tags["previous"]: digests["2"]},
+        **{tags["3"]: digests["3"], tags["latest"]: digests["3"]},
+    }
+    back = {"name": [tags["latest"]], "state": "previous"}
+    before = listed(daemon, namespace)
+    checked = image(daemon, namespace, check=True, diff=True, **back)
+    assert (checked["changed"], checked["restored"], listed(daemon, namespace)) == (True, [namespace], before)
+    assert f"{tags['latest']} {digests['2']}" in checked["diff"]["after"]
+    assert image(daemon, namespace, **back)["restored"] == [namespace]
+    assert listed(daemon, namespace) == {tags["2"]: digests["2"], tags["latest"]: digests["2"], tags["3"]: digests["3"]}
+    assert image(daemon, namespace, **back)["changed"] is False
+    assert image(daemon, namespace, name=[tags["latest"]], state="absent", keep_previous=True)["changed"]
+    assert listed(daemon, namespace) == {tags["3"]: digests["3"]}
+
+
+def test_a_run_that_ended_after_it_kept_the_image_is_nothing_to_go_back_to(daemon: Daemon, namespace: str, tmp_path: Path) -> None:
+    latest, previous = "docker.io/library/tool:latest", "docker.io/library/tool:previous"
+    old, digest = archive_of(tmp_path, latest)
+    image(daemon, namespace, archive=old)
+    image(daemon, namespace, source=latest, name=[previous])
+    assert not image(daemon, namespace, name=[latest], state="previous")["changed"]
+    new, other = archive_of(tmp_path, latest, text=b"second")
+    assert image(daemon, namespace, archive=new, keep_previous=True)["replaced"] == [namespace]
+    assert listed(daemon, namespace) == {latest: other, previous: digest}
+
+
+def test_what_is_kept_needs_the_tag_latest(daemon: Daemon, namespace: str, tmp_path: Path) -> None:
+    refused = image(daemon, namespace, archive=archive_of(tmp_path, REF)[0], keep_previous=True)
+    assert "need one name with the tag latest among docker.io/library/tool:1" in refused["msg"]
+    assert listed(daemon, namespace) == {}
+
+
 def test_a_source_that_is_not_there_or_another_is_refused(daemon: Daemon, namespace: str, tmp_path: Path) -> None:
     image(daemon, namespace, archive=archive_of(tmp_path, REF)[0])
     missing = image(daemon, namespace, source="docker.io/library/none:1", name=["localhost/x:1"])
