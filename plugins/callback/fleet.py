@@ -7,7 +7,7 @@ DOCUMENTATION = r"""
 name: fleet
 type: aggregate
 short_description: The fleet's page and recap at the end of site.yml and verify.yml
-version_added: 0.2.0
+version_added: 1.0.0
 description:
   - Ansible loads it by itself for the playbooks beside it. It does nothing unless one of the plays has the variable C(ggen_gvisor_fleet).
   - It sees every failure of the run, also that of a host that was never reached or of all hosts at once, where no task could run any more.

@@ -7,7 +7,7 @@ DOCUMENTATION = r"""
 name: preload
 type: aggregate
 short_description: Load once what every task of the playbooks beside it needs
-version_added: 0.2.0
+version_added: 1.0.0
 description:
   - Ansible forks a process for each task of each host. What the parent has loaded the process finds loaded, and everything else it loads for itself.
   - The parent evaluates hardly any expression, so that without this each process imports the filters, tests and lookups anew, 0.03 seconds each time.

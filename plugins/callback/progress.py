@@ -7,7 +7,7 @@ DOCUMENTATION = r"""
 name: progress
 type: aggregate
 short_description: Say what a run is at while a task takes its time
-version_added: 0.2.0
+version_added: 1.0.0
 description:
   - Ansible loads it by itself for the playbooks beside it. Ansible prints a task's name and then nothing until the first host is through with it.
   - This prints a line after some seconds, and further ones at growing distances - which play of how many, which task, on how many hosts it is done, which

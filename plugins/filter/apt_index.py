@@ -6,7 +6,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 name: apt_index
 short_description: The index of a folder of Debian packages
-version_added: 0.2.0
+version_added: 1.0.0
 author: The ggen.gvisor authors (@ggen-gvisor)
 description:
   - From what C(apt-cache show) says of packages, the file C(Packages) that makes their folder a source of packages for apt. It keeps the sums that the

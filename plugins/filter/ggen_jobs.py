@@ -6,7 +6,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 name: ggen_jobs
 short_description: The runs of ggen that a list of workspaces asks for
-version_added: 0.1.0
+version_added: 1.0.0
 author: The ggen.gvisor authors (@ggen-gvisor)
 description:
   - Lays the options of each workspace over the common ones, makes the paths absolute and splits the arguments into words without a shell.
@@ -36,7 +36,7 @@ options:
       - One that O(mounts) show is used where it lies, of another one the run gets a copy.
     type: bool
     default: false
-    version_added: 0.2.0
+    version_added: 1.0.0
   mounts:
     description:
       - What a virtual machine on the controller sees of the controller's folders, a list of C(location), C(mount_point) and C(writable), as the inventory
@@ -44,22 +44,22 @@ options:
     type: list
     elements: dict
     default: []
-    version_added: 0.2.0
+    version_added: 1.0.0
   program:
     description: ggen's path in the image.
     type: str
     default: /usr/local/bin/ggen
-    version_added: 0.2.0
+    version_added: 1.0.0
   env:
     description: Environment variables of every run; a workspace's own win.
     type: dict
     default: {}
-    version_added: 0.2.0
+    version_added: 1.0.0
   in_place:
     description: Use a folder of O(moved) where it lies if O(mounts) show it.
     type: bool
     default: false
-    version_added: 0.2.0
+    version_added: 1.0.0
 """
 
 EXAMPLES = r"""

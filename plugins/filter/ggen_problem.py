@@ -6,7 +6,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 name: ggen_problem
 short_description: Why ggen cannot work with a manifest
-version_added: 0.1.0
+version_added: 1.0.0
 author: The ggen.gvisor authors (@ggen-gvisor)
 description:
   - Looks at the text of a ggen.toml before anything runs. Finds a manifest that is missing, broken or no manifest at all, and files outside

@@ -6,7 +6,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 name: ggen_results
 short_description: What the runs of ggen came to
-version_added: 0.1.0
+version_added: 1.0.0
 author: The ggen.gvisor authors (@ggen-gvisor)
 description:
   - Reads the result of M(ggen.gvisor.containerd_run) whose jobs ran ggen. It takes ggen's closing line of JSON apart, keeps the rest as the log

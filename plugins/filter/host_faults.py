@@ -6,7 +6,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 name: host_faults
 short_description: What is wrong on a sandbox host with what it has
-version_added: 0.2.0
+version_added: 1.0.0
 author: The ggen.gvisor authors (@ggen-gvisor)
 description:
   - Judges the result of M(ggen.gvisor.containerd_info) by the release that the host has, whatever release it should have. A host without faults

@@ -6,7 +6,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 name: host_plan
 short_description: What a sandbox host still needs of a gVisor release
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - The decision between looking at a host and changing it. Compares the result of M(ggen.gvisor.containerd_info) with a built release.
 positional: _input, release, row, built

@@ -6,7 +6,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 name: host_report
 short_description: What a sandbox host has, and how it differs from what it should have
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - Makes the document that C(playbooks/verify.yml) and C(site.yml) leave under C(reports/).
 positional: _input, plan, handler

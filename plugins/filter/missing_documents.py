@@ -6,7 +6,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 name: missing_documents
 short_description: Which builds lack their SBOM or provenance
-version_added: 0.2.0
+version_added: 1.0.0
 author: The ggen.gvisor authors (@ggen-gvisor)
 description:
   - Works out the documents of each build from its manifest and the collection's pins, and compares them with those that lie beside it.

@@ -6,7 +6,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 name: missing_image
 short_description: The containerd namespaces that lack an image
-version_added: 0.1.0
+version_added: 1.0.0
 author: The ggen.gvisor authors (@ggen-gvisor)
 description:
   - Compares by digest, so that an older image under the same name counts as missing.

@@ -6,7 +6,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 name: missing_space
 short_description: The file systems of a host that are too full for what it is to get
-version_added: 0.2.0
+version_added: 1.0.0
 description:
   - Compares the C(host.space) of M(ggen.gvisor.containerd_info) with what is to be written. Folders on one file system share its room.
 positional: _input, needs

@@ -6,7 +6,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 name: playbook_command
 short_description: The command that runs a playbook of this collection
-version_added: 0.2.0
+version_added: 1.0.0
 author: The ggen.gvisor authors (@ggen-gvisor)
 description:
   - For messages that tell people what to run next. Names C(ansible-playbook) as the user has started it, by its path where C(PATH) does not find it,

@@ -6,7 +6,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 name: project_root
 short_description: The folder that build output and reports belong to
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - From C(playbook_dir), the folder of the project that a playbook runs for; C(bin/), C(dist/) and C(reports/) are made in it.
   - That is the folder of the playbook, or the one above where the playbook is in C(playbooks/). A playbook of an installed collection (run as

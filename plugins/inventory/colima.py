@@ -6,7 +6,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 name: colima
 short_description: The virtual machines of Colima and Lima
-version_added: 0.2.0
+version_added: 1.0.0
 author: The ggen.gvisor authors (@ggen-gvisor)
 description:
   - Lists Colima's profiles and Lima's instances as hosts, named as their SSH configuration names them, V(colima) for Colima's default profile,

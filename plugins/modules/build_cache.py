@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: build_cache
 short_description: Keep the results of builds, filed under a hash of what they were made from
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - V(restored) asks whether a build is necessary. A destination that holds the files of exactly these inputs,
     untouched, is left alone. Otherwise the files come from the cache, if it has them. Otherwise the artifact is among
@@ -81,7 +81,7 @@ options:
     description: Look on the controller, in its own process, whichever host the task is for. That takes a tenth of the time of an execution.
     type: bool
     default: false
-    version_added: 0.2.0
+    version_added: 1.0.0
 attributes:
   check_mode:
     description: Says what would be restored or stored. A tampered object is then only passed over.

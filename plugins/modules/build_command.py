@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: build_command
 short_description: Run a long command, show how far it is, and survive a lost connection
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - Runs a command detached from the connection, its output in a log on the host, and shows a line such as V(212 of 480
     packages, 1m20s) and where the log is while it runs.

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: build_fetch
 short_description: Bring the results of builds from a build host to the controller
-version_added: 0.2.0
+version_added: 1.0.0
 description:
   - For build hosts that are not the controller. Takes what M(ggen.gvisor.build_cache) has left in a folder there, and files it in the
     controller's cache and destination, as if it had been built on the controller.

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: bundle
 short_description: One archive with all that hosts without network need
-version_added: 0.2.0
+version_added: 1.0.0
 description:
   - V(packed) makes a bundle of builds, images and packages. Its bytes depend on its contents alone.
   - V(unpacked) reads a bundle to its end, compares every block and every sum, and only then writes. A bundle in which anything was changed, added, left

@@ -9,7 +9,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: containerd_image
 short_description: Import an image archive into containerd, go back to the image before, or remove an image
-version_added: 0.1.0
+version_added: 1.0.0
 author: The ggen.gvisor authors (@ggen-gvisor)
 description:
   - Reads an OCI archive or a docker-archive without extracting it, compares digests with what containerd has, and imports it only
@@ -48,7 +48,7 @@ options:
   source:
     description: The name of an image that containerd has, which gets the further names O(name), whatever had them before. Nothing is imported.
     type: str
-    version_added: 0.2.0
+    version_added: 1.0.0
   name:
     description:
       - Full names that the image gets, for example C(docker.io/library/ggen:latest). The default is the names in the archive.

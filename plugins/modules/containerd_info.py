@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: containerd_info
 short_description: Everything worth knowing about a containerd and gVisor host, in one remote execution
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - Reads what a host has of containerd, its configuration, runtime handlers, plugins and images, of gVisor's releases,
     and what the kernel and service manager allow. Changes nothing.
@@ -43,25 +43,25 @@ options:
     type: list
     elements: path
     default: []
-    version_added: 0.2.0
+    version_added: 1.0.0
   boot_config:
     description: The files on the controller that replace the configuration at each start of the host, as M(ggen.gvisor.containerd_runtime) takes them.
     type: list
     elements: str
     default: []
-    version_added: 0.2.0
+    version_added: 1.0.0
   stamps:
     description: Further files whose sha256 is wanted, for roles that stamp what they brought to the host.
     type: list
     elements: path
     default: []
-    version_added: 0.2.0
+    version_added: 1.0.0
   runtime:
     description:
       - The runtime handler that the host should have, as M(ggen.gvisor.containerd_runtime) would be given it. C(config.ready) then tells whether that
         would change nothing, so that it need not be run.
     type: dict
-    version_added: 0.2.0
+    version_added: 1.0.0
 attributes:
   check_mode:
     description: It only reads.

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: containerd_proof
 short_description: Prove that containerd's sandboxes are gVisor's and that runc still runs
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - Starts a container with gVisor's shim and reads the kernel log inside of it, which only gVisor's kernel begins with C(Starting gVisor); starts
     another one with runc; and asks containerd for the state of its CRI plugin.
@@ -23,7 +23,7 @@ options:
   program:
     description: The C(runsc) that the sandbox must be, where several are installed. Without it any will do.
     type: path
-    version_added: 0.2.0
+    version_added: 1.0.0
   address:
     description: containerd's socket.
     type: path

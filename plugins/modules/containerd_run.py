@@ -9,7 +9,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: containerd_run
 short_description: Run commands to completion in sandboxes
-version_added: 0.1.0
+version_added: 1.0.0
 author: The ggen.gvisor authors (@ggen-gvisor)
 description:
   - Starts a pod (a sandbox that waits) with containerd, runs a command in it, and removes the pod whatever happens, also when the
@@ -59,11 +59,11 @@ options:
     type: str
     choices: [host, controller]
     default: host
-    version_added: 0.2.0
+    version_added: 1.0.0
   archive:
     description: Set by the action plugin, which sends a workspace of the controller with it. Leave it alone.
     type: path
-    version_added: 0.2.0
+    version_added: 1.0.0
   mounts:
     description: Further folders or files of the host for the command.
     type: list
@@ -111,7 +111,7 @@ options:
       - One that fails, or whose options are refused, does not keep the others from running, and makes the task fail in the end.
     type: list
     elements: dict
-    version_added: 0.2.0
+    version_added: 1.0.0
     suboptions:
       argv:
         description: As O(argv).
@@ -175,11 +175,11 @@ options:
     type: str
     choices: [each, one]
     default: each
-    version_added: 0.2.0
+    version_added: 1.0.0
   parallel:
     description: Most pods at the same time. The default is the number of the host's processors, and 1 where workspaces overlap.
     type: int
-    version_added: 0.2.0
+    version_added: 1.0.0
   pids:
     description:
       - Most tasks of the pod as the host counts them. gVisor needs about 30 for itself and ends the whole pod at the limit.
@@ -217,7 +217,7 @@ options:
     type: list
     elements: str
     default: []
-    version_added: 0.2.0
+    version_added: 1.0.0
   fail_on_rc:
     description: Whether an exit code other than 0 fails the task.
     type: bool

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: containerd_runtime
 short_description: Add, change or remove one runtime handler in containerd's configuration
-version_added: 0.1.0
+version_added: 1.0.0
 author: The ggen.gvisor authors (@ggen-gvisor)
 description:
   - Edits the runtime handlers of containerd's CRI plugin in the configuration file that is there, whoever wrote it. Comments, order,
@@ -111,7 +111,7 @@ options:
     type: list
     elements: str
     default: []
-    version_added: 0.2.0
+    version_added: 1.0.0
   address:
     description: The socket of containerd's API. Taken from the configuration when it is not given.
     type: path

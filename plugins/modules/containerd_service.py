@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: containerd_service
 short_description: Start, stop or restart containerd, with systemd or without it
-version_added: 0.1.0
+version_added: 1.0.0
 author: The ggen.gvisor authors (@ggen-gvisor)
 description:
   - Starts, stops or restarts containerd and returns when its API answers, or says why it does not.

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: go_toolchain
 short_description: Find exactly the Go version that a build is pinned to, or fetch it
-version_added: 0.1.0
+version_added: 1.0.0
 description:
   - The Go version is part of the bytes it compiles, so a reproducible build needs one version and no other.
   - Any Go from 1.21 on fetches another version by itself, verified by Go's checksum database. Where there is none, the

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: gvisor_release
 short_description: Install a release's programs from the controller, switch to it, and back
-version_added: 0.2.0
+version_added: 1.0.0
 description:
   - Brings programs into a folder of their own, lets links lead to them, and writes an options file. What the host has with the
     right sha256 is not sent.

@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: report_file
 short_description: Write a host's report on the controller
-version_added: 0.2.0
+version_added: 1.0.0
 description:
   - Writes a document as JSON on the controller, with the host's name and the time in front. Nothing runs on the host, and no module on the
     controller either, so that a fleet's reports cost next to nothing.

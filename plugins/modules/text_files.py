@@ -8,7 +8,7 @@ from __future__ import annotations
 DOCUMENTATION = r"""
 module: text_files
 short_description: Write the text files of a folder, all of them in one execution
-version_added: 0.2.0
+version_added: 1.0.0
 author: The ggen.gvisor authors (@ggen-gvisor)
 description:
   - Writes small text files below a folder of the host and makes the folders that are missing, readable for everybody (0644, 0755).
