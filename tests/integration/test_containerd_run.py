@@ -556,14 +556,14 @@ def test_an_image_with_a_user_of_its_own(tmp_path: Path, workspace: Path) -> Non
 
 def test_a_pod_that_cannot_be_removed_does_not_take_its_jobs_result() -> None:
     """containerd does not come back, and the supervisor gives up after a minute; its messages stand in for it."""
-    job = {"rc": 3, "why": "exit", "stdout": "said", "stderr": "", "stdout_bytes": 4, "stderr_bytes": 0, "truncated": False}
-    job = {**job, "struck": [], "kernel": None, "warnings": [], "timings": {"pod": 0.2, "job": 0.1}}
+    outcome = {"rc": 3, "why": "exit", "stdout": "said", "stderr": "", "stdout_bytes": 4, "stderr_bytes": 0, "truncated": False}
+    outcome = {**outcome, "struck": [], "kernel": None, "warnings": [], "timings": {"pod": 0.2, "job": 0.1}}
 
     class Messages:
         def expect(self, name: str) -> dict:
             if name == "removed":
                 raise GvisorError("pod run-1 could not be removed: containerd does not answer; the next run tries again")
-            return job
+            return outcome
 
     params = {
         "argv": ["sh"],

@@ -161,7 +161,7 @@ def test_the_guest_s_architecture_is_built_and_not_the_mac_s(arch, tmp_path):
         },
         "tasks": [
             {"ansible.builtin.include_role": {"name": "ggen.gvisor.runsc_build", "tasks_from": "preflight", "public": True}},
-            {"ansible.builtin.include_role": {"name": "ggen.gvisor.ggen_image", "tasks_from": "expected", "public": True}},
+            {"ansible.builtin.include_role": {"name": "ggen.gvisor.ggen_image", "tasks_from": "expected_image", "public": True}},
             {"ansible.builtin.debug": {"msg": "image for {{ ggen_image_arch }}, the controller is {{ _ggen_image_machine }}"}},
         ],
     }

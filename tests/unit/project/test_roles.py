@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
 import yaml
@@ -58,6 +59,44 @@ def test_no_command_goes_through_a_shell(role):
 def test_modes_are_quoted(role):
     for tasks in (ROOT / "roles" / role / "tasks").glob("*.yml"):
         assert not re.findall(r"^\s*(?:directory_)?mode: \d", tasks.read_text(), re.MULTILINE), tasks.name
+
+
+# A task file is a noun, or a verb and its object. Two of Ansible's own words stand alone.
+NOUNS = set(
+    "checkout documents handler health_check image machine main packages preflight program proof recovery release report repository requirements".split()
+)
+NOUNS |= {"rollback", "sbom_tool", "smoke_test", "tools", "expected_image"}
+VERBS = {"assemble", "build", "collect", "compile", "fetch", "find", "forget", "import", "pack", "prune", "restore", "switch", "verify"}
+ALONE = {"gather", "remove"}
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_task_files_are_nouns_or_a_verb_and_its_object(role):
+    for path in (ROOT / "roles" / role / "tasks").glob("*.yml"):
+        verb, _, thing = path.stem.partition("_")
+        assert path.stem in NOUNS | ALONE or (verb in VERBS and thing), path.name
+
+
+def included(path: Path) -> set[Path]:
+    """Return the task files that a task file or playbook includes or imports."""
+    found = set()
+    for role, entry in re.findall(r"name: ggen\.gvisor\.(\w+)(?:\n\s+tasks_from: (\w+))?", path.read_text()):
+        found.add(ROOT / "roles" / role / "tasks" / f"{entry or 'main'}.yml")
+    for name in re.findall(r"(?:(?:include|import)_tasks|_tasks): (\w+\.yml)", path.read_text()):
+        found.add(path.parent / name)
+    for name in re.findall(r"import_playbook: (?:ggen\.gvisor\.)?(\w+)(?:\.yml)?$", path.read_text(), re.MULTILINE):
+        found.add(ROOT / "playbooks" / f"{name}.yml")
+    return found
+
+
+def depth(path: Path) -> int:
+    """Return how many includes deep what is below a file lies."""
+    return max((1 + depth(below) for below in included(path)), default=0)
+
+
+@pytest.mark.parametrize("playbook", sorted(path.name for path in (ROOT / "playbooks").glob("*.yml")))
+def test_includes_go_five_deep_at_most(playbook):
+    assert 1 <= depth(ROOT / "playbooks" / playbook) <= 5
 
 
 def test_upgraded_packages_are_not_taken_for_ours():
