@@ -64,7 +64,7 @@ dependencies = ["made-up-library"]
 @pytest.mark.parametrize("index_lies", [False, True], ids=["other bytes", "other bytes and the index vouches for them"])
 def test_a_crate_that_the_lock_file_does_not_pin_is_not_compiled(tmp_path, index_lies):
     """With the arguments of role ggen_image, from a registry that a test serves."""
-    arguments = (ROOT / "roles/ggen_image/tasks/compile.yml").read_text()
+    arguments = (ROOT / "roles/ggen_image/tasks/compile_program.yml").read_text()
     assert "- --locked" in arguments
     true = packed("made-up-library", {"src/lib.rs": "pub fn f() {}\n"})
     false = packed("made-up-library", {"src/lib.rs": "pub fn f() { println!() }\n"})
@@ -243,4 +243,6 @@ def test_no_comparison_is_switched_off():
     assert {name: number for name, number in found.items() if number} == ALLOWED
     # Go's database of sums is off where nothing is fetched, and nowhere else.
     offline = re.compile(r"GOSUMDB")
-    assert {name for name in map(str, files) if offline.search(Path(name).read_text())} == {str(ROOT / "roles/runsc_build/tasks/build_once.yml")}
+    assert {name for name in map(str, files) if offline.search(Path(name).read_text())} == {
+        str(ROOT / "roles/runsc_build/tasks/build_once.yml")
+    }
