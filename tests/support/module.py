@@ -21,11 +21,11 @@ class Result(dict):
         raise AssertionError(f"the result has no {key}: {dict(self)}")
 
 
-def start_module(name: str, /, *, check: bool = False, diff: bool = False, **params: object) -> subprocess.Popen:
-    """Start module ``name`` and return its process; ``check`` and ``diff`` are Ansible's modes."""
+def start_module(module: str, /, *, check: bool = False, diff: bool = False, **params: object) -> subprocess.Popen:
+    """Start ``module`` and return its process; ``check`` and ``diff`` are Ansible's modes."""
     arguments = {**params, "_ansible_check_mode": check, "_ansible_diff": diff, "_ansible_version": "2.19.0"}
     process = subprocess.Popen(
-        [sys.executable, "-m", f"ansible_collections.ggen.gvisor.plugins.modules.{name}"],
+        [sys.executable, "-m", f"ansible_collections.ggen.gvisor.plugins.modules.{module}"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -51,6 +51,6 @@ def finish_module(process: subprocess.Popen, timeout: float = 120) -> Result:
     return Result(result, warnings=warnings)
 
 
-def run_module(name: str, /, **params: object) -> Result:
-    """Run module ``name`` to its end and return its result; ``failed`` is always there."""
-    return Result({"failed": False, **finish_module(start_module(name, **params))})
+def run_module(module: str, /, **params: object) -> Result:
+    """Run ``module`` to its end and return its result; ``failed`` is always there."""
+    return Result({"failed": False, **finish_module(start_module(module, **params))})

@@ -73,7 +73,7 @@ ALONE = {"gather", "remove"}
 @pytest.mark.parametrize("role", ROLES)
 def test_task_files_are_nouns_or_a_verb_and_its_object(role):
     for path in (ROOT / "roles" / role / "tasks").glob("*.yml"):
-        verb, _, thing = path.stem.partition("_")
+        verb, _separator, thing = path.stem.partition("_")
         assert path.stem in NOUNS | ALONE or (verb in VERBS and thing), path.name
 
 
