@@ -23,9 +23,9 @@ options:
     description:
       - V(present) installs O(files) in O(folder) and switches to them.
       - V(previous) goes back to what there was before the last switch, which needs nothing but what is on the host. Where nothing is noted, nothing
-        changes.
-      - V(pruned) is for a switch that has proven itself. It removes the releases that are not O(folder)'s, not the one before, and that no process runs a
-        file of.
+        changes, so a second time goes no further.
+      - V(pruned) is for a switch to O(folder) that has proven itself. It removes the releases that are not O(folder)'s, not the one before, that none of
+        O(links) leads to, that no process runs a file of, and that no other run is installing.
       - V(recorded) writes down what is about to be brought to the host, O(packages) and O(started), for whoever takes it away again.
     type: str
     choices: [present, previous, pruned, recorded]
@@ -77,7 +77,7 @@ options:
         default: '0755'
   links:
     description: Symbolic links by their absolute path, each with the name of the program that it should lead to. What is at that path
-      otherwise, unless it is a folder, is replaced.
+      otherwise, unless it is a folder, is replaced. With O(state=pruned) they tell which release is in use.
     type: dict
     default: {}
   options:
@@ -294,7 +294,7 @@ def previous(params: Dict[str, Any], check_mode: bool) -> Result:
 
 def pruned(params: Dict[str, Any], check_mode: bool) -> Result:
     """Remove what nobody needs. Raises OSError."""
-    gone = prune(releases_of(params), os.path.basename(params["folder"].rstrip("/")), check_mode)
+    gone = prune(releases_of(params), os.path.basename(params["folder"].rstrip("/")), params["links"], check_mode)
     return {"changed": bool(gone), "removed": gone}, []
 
 

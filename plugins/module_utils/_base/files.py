@@ -70,6 +70,20 @@ def locked(folder: str) -> Iterator[None]:
         os.close(descriptor)
 
 
+@contextlib.contextmanager
+def locked_now(folder: str) -> Iterator[bool]:
+    """Hold the lock on a folder if nobody else does, and tell whether it is held. Raises OSError when the folder is not there."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    held = False
+    try:
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held = True
+        yield held
+    finally:
+        os.close(descriptor)
+
+
 def atomic_write(path: str, data: bytes, mode: int) -> None:
     """Write ``data`` to ``path`` so that a reader, or a crash, sees the old file or the new one and nothing between.
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from typing import Any, Dict, List, Mapping, Optional, Sequence
+from typing import Any, Dict, Iterable, List, Mapping, Optional, Sequence, Set
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import atomic_write, read_file, read_text, sha256_file
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.process import output_of
@@ -52,15 +52,24 @@ def recorded(installed: Mapping[str, Any], packages: Sequence[str], started: boo
 
 
 def files_of(folder: str) -> Dict[str, Dict[str, str]]:
-    """Return sha256 and mode of each file in a release's folder, by name; of one that is not there, nothing. Raises OSError."""
-    if not os.path.isdir(folder):
-        return {}
-    with os.scandir(folder) as entries:
-        return {
-            entry.name: {"sha256": sha256_file(entry.path), "mode": f"{entry.stat().st_mode & 0o7777:04o}"}
-            for entry in entries
-            if entry.is_file()
-        }
+    """Return sha256 and mode of each file in a release's folder, by name; of one that is not there, nothing. Raises OSError.
+
+    What goes while it is looked at, as another run's half-written files do, is not there.
+    """
+    found = {}
+    for name in sorted(os.listdir(folder)) if os.path.isdir(folder) else []:
+        path = os.path.join(folder, name)
+        with contextlib.suppress(FileNotFoundError):
+            if os.path.isfile(path):
+                found[name] = {"sha256": sha256_file(path), "mode": f"{os.stat(path).st_mode & 0o7777:04o}"}
+    return found
+
+
+def linked(releases: str, links: Iterable[str]) -> Set[str]:
+    """Return the releases that the links lead to; what leads elsewhere, or nowhere, tells none."""
+    root = f"{os.path.realpath(releases)}/"
+    targets = (os.path.realpath(path) for path in links)
+    return {target[len(root) :].partition("/")[0] for target in targets if target.startswith(root)}
 
 
 def current(releases: str, links: Mapping[str, str], options: Optional[str]) -> Optional[Dict[str, Any]]:
@@ -81,22 +90,35 @@ def current(releases: str, links: Mapping[str, str], options: Optional[str]) -> 
     return {"release": os.path.basename(folder), "files": files_of(folder), "options": text}
 
 
-def noted(installed: Mapping[str, Any], now: Mapping[str, Any], to: str) -> Dict[str, Any]:
+def noted(installed: Mapping[str, Any], now: Optional[Mapping[str, Any]], to: str) -> Dict[str, Any]:
     """Return ``installed`` with ``now`` as what there was before the switch to the release ``to``.
 
-    What was previous until then is kept, as ``earlier``, until the switch has proven itself. A run that ended in the middle of this very switch has
-    noted what there was; ``now`` is then something between the two and not noted.
+    What was previous until then is kept, as ``earlier``, until the switch has proven itself. Where a run ended in the middle of its switch, the host is
+    between two states, or still in the first: what that run has noted is then what there was, also before this switch.
     """
     previous = installed.get("previous", {})
-    if previous.get("to") == to and previous.get("release") == now["release"]:
+    if "to" in previous and (now is None or _unfinished(previous, now["release"], to)):
+        return {**installed, "previous": {**previous, "to": to}}
+    if now is None:
         return dict(installed)
     earlier = _proven(previous)
-    return {**installed, "previous": {**now, "to": to, **({"earlier": earlier} if earlier else {})}}
+    return {**installed, "previous": {**now, "to": to, **({"earlier": earlier} if earlier and earlier != now else {})}}
 
 
-def settled(installed: Mapping[str, Any]) -> Dict[str, Any]:
-    """Return ``installed`` after a switch that has proven itself: what was previous before it is forgotten."""
-    return {**installed, "previous": _proven(installed.get("previous", {})) or None}
+def _unfinished(previous: Mapping[str, Any], release: str, to: str) -> bool:
+    """Tell whether the host still has the release that it had before the noted switch: its own options may be those of the next already."""
+    return previous["release"] == release and (previous["to"] == to or previous["to"] != release)
+
+
+def settled(installed: Mapping[str, Any], release: str) -> Dict[str, Any]:
+    """Return ``installed`` after a switch to ``release`` that has proven itself: what was previous before it is forgotten.
+
+    Where a run noted its switch away from ``release`` and ended before it, nothing was switched, and what was previous is that again.
+    """
+    previous = installed.get("previous", {})
+    if previous.get("to", release) != release and previous["release"] == release:
+        return taken_back(installed)
+    return {**installed, "previous": _proven(previous) or None}
 
 
 def _proven(previous: Mapping[str, Any]) -> Dict[str, Any]:
@@ -104,7 +126,7 @@ def _proven(previous: Mapping[str, Any]) -> Dict[str, Any]:
 
 
 def taken_back(installed: Mapping[str, Any]) -> Dict[str, Any]:
-    """Return ``installed`` after going back: what was previous before the switch is previous again, if the switch had not proven itself."""
+    """Return ``installed`` after a switch that had not proven itself was taken back: what was previous before it is that again."""
     return {**installed, "previous": installed.get("previous", {}).get("earlier")}
 
 
@@ -124,8 +146,9 @@ def releases_in_use(releases: str) -> List[str]:
     installed = {}
     for folder, _folders, names in os.walk(root):
         for name in names:
-            status = os.lstat(os.path.join(folder, name))
-            installed[status.st_dev, status.st_ino] = os.path.join(folder, name)
+            with contextlib.suppress(FileNotFoundError):  # another run's half-written file has its name now
+                status = os.lstat(os.path.join(folder, name))
+                installed[status.st_dev, status.st_ino] = os.path.join(folder, name)
     found = set()
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:

@@ -18,13 +18,14 @@ import shutil
 import stat
 import tempfile
 import zlib
-from typing import Any, BinaryIO, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, BinaryIO, Dict, Iterable, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import (
     atomic_symlink,
     atomic_write,
     locked,
+    locked_now,
     make_folders,
     read_file,
     sha256_file,
@@ -110,11 +111,19 @@ def look(release: Release) -> State:
             contents.append(program)
         elif stat.S_IMODE(status.st_mode) != program.mode:
             modes.append(program)
-    targets = {path: os.path.join(release.folder, name) for path, name in release.links.items()}
-    links = {path: target for path, target in targets.items() if not (os.path.islink(path) and _leads(path, target))}
-    options = bool(release.options) and read_file(release.options[0]) != release.options[1]
     folder = not os.path.isdir(release.folder) or stat.S_IMODE(os.stat(release.folder).st_mode) != FOLDER_MODE
-    return State(contents, modes, links, options, folder)
+    return State(contents, modes, _links(release), _options(release), folder)
+
+
+def _links(release: Release) -> Dict[str, str]:
+    """Return the links that lead elsewhere, with the targets that they should have."""
+    targets = {path: os.path.join(release.folder, name) for path, name in release.links.items()}
+    return {path: target for path, target in targets.items() if not (os.path.islink(path) and _leads(path, target))}
+
+
+def _options(release: Release) -> bool:
+    """Tell whether the options file is another one."""
+    return bool(release.options) and read_file(release.options[0]) != release.options[1]
 
 
 def _leads(path: str, target: str) -> bool:
@@ -144,34 +153,34 @@ def install(release: Release, payload: Mapping[str, Payload]) -> None:
                 os.replace(temporary, os.path.join(release.folder, program.name))
             os.chmod(release.folder, FOLDER_MODE)
             _sync(release.folder)
-        made = []
-        with locked(os.path.dirname(release.folder)):
-            _switch(release, state)
+            made = []
+            # Both locks at once: nobody takes the folder for one that nobody needs before the links lead there.
+            with locked(os.path.dirname(release.folder)):
+                _switch(release)
     finally:
         for folder in reversed(made):
             with contextlib.suppress(OSError):
                 os.rmdir(folder)
 
 
-def _switch(release: Release, state: State) -> None:
+def _switch(release: Release) -> None:
     """Write the options file and let the links lead to the release. What they replace is noted before, so that a run which ends here can be taken back."""
     releases = os.path.dirname(release.folder)
-    options = release.options[0] if release.options else None
-    if release.keep_previous and (state.links or state.options):
-        now = history.current(releases, release.links, options)
-        installed = history.read_installed(releases)
-        if now:
-            history.write_installed(releases, history.noted(installed, now, os.path.basename(release.folder)))
-    if state.options and release.options:
+    links, options = _links(release), _options(release)  # under the lock: another run may have switched since this one looked
+    if release.keep_previous and (links or options):
+        now = history.current(releases, release.links, release.options[0] if release.options else None)
+        history.write_installed(releases, history.noted(history.read_installed(releases), now, os.path.basename(release.folder)))
+    if options and release.options:
         atomic_write(release.options[0], release.options[1], 0o644)
-    for path, target in sorted(state.links.items()):
+    for path, target in sorted(links.items()):
         atomic_symlink(target, path)
 
 
 def go_back(releases: str, leave: Optional[str], links: Mapping[str, str], options: Optional[str], check: bool) -> Optional[Dict[str, Any]]:
     """Bring back what there was before the last switch; return it, or None where nothing is noted.
 
-    With ``leave`` only a switch to that release is taken back, one that has not proven itself. Needs nothing but what is on the host.
+    With ``leave`` only a switch to that release is taken back, one that has not proven itself; what was previous before it is previous again.
+    Without, nothing is noted any more, so that a second call goes no further. Needs nothing but what is on the host.
     Raises GvisorError where the files of the release before are not what they were: nothing is changed then; and OSError.
     """
     if not os.path.isdir(releases):
@@ -184,7 +193,8 @@ def go_back(releases: str, leave: Optional[str], links: Mapping[str, str], optio
         if leave is not None and previous.get("to") != leave:
             return None
         folder = os.path.join(releases, previous["release"])
-        if history.files_of(folder) != previous["files"]:
+        found = history.files_of(folder)
+        if any(found.get(name) != file for name, file in previous["files"].items()):  # what a killed run left besides does not matter
             raise GvisorError(
                 f"{folder} is missing or changed, so nothing was changed. Install release {previous['release']} anew",
                 release=previous["release"],
@@ -197,17 +207,23 @@ def go_back(releases: str, leave: Optional[str], links: Mapping[str, str], optio
                 atomic_symlink(os.path.join(folder, name), path)
         if options and read_file(options) != previous["options"].encode():
             atomic_write(options, previous["options"].encode(), 0o644)
-        history.write_installed(releases, history.taken_back(installed))
+        history.write_installed(releases, {**installed, "previous": None} if leave is None else history.taken_back(installed))
         return previous
 
 
-def prune(releases: str, keep: str, check: bool) -> List[str]:
-    """Remove the releases that nobody needs: not ``keep``, not the one before, not running. Return their names. Raises OSError."""
+def prune(releases: str, keep: str, links: Iterable[str], check: bool) -> List[str]:
+    """Remove the releases that nobody needs: not ``keep``, not the one that the links lead to, not the one before, not running, not being installed.
+
+    Return their names. Where the links lead elsewhere than to ``keep``, another run has switched since: what it noted stays. Raises OSError.
+    """
     if not os.path.isdir(releases):
         return []
-    with locked(releases):
-        installed = history.settled(history.read_installed(releases))
-        gone = history.unneeded(releases, installed, [keep])
+    with locked(releases), contextlib.ExitStack() as free:
+        installed, linked = history.read_installed(releases), history.linked(releases, links)
+        if linked <= {keep}:
+            installed = history.settled(installed, keep)
+        folders = [(name, os.path.join(releases, name)) for name in history.unneeded(releases, installed, [keep, *linked])]
+        gone = [name for name, folder in folders if free.enter_context(locked_now(folder))]
         if not check:
             if os.path.exists(os.path.join(releases, history.INSTALLED)):
                 history.write_installed(releases, installed)
