@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import json
 import os
 import shutil
 import stat
@@ -244,6 +245,133 @@ def test_runs_at_the_same_time_all_succeed(host: Host) -> None:
     assert not [result for result in results if result.get("failed")]
     assert host.whole()
     assert sorted(os.listdir(host.folder)) == ["runsc", "shim"]
+
+
+class Releases:
+    """A host's folders with several releases in turn, through the module."""
+
+    def __init__(self, host: Host) -> None:
+        self.host, self.root = host, host.folder.parent
+        self.common = {"releases": str(self.root), "links": {str(host.bin / name): name for name in host.contents}}
+
+    def start(self, name: str) -> subprocess.Popen:
+        """Start a switch to release ``name``, with programs of its own."""
+        contents = {program: data + name.encode() for program, data in {"runsc": SLEEP, "shim": SHIM}.items()}
+        other = Host.__new__(Host)
+        other.__dict__.update(self.host.__dict__, root=self.host.root / f"sent-{name}", folder=self.root / name, contents=contents)
+        other.sums = {program: sha256(data) for program, data in contents.items()}
+        other.root.mkdir(exist_ok=True)
+        options = {"path": str(self.host.options), "content": f"options of {name}\n"}
+        return start_module("gvisor_release", **other.parameters(options=options, keep_previous=True))
+
+    def switch(self, name: str) -> dict:
+        return finish_module(self.start(name))
+
+    def back(self, **changes: object) -> dict:
+        return run_module("gvisor_release", state="previous", options={"path": str(self.host.options)}, **{**self.common, **changes})
+
+    def prune(self, name: str, **changes: object) -> dict:
+        return run_module("gvisor_release", state="pruned", folder=str(self.root / name), links=self.common["links"], **changes)
+
+    @property
+    def now(self) -> str:
+        """The release in use, which links and options agree on."""
+        (name,) = {(self.host.bin / program).resolve().parent.name for program in self.host.contents}
+        assert self.host.options.read_text() == f"options of {name}\n"
+        assert all((self.host.bin / program).is_file() for program in self.host.contents)
+        return name
+
+    @property
+    def installed(self) -> dict:
+        path = self.root / "installed.json"
+        return json.loads(path.read_text()) if path.exists() else {}
+
+
+@pytest.fixture
+def releases(host: Host) -> Releases:
+    return Releases(host)
+
+
+def test_a_host_s_history_through_the_module(releases: Releases) -> None:
+    for name in ("1", "2"):
+        assert releases.switch(name)["changed"]
+    assert (releases.back(check=True)["changed"], releases.now) == (True, "2")
+    assert releases.back(folder=str(releases.root / "3"))["previous"] is None, "that switch never began"
+    back = releases.back(folder=str(releases.root / "2"))
+    assert (back["changed"], back["previous"]["release"], releases.now) == (True, "1", "1")
+    assert releases.installed == {}
+    assert not releases.back()["changed"]
+    for name in ("2", "3"):
+        releases.switch(name)
+    assert (releases.prune("3", check=True)["removed"], (releases.root / "1").exists()) == (["1"], True)
+    assert (releases.prune("3")["removed"], releases.prune("3")["changed"]) == (["1"], False)
+    assert sorted(os.listdir(releases.root)) == ["2", "3", "installed.json"]
+    (releases.root / "2" / "shim").unlink()
+    refused = releases.back()
+    assert refused["failed"]
+    assert f"{releases.root}/2 is missing or changed, so nothing was changed. Install release 2 anew" in refused["msg"]
+    assert releases.now == "3"
+
+
+def test_what_is_brought_is_written_down_and_survives_switches(releases: Releases) -> None:
+    def record(check: bool = False, **what: object) -> dict:
+        return run_module("gvisor_release", state="recorded", releases=str(releases.root), check=check, **what)
+
+    assert record(check=True, packages=["containerd"])["changed"]
+    assert not releases.root.exists()
+    assert record(packages=["containerd"])["history"] == {"packages": ["containerd"]}
+    assert record(packages=["runc", "containerd"], started=True)["history"] == {"packages": ["containerd", "runc"], "started": True}
+    assert not record(packages=["runc"])["changed"]
+    for name in ("1", "2"):
+        releases.switch(name)
+    releases.prune("2")
+    releases.back()
+    assert releases.installed == {"packages": ["containerd", "runc"], "started": True}
+    assert stat.S_IMODE((releases.root / "installed.json").stat().st_mode) == 0o644
+
+
+def test_two_controllers_that_record_at_the_same_time_lose_nothing(releases: Releases) -> None:
+    names = [f"package-{number}" for number in range(6)]
+    runs = [start_module("gvisor_release", state="recorded", releases=str(releases.root), packages=[name]) for name in names]
+    assert not [result for result in map(finish_module, runs) if result.get("failed")]
+    assert sorted(releases.installed["packages"]) == names
+
+
+def test_two_controllers_that_switch_at_the_same_time_leave_one_release_and_a_way_back(releases: Releases) -> None:
+    releases.switch("0")
+    for first, second in (("1", "2"), ("3", "4")):
+        before = releases.now
+        runs = [releases.start(name) for name in (first, second)]
+        assert not [result for result in map(finish_module, runs) if result.get("failed")]
+        last = releases.now
+        other = first if last == second else second
+        assert releases.prune(other)["failed"] is False, "the one who came first has proven its own"
+        assert releases.now == last
+        assert (releases.installed["previous"]["release"], releases.installed["previous"]["earlier"]["release"]) == (other, before)
+        releases.prune(last)
+
+
+def test_a_run_that_is_killed_at_any_time_leaves_a_way_back(releases: Releases) -> None:
+    releases.switch("1")
+    started = time.monotonic()
+    releases.switch("2")
+    took = time.monotonic() - started
+    releases.prune("2")
+    for part in range(6):
+        process = releases.start("3")
+        time.sleep(took * (0.4 + 0.12 * part))
+        process.kill()
+        process.communicate()
+        noted = releases.installed["previous"]
+        assert noted["release"] in ("1", "2"), noted
+        assert releases.switch("3").get("failed") is None
+        assert releases.now == "3"
+        assert releases.back(folder=str(releases.root / "3"))["previous"]["release"] == "2"
+        assert (releases.now, releases.installed["previous"]["release"]) == ("2", "1")
+        releases.prune("2")
+        shutil.rmtree(releases.root / "3", ignore_errors=True)
+    assert releases.back()["previous"]["release"] == "1"
+    assert releases.now == "1"
 
 
 @pytest.fixture

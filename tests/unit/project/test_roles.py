@@ -16,7 +16,7 @@ def load(role: str, name: str) -> dict:
     return yaml.safe_load((ROOT / "roles" / role / name).read_text())
 
 
-def test_the_four_roles_are_there():
+def test_the_roles_are_there():
     assert ROLES == ["containerd_gvisor", "ggen_image", "ggen_run", "gvisor_bundle", "runsc_build"]
 
 
