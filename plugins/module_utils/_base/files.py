@@ -12,21 +12,37 @@ import os
 import shutil
 import tempfile
 import time
-from typing import Iterator, List, Optional
+from typing import Any, BinaryIO, Callable, Iterator, List, Optional
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 
 # What the collection's action plugins send into Ansible's temporary folders, and the seconds after which nobody is at work with it any more.
 SENT = ("payload", "workspace.tar")
 SENT_SECONDS = 6 * 3600
+CHUNK = 1 << 20  # bytes a read
 
 
 def sha256_file(path: str) -> str:
     """Return the file's sha256 in hex. Raises OSError when it cannot be read."""
-    digest = hashlib.sha256()
     with open(path, "rb") as stream:
-        for block in iter(lambda: stream.read(1 << 20), b""):
-            digest.update(block)
+        return sha256_of(stream)
+
+
+def sha256_of(stream: BinaryIO, write: Optional[Callable[[bytes], Any]] = None, size: Optional[int] = None) -> str:
+    """Read the stream to its end, or ``size`` bytes of it, and return their sha256 in hex; each block also goes to ``write``.
+
+    Of a stream that ends early it is the sha256 of what there was. Raises OSError.
+    """
+    digest, left = hashlib.sha256(), size
+    while left is None or left > 0:
+        block = stream.read(CHUNK if left is None else min(left, CHUNK))
+        if not block:
+            break
+        digest.update(block)
+        if left is not None:
+            left -= len(block)
+        if write is not None:
+            write(block)
     return digest.hexdigest()
 
 
@@ -70,30 +86,59 @@ def locked(folder: str) -> Iterator[None]:
         os.close(descriptor)
 
 
+class Staged:
+    """A new file beside the place that it will take by keep(); ``stream`` takes its bytes, ``path`` is where it is until then."""
+
+    def __init__(self, stream: BinaryIO, path: str, mode: int) -> None:
+        self.stream = stream
+        self.path = path
+        self._mode = mode
+
+    def keep(self, path: str) -> None:
+        """Bring the file to its place by one rename that survives a power cut. Raises OSError."""
+        os.fchmod(self.stream.fileno(), self._mode)
+        self.stream.flush()
+        os.fsync(self.stream.fileno())
+        os.replace(self.path, path)
+        sync_folder(os.path.dirname(path) or ".")
+
+
+@contextlib.contextmanager
+def staged(folder: str, name: str, mode: int) -> Iterator[Staged]:
+    """Give a new file in ``folder``, called after ``name``; it is gone in the end unless it was kept. ``mode`` holds its permission bits.
+
+    Raises OSError, which tells the file's name where the operating system does not: it does not for a write that fails.
+    """
+    descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=f".{name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            yield Staged(stream, temporary, mode)
+    except OSError as error:
+        if error.filename is None:
+            error.filename = os.path.join(folder, name)
+        raise
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+
+
+def sync_folder(path: str) -> None:
+    """Wait until what was renamed in the folder would survive a power cut. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def atomic_write(path: str, data: bytes, mode: int) -> None:
     """Write ``data`` to ``path`` so that a reader, or a crash, sees the old file or the new one and nothing between.
 
     ``mode`` holds the permission bits. Raises OSError; the old file is then untouched and no temporary file stays.
     """
-    folder = os.path.dirname(path) or "."
-    descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=f".{os.path.basename(path)}.")
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(data)
-            os.fchmod(stream.fileno(), mode)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    except BaseException as error:
-        os.unlink(temporary)
-        if isinstance(error, OSError) and error.filename is None:  # a write that fails does not say of which file
-            error.filename = path
-        raise
-    directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)  # the rename itself must survive a power cut
-    finally:
-        os.close(directory)
+    with staged(os.path.dirname(path) or ".", os.path.basename(path), mode) as new:
+        new.stream.write(data)
+        new.keep(path)
 
 
 def atomic_symlink(target: str, path: str) -> None:
