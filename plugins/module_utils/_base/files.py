@@ -10,6 +10,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import signal
 import tempfile
 import time
 from typing import Any, BinaryIO, Callable, Iterator, List, Optional
@@ -76,14 +77,52 @@ def make_folders(path: str, mode: int) -> List[str]:
 
 
 @contextlib.contextmanager
-def locked(folder: str) -> Iterator[None]:
-    """Hold the lock on a folder, which leaves no file behind and ends with its holder. Raises OSError when the folder is not there."""
+def locked(folder: str, timeout: Optional[float] = None, shared: bool = False) -> Iterator[None]:
+    """Hold the lock on a folder, which leaves no file behind and ends with its holder; with ``shared`` together with others who share it.
+
+    Raises GvisorError when another run holds it longer than ``timeout`` seconds, where that is given, and OSError when the folder is not there.
+    """
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if timeout is None:
+            fcntl.flock(descriptor, kind)
+        elif not take_lock(descriptor, kind, timeout):
+            raise GvisorError(f"another run has been changing {folder} for more than {timeout:g} s")
         yield
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def locked_file(path: str) -> Iterator[None]:
+    """Hold the lock on a file, which is made with its folder where it is not there; others wait. Raises OSError when it cannot be made."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "w", encoding="utf-8") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)  # the kernel lets go of it when the holder dies
+        yield
+
+
+class _Late(Exception):
+    """The time to wait for a lock is over."""
+
+
+def take_lock(descriptor: int, kind: int, seconds: float) -> bool:
+    """Take flock's lock of this kind within ``seconds``. Returns whether it was taken. Needs the main thread, for its alarm."""
+
+    def ring(_signal: int, _frame: Any) -> None:
+        raise _Late
+
+    previous = signal.signal(signal.SIGALRM, ring)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.001))  # none at all would mean no alarm
+        fcntl.flock(descriptor, kind)
+    except _Late:
+        return False
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+    return True
 
 
 class Staged:
@@ -177,12 +216,3 @@ def read_text(path: str) -> Optional[str]:
             return stream.read()
     except OSError:
         return None
-
-
-@contextlib.contextmanager
-def locked_file(path: str) -> Iterator[None]:
-    """Hold the lock on a file, which is made with its folder where it is not there; others wait. Raises OSError when it cannot be made."""
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    with open(path, "w", encoding="utf-8") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)  # the kernel lets go of it when the holder dies
-        yield

@@ -19,10 +19,10 @@ import re
 import signal
 import subprocess
 import time
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence
+from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
-from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import atomic_write
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import atomic_write, take_lock
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.process import run
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.text import duration_text
 
@@ -118,7 +118,7 @@ class BackgroundJob:
         lock = os.open(self._path("lock"), os.O_RDWR | os.O_CREAT, 0o644)
         try:
             # Those who wait for an ended job hold the lock for a moment: half a second tells them from a job that runs.
-            if not _locked(lock, fcntl.LOCK_EX, 0.5):
+            if not take_lock(lock, fcntl.LOCK_EX, 0.5):
                 running = self._read("job.json") or {}
                 if running.get("id") != identity:
                     raise GvisorError(
@@ -233,7 +233,7 @@ class BackgroundJob:
         """
         lock = os.open(self._path("lock"), os.O_RDWR)
         try:
-            ended = _locked(lock, fcntl.LOCK_SH, seconds)
+            ended = take_lock(lock, fcntl.LOCK_SH, seconds)
         finally:
             os.close(lock)
         job = self._read("job.json") or {}
@@ -258,31 +258,3 @@ class BackgroundJob:
                 return stream.read()
         except FileNotFoundError:
             return ""
-
-
-class _Alarm(Exception):
-    """The time to wait is over."""
-
-
-@contextlib.contextmanager
-def _alarm(seconds: float) -> Iterator[None]:
-    def ring(_signal: int, _frame: Any) -> None:
-        raise _Alarm
-
-    previous = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.001))
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, previous)
-
-
-def _locked(descriptor: int, kind: int, seconds: float) -> bool:
-    """Take the lock within ``seconds``. Returns whether it was taken. Needs the main thread (signals)."""
-    try:
-        with _alarm(seconds):
-            fcntl.flock(descriptor, kind)
-    except _Alarm:
-        return False
-    return True

@@ -5,22 +5,27 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import io
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import (
     SENT,
     SENT_SECONDS,
     atomic_write,
+    locked,
     remove_stale_transfers,
     sha256_of,
     staged,
+    take_lock,
 )
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.config_files import _candidate
 
@@ -70,6 +75,26 @@ def test_a_sha256_is_of_what_was_read_and_handed_on(size: int | None, read: byte
     assert sha256_of(stream, copied.write, size) == hashlib.sha256(read).hexdigest()
     assert copied.getvalue() == read
     assert stream.tell() == len(read)
+
+
+def test_a_lock_on_a_folder_is_waited_for_only_so_long_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGALRM)
+    late = pytest.raises(GvisorError, match=f"another run has been changing {tmp_path} for more than 0.05 s")
+    with locked(str(tmp_path)), late, locked(str(tmp_path), 0.05):
+        pass
+    with locked(str(tmp_path), shared=True), locked(str(tmp_path), 0.05, shared=True), late, locked(str(tmp_path), 0.05):
+        pass
+    with locked(str(tmp_path), 0.05):
+        pass
+    assert list(tmp_path.iterdir()) == []
+    assert signal.getsignal(signal.SIGALRM) is before
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+
+
+def test_a_lock_is_tried_even_without_time(tmp_path: Path) -> None:
+    with (tmp_path / "lock").open("w") as one, (tmp_path / "lock").open("w") as two:
+        assert take_lock(one.fileno(), fcntl.LOCK_EX, 0)
+        assert not take_lock(two.fileno(), fcntl.LOCK_SH, 0)
 
 
 def sent(folder: Path, name: str, age: float) -> Path:
