@@ -38,19 +38,16 @@ def job_id(argv: Sequence[str], env: Mapping[str, str], chdir: Optional[str]) ->
 def progress_of(log: str, patterns: Sequence[Mapping[str, Any]]) -> List[Dict[str, Any]]:
     """Count the lines of ``log`` that match each pattern.
 
-    A pattern has ``label``, ``pattern``, and a ``total`` or a ``total_pattern`` whose first group is the total as the
-    log tells it (the last one counts). Returns ``label``, ``done`` and ``total`` (None where unknown) of each. Raises
-    GvisorError for a faulty pattern.
+    A pattern has ``label``, ``pattern`` and perhaps a ``total``. Returns ``label``, ``done`` and ``total`` (None where unknown) of each.
+    Raises GvisorError for a faulty pattern.
     """
     counts = []
     for item in patterns:
         try:
             done = sum(1 for found in re.finditer(item["pattern"], log, re.MULTILINE) if found)
-            totals = re.findall(item["total_pattern"], log, re.MULTILINE) if item.get("total_pattern") else []
-            total = int(totals[-1]) if totals else item.get("total")
-        except (re.error, ValueError, TypeError) as error:
-            raise GvisorError(f"progress pattern of {item['label']!r}: {error}; total_pattern needs one group, a number") from error
-        counts.append({"label": item["label"], "done": done, "total": total})
+        except re.error as error:
+            raise GvisorError(f"progress pattern of {item['label']!r}: {error}") from error
+        counts.append({"label": item["label"], "done": done, "total": item.get("total")})
     return counts
 
 

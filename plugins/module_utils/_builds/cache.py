@@ -286,7 +286,6 @@ def diff_of(results: Sequence[Mapping[str, Any]]) -> Tuple[str, str]:
 ARTIFACT = {
     "name": {"type": "str", "required": True},
     "inputs": {"type": "dict", "default": {}},
-    "input_files": {"type": "list", "elements": "path", "default": []},
     "dest": {"type": "path", "required": True},
     "expected": {"type": "dict", "default": {}},
     "links": {"type": "dict", "default": {}},
