@@ -45,13 +45,6 @@ options:
           sources.
         type: dict
         default: {}
-      input_files:
-        description:
-          - Files that decide it too. Their base names and contents count, and the order they are listed in; the folders
-            they lie in do not.
-        type: list
-        elements: path
-        default: []
       dest:
         description: The folder the files belong in. Files there that no manifest lists are left alone.
         type: path
@@ -120,8 +113,7 @@ EXAMPLES = r"""
   vars:
     hello:
       name: hello
-      inputs: {version: 1.2.0, flags: [-trimpath]}
-      input_files: [src/go.mod, src/go.sum]
+      inputs: {version: 1.2.0, flags: [-trimpath], sources: {go.mod: 5b0b…, go.sum: 1f9a…}}
       dest: bin/hello
 """
 
@@ -143,7 +135,7 @@ artifacts:
       manifest:
         name: hello
         key: 8c1d…
-        made_from: {name: hello, inputs: {version: 1.2.0}, input_files: [[go.mod, 5b0b…]], schema: 1}
+        made_from: {name: hello, inputs: {version: 1.2.0}, input_files: [], schema: 1}
         files: {hello: {sha256: 93aa…, size: 1520000, mode: '0755'}}
         metadata: {}
 misses:

@@ -68,9 +68,6 @@ options:
       total:
         description: How many there will be.
         type: int
-      total_pattern:
-        description: A regular expression whose first group is how many there will be, as the log tells it.
-        type: str
   timeout:
     description: Seconds after which the command is killed.
     type: int
@@ -213,7 +210,6 @@ def main() -> None:
                     "label": {"type": "str", "required": True},
                     "pattern": {"type": "str", "required": True},
                     "total": {"type": "int"},
-                    "total_pattern": {"type": "str"},
                 },
             },
             "timeout": {"type": "int", "default": 7200},

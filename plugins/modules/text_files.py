@@ -70,11 +70,12 @@ written:
 """
 
 import os
-from typing import Dict, List, Optional
+from typing import Any, Dict, List, Optional
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import atomic_write, make_folders, read_file
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.module import run
 
 FOLDER_MODE = 0o755
 FILE_MODE = 0o644
@@ -101,6 +102,23 @@ def shown(data: bytes) -> str:
     return data.decode("utf-8", "surrogateescape")
 
 
+def perform(module: AnsibleModule) -> Dict[str, Any]:
+    """Write what is missing or differs and return the result. Raises GvisorError or OSError."""
+    folder = module.params["path"]
+    files = {str(name): str(text).encode("utf-8", "surrogateescape") for name, text in module.params["files"].items()}
+    found = os.path.isdir(folder)
+    names = missing(folder, files, module.params["stamp"])
+    paths = {name: os.path.join(folder, name) for name in names}
+    diff = [
+        {"before_header": path, "after_header": path, "before": shown(read_file(path) or b""), "after": shown(files[name])}
+        for name, path in paths.items()
+    ]
+    for name, path in ({} if module.check_mode else paths).items():
+        make_folders(os.path.dirname(path), FOLDER_MODE)
+        atomic_write(path, files[name], FILE_MODE)
+    return {"changed": bool(names), "found": found, "written": names, "diff": diff}
+
+
 def main() -> None:
     """Run the module."""
     module = AnsibleModule(
@@ -111,24 +129,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    folder = module.params["path"]
-    files = {str(name): str(text).encode("utf-8", "surrogateescape") for name, text in module.params["files"].items()}
-    try:
-        found = os.path.isdir(folder)
-        names = missing(folder, files, module.params["stamp"])
-        paths = {name: os.path.join(folder, name) for name in names}
-        diff = [
-            {"before_header": path, "after_header": path, "before": shown(read_file(path) or b""), "after": shown(files[name])}
-            for name, path in paths.items()
-        ]
-        for name, path in ({} if module.check_mode else paths).items():
-            make_folders(os.path.dirname(path), FOLDER_MODE)
-            atomic_write(path, files[name], FILE_MODE)
-    except GvisorError as error:
-        module.fail_json(msg=error.message, **error.details)
-    except OSError as error:
-        module.fail_json(msg=f"{error.filename} cannot be written: {error.strerror}")
-    module.exit_json(changed=bool(names), found=found, written=names, diff=diff)
+    run(module, perform, place=module.params["path"])
 
 
 if __name__ == "__main__":

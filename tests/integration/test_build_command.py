@@ -57,12 +57,12 @@ def host(tmp_path: Path) -> Host:
     return Host(tmp_path)
 
 
-LOG = "total 3 crates\n   Compiling a v1\n   Compiling b v2\nwarning: Compiling is slow\n"
+LOG = "3 crates\n   Compiling a v1\n   Compiling b v2\nwarning: Compiling is slow\n"
 
 
 def test_progress_counts_lines_and_knows_totals():
     patterns = [
-        {"label": "crates", "pattern": r"^ *Compiling", "total": None, "total_pattern": r"^total (\d+)"},
+        {"label": "crates", "pattern": r"^ *Compiling", "total": 3},
         {"label": "warnings", "pattern": "^warning", "total": 7},
         {"label": "links", "pattern": "^Linking"},
     ]
@@ -73,10 +73,9 @@ def test_progress_counts_lines_and_knows_totals():
     ]
 
 
-@pytest.mark.parametrize("faulty", [{"pattern": "("}, {"pattern": "a", "total_pattern": "^total .*"}])
-def test_a_faulty_pattern_is_named(faulty):
+def test_a_faulty_pattern_is_named():
     with pytest.raises(GvisorError, match="crates"):
-        progress_of(LOG, [{"label": "crates", **faulty}])
+        progress_of(LOG, [{"label": "crates", "pattern": "("}])
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.4, "0s"), (59.9, "59s"), (80, "1m20s"), (3720, "1h02m")])

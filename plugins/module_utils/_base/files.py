@@ -10,23 +10,40 @@ import fcntl
 import hashlib
 import os
 import shutil
+import signal
 import tempfile
 import time
-from typing import Iterator, List, Optional
+from typing import Any, BinaryIO, Callable, Iterator, List, Optional
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 
 # What the collection's action plugins send into Ansible's temporary folders, and the seconds after which nobody is at work with it any more.
 SENT = ("payload", "workspace.tar")
 SENT_SECONDS = 6 * 3600
+CHUNK = 1 << 20  # bytes a read
 
 
 def sha256_file(path: str) -> str:
     """Return the file's sha256 in hex. Raises OSError when it cannot be read."""
-    digest = hashlib.sha256()
     with open(path, "rb") as stream:
-        for block in iter(lambda: stream.read(1 << 20), b""):
-            digest.update(block)
+        return sha256_of(stream)
+
+
+def sha256_of(stream: BinaryIO, write: Optional[Callable[[bytes], Any]] = None, size: Optional[int] = None) -> str:
+    """Read the stream to its end, or ``size`` bytes of it, and return their sha256 in hex; each block also goes to ``write``.
+
+    Of a stream that ends early it is the sha256 of what there was. Raises OSError.
+    """
+    digest, left = hashlib.sha256(), size
+    while left is None or left > 0:
+        block = stream.read(CHUNK if left is None else min(left, CHUNK))
+        if not block:
+            break
+        digest.update(block)
+        if left is not None:
+            left -= len(block)
+        if write is not None:
+            write(block)
     return digest.hexdigest()
 
 
@@ -60,11 +77,18 @@ def make_folders(path: str, mode: int) -> List[str]:
 
 
 @contextlib.contextmanager
-def locked(folder: str) -> Iterator[None]:
-    """Hold the lock on a folder, which leaves no file behind and ends with its holder. Raises OSError when the folder is not there."""
+def locked(folder: str, timeout: Optional[float] = None, shared: bool = False) -> Iterator[None]:
+    """Hold the lock on a folder, which leaves no file behind and ends with its holder; with ``shared`` together with others who share it.
+
+    Raises GvisorError when another run holds it longer than ``timeout`` seconds, where that is given, and OSError when the folder is not there.
+    """
+    kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if timeout is None:
+            fcntl.flock(descriptor, kind)
+        elif not take_lock(descriptor, kind, timeout):
+            raise GvisorError(f"another run has been changing {folder} for more than {timeout:g} s")
         yield
     finally:
         os.close(descriptor)
@@ -84,30 +108,90 @@ def locked_now(folder: str) -> Iterator[bool]:
         os.close(descriptor)
 
 
+@contextlib.contextmanager
+def locked_file(path: str) -> Iterator[None]:
+    """Hold the lock on a file, which is made with its folder where it is not there; others wait. Raises OSError when it cannot be made."""
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "w", encoding="utf-8") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)  # the kernel lets go of it when the holder dies
+        yield
+
+
+class _Late(Exception):
+    """The time to wait for a lock is over."""
+
+
+def take_lock(descriptor: int, kind: int, seconds: float) -> bool:
+    """Take flock's lock of this kind within ``seconds``. Returns whether it was taken. Needs the main thread, for its alarm."""
+
+    def ring(_signal: int, _frame: Any) -> None:
+        raise _Late
+
+    previous = signal.signal(signal.SIGALRM, ring)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.001))  # none at all would mean no alarm
+        fcntl.flock(descriptor, kind)
+    except _Late:
+        return False
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+    return True
+
+
+class Staged:
+    """A new file beside the place that it will take by keep(); ``stream`` takes its bytes, ``path`` is where it is until then."""
+
+    def __init__(self, stream: BinaryIO, path: str, mode: int) -> None:
+        self.stream = stream
+        self.path = path
+        self._mode = mode
+
+    def keep(self, path: str) -> None:
+        """Bring the file to its place by one rename that survives a power cut. Raises OSError."""
+        os.fchmod(self.stream.fileno(), self._mode)
+        self.stream.flush()
+        os.fsync(self.stream.fileno())
+        os.replace(self.path, path)
+        sync_folder(os.path.dirname(path) or ".")
+
+
+@contextlib.contextmanager
+def staged(folder: str, name: str, mode: int) -> Iterator[Staged]:
+    """Give a new file in ``folder``, called after ``name``; it is gone in the end unless it was kept. ``mode`` holds its permission bits.
+
+    Raises OSError, which tells the file's name where the operating system does not: it does not for a write that fails.
+    """
+    descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=f".{name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as stream:
+            yield Staged(stream, temporary, mode)
+    except OSError as error:
+        if error.filename is None:
+            error.filename = os.path.join(folder, name)
+        raise
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+
+
+def sync_folder(path: str) -> None:
+    """Wait until what was renamed in the folder would survive a power cut. Raises OSError."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def atomic_write(path: str, data: bytes, mode: int) -> None:
     """Write ``data`` to ``path`` so that a reader, or a crash, sees the old file or the new one and nothing between.
 
     ``mode`` holds the permission bits. Raises OSError; the old file is then untouched and no temporary file stays.
     """
-    folder = os.path.dirname(path) or "."
-    descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=f".{os.path.basename(path)}.")
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            stream.write(data)
-            os.fchmod(stream.fileno(), mode)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.replace(temporary, path)
-    except BaseException as error:
-        os.unlink(temporary)
-        if isinstance(error, OSError) and error.filename is None:  # a write that fails does not say of which file
-            error.filename = path
-        raise
-    directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)  # the rename itself must survive a power cut
-    finally:
-        os.close(directory)
+    with staged(os.path.dirname(path) or ".", os.path.basename(path), mode) as new:
+        new.stream.write(data)
+        new.keep(path)
 
 
 def atomic_symlink(target: str, path: str) -> None:
@@ -146,12 +230,3 @@ def read_text(path: str) -> Optional[str]:
             return stream.read()
     except OSError:
         return None
-
-
-@contextlib.contextmanager
-def locked_file(path: str) -> Iterator[None]:
-    """Hold the lock on a file, which is made with its folder where it is not there; others wait. Raises OSError when it cannot be made."""
-    os.makedirs(os.path.dirname(path), exist_ok=True)
-    with open(path, "w", encoding="utf-8") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)  # the kernel lets go of it when the holder dies
-        yield

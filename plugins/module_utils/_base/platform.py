@@ -6,12 +6,18 @@
 from __future__ import annotations
 
 import re
-from typing import List, Optional
+from typing import List, Optional, Tuple
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import read_text
 
-GO_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
-
+# What the kernel calls a machine → what Go and OCI call it, with OCI's variant.
+ARCHITECTURES = {
+    "x86_64": "amd64",
+    "aarch64": "arm64",
+    "armv7l": "arm/v7",
+    "armv6l": "arm/v6",
+    "i686": "386",
+}
 
 # By bit, from include/uapi/linux/capability.h.
 CAPABILITIES = (
@@ -19,6 +25,17 @@ CAPABILITIES = (
     "IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT SYS_PTRACE SYS_PACCT SYS_ADMIN SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD "
     "LEASE AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE"
 ).split()
+
+
+def architecture(machine: str) -> str:
+    """Return the name that Go and OCI have for the kernel's ``machine``, for example amd64 for x86_64. Such a name itself stays as it is."""
+    return ARCHITECTURES.get(machine, machine)
+
+
+def version_tuple(text: str) -> Optional[Tuple[int, ...]]:
+    """Return the numbers that a version begins with, None where it begins with none: v1.6.20~ds1 is (1, 6, 20), go1.26rc1 is (1, 26)."""
+    found = re.match(r"(?:v|go)?(\d+(?:\.\d+)*)", text.strip())
+    return tuple(int(number) for number in found.group(1).split(".")) if found else None
 
 
 def version_number(text: str) -> Optional[str]:

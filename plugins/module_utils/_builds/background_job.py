@@ -19,10 +19,10 @@ import re
 import signal
 import subprocess
 import time
-from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence
+from typing import Any, Dict, List, Mapping, Optional, Sequence
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
-from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import atomic_write
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import atomic_write, take_lock
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.process import run
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.text import duration_text
 
@@ -38,19 +38,16 @@ def job_id(argv: Sequence[str], env: Mapping[str, str], chdir: Optional[str]) ->
 def progress_of(log: str, patterns: Sequence[Mapping[str, Any]]) -> List[Dict[str, Any]]:
     """Count the lines of ``log`` that match each pattern.
 
-    A pattern has ``label``, ``pattern``, and a ``total`` or a ``total_pattern`` whose first group is the total as the
-    log tells it (the last one counts). Returns ``label``, ``done`` and ``total`` (None where unknown) of each. Raises
-    GvisorError for a faulty pattern.
+    A pattern has ``label``, ``pattern`` and perhaps a ``total``. Returns ``label``, ``done`` and ``total`` (None where unknown) of each.
+    Raises GvisorError for a faulty pattern.
     """
     counts = []
     for item in patterns:
         try:
             done = sum(1 for found in re.finditer(item["pattern"], log, re.MULTILINE) if found)
-            totals = re.findall(item["total_pattern"], log, re.MULTILINE) if item.get("total_pattern") else []
-            total = int(totals[-1]) if totals else item.get("total")
-        except (re.error, ValueError, TypeError) as error:
-            raise GvisorError(f"progress pattern of {item['label']!r}: {error}; total_pattern needs one group, a number") from error
-        counts.append({"label": item["label"], "done": done, "total": total})
+        except re.error as error:
+            raise GvisorError(f"progress pattern of {item['label']!r}: {error}") from error
+        counts.append({"label": item["label"], "done": done, "total": item.get("total")})
     return counts
 
 
@@ -118,7 +115,7 @@ class BackgroundJob:
         lock = os.open(self._path("lock"), os.O_RDWR | os.O_CREAT, 0o644)
         try:
             # Those who wait for an ended job hold the lock for a moment: half a second tells them from a job that runs.
-            if not _locked(lock, fcntl.LOCK_EX, 0.5):
+            if not take_lock(lock, fcntl.LOCK_EX, 0.5):
                 running = self._read("job.json") or {}
                 if running.get("id") != identity:
                     raise GvisorError(
@@ -233,7 +230,7 @@ class BackgroundJob:
         """
         lock = os.open(self._path("lock"), os.O_RDWR)
         try:
-            ended = _locked(lock, fcntl.LOCK_SH, seconds)
+            ended = take_lock(lock, fcntl.LOCK_SH, seconds)
         finally:
             os.close(lock)
         job = self._read("job.json") or {}
@@ -258,31 +255,3 @@ class BackgroundJob:
                 return stream.read()
         except FileNotFoundError:
             return ""
-
-
-class _Alarm(Exception):
-    """The time to wait is over."""
-
-
-@contextlib.contextmanager
-def _alarm(seconds: float) -> Iterator[None]:
-    def ring(_signal: int, _frame: Any) -> None:
-        raise _Alarm
-
-    previous = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, max(seconds, 0.001))
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, previous)
-
-
-def _locked(descriptor: int, kind: int, seconds: float) -> bool:
-    """Take the lock within ``seconds``. Returns whether it was taken. Needs the main thread (signals)."""
-    try:
-        with _alarm(seconds):
-            fcntl.flock(descriptor, kind)
-    except _Alarm:
-        return False
-    return True

@@ -20,7 +20,14 @@ import tempfile
 from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
-from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import atomic_symlink, atomic_write, locked_file, sha256_file
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import (
+    CHUNK,
+    atomic_symlink,
+    atomic_write,
+    locked_file,
+    sha256_file,
+    staged,
+)
 from ansible_collections.ggen.gvisor.plugins.module_utils._builds.manifest import (
     MANIFEST,
     Artifact,
@@ -229,21 +236,13 @@ def _copy(source: str, target: str, entry: Mapping[str, Any]) -> None:
     """Copy a file by way of a temporary one, and look at what was really copied."""
     folder = os.path.dirname(target)
     os.makedirs(folder, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=f".{os.path.basename(target)}.")
-    try:
-        with os.fdopen(descriptor, "wb") as output, open(source, "rb") as data:
-            shutil.copyfileobj(data, output, 1 << 20)
-            os.fchmod(output.fileno(), int(entry["mode"], 8))
-            output.flush()
-            os.fsync(output.fileno())
-        if sha256_file(temporary) != entry["sha256"]:
+    with staged(folder, os.path.basename(target), int(entry["mode"], 8)) as new:
+        with open(source, "rb") as data:
+            shutil.copyfileobj(data, new.stream, CHUNK)
+        new.stream.flush()
+        if sha256_file(new.path) != entry["sha256"]:
             raise GvisorError(f"{source} changed while it was copied to {target}; run again")
-        os.replace(temporary, target)
-    except BaseException as error:
-        os.unlink(temporary)
-        if isinstance(error, OSError) and error.filename is None:  # a write that fails does not say of which file
-            error.filename = target
-        raise
+        new.keep(target)
 
 
 def _remove_leftovers(target: str) -> None:
@@ -287,7 +286,6 @@ def diff_of(results: Sequence[Mapping[str, Any]]) -> Tuple[str, str]:
 ARTIFACT = {
     "name": {"type": "str", "required": True},
     "inputs": {"type": "dict", "default": {}},
-    "input_files": {"type": "list", "elements": "path", "default": []},
     "dest": {"type": "path", "required": True},
     "expected": {"type": "dict", "default": {}},
     "links": {"type": "dict", "default": {}},

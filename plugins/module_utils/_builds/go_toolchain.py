@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 import shutil
 import sys
 import tempfile
@@ -16,6 +15,7 @@ from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import sha256_file
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.platform import architecture, version_tuple
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.process import run
 
 # The first Go that fetches another one by itself: https://go.dev/doc/toolchain
@@ -29,16 +29,15 @@ def version_of(text: str) -> Tuple[int, ...]:
 
     Raises GvisorError when there is no version in it.
     """
-    match = re.search(r"(?:^|go)(\d+(?:\.\d+)+)", text.replace("go version ", ""))
-    if match is None:
+    numbers = next(filter(None, map(version_tuple, text.split())), None)
+    if numbers is None:
         raise GvisorError(f"{text.strip()!r} does not tell a Go version")
-    return tuple(int(number) for number in match.group(1).split("."))
+    return numbers
 
 
 def wheel_platform(system: str, machine: str) -> str:
     """Return the name of a platform in the table of wheels, for example linux_arm64."""
-    arch = {"x86_64": "amd64", "aarch64": "arm64"}.get(machine, machine)
-    return f"{system.lower()}_{arch}"
+    return f"{system.lower()}_{architecture(machine)}"
 
 
 def ask_version(go: str, env: Mapping[str, str]) -> Optional[str]:

@@ -11,16 +11,14 @@ size are all the same thing, a block that is not the expected one.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import os
 import re
-import tempfile
-from typing import Any, BinaryIO, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, BinaryIO, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
-from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import sha256_file
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import CHUNK, sha256_file, sha256_of, staged
 from ansible_collections.ggen.gvisor.plugins.module_utils._builds.manifest import MANIFEST, differing
 from ansible_collections.ggen.gvisor.plugins.module_utils._bundle.apt_index import INDEX, packages_of
 
@@ -28,7 +26,6 @@ SCHEMA = 1
 CONTENTS = "bundle.json"
 PARTS = ("bin", "dist", "packages")
 BLOCK = 512  # bytes; tar's unit
-CHUNK = 1 << 20  # bytes a read
 MAX_DOCUMENT = 4 << 20  # bytes of bundle.json, of a build's manifest or of an index of packages; a few thousand are usual
 # Where builds, images and packages lie in the archive, and the file that describes each folder.
 _FOLDERS = {
@@ -202,13 +199,10 @@ def write(stream: BinaryIO, contents: Mapping[str, Any], folders: Mapping[str, s
     put(_header(CONTENTS, len(data), "0644") + data + bytes(_padding(len(data))))
     for name, entry in sorted(contents["files"].items()):
         put(_header(name, entry["size"], entry["mode"]))
-        path, found, left = place(folders, name), hashlib.sha256(), entry["size"]
+        path = place(folders, name)
         with open(path, "rb") as source:
-            for block in iter(lambda: source.read(min(left, CHUNK)), b""):  # noqa: B023 - used up before the next file
-                found.update(block)
-                left -= len(block)
-                put(block)
-        if left or found.hexdigest() != entry["sha256"]:
+            found = sha256_of(source, put, entry["size"])
+        if found != entry["sha256"]:
             raise GvisorError(f"{path} changed while it was packed; run this again")
         put(bytes(_padding(entry["size"])))
     put(bytes(2 * BLOCK))
@@ -229,11 +223,11 @@ def pack(path: str, contents: Mapping[str, Any], folders: Mapping[str, str], dry
         return {"changed": _sum_of(path) != sha256, "sha256": sha256, "size": size}
     folder = os.path.dirname(path)
     os.makedirs(folder, exist_ok=True)
-    with _temporary(folder, os.path.basename(path), "0644") as (stream, keep):
-        sha256, size = write(stream, contents, folders)
+    with staged(folder, os.path.basename(path), 0o644) as new:
+        sha256, size = write(new.stream, contents, folders)
         changed = _sum_of(path) != sha256
         if changed:
-            keep(path)
+            new.keep(path)
     return {"changed": changed, "sha256": sha256, "size": size}
 
 
@@ -257,25 +251,6 @@ def _sum_of(path: str) -> Optional[str]:
         return sha256_file(path)
     except OSError:
         return None
-
-
-@contextlib.contextmanager
-def _temporary(folder: str, name: str, mode: str) -> Iterator[Tuple[BinaryIO, Any]]:
-    """Give a new file in ``folder`` and a function that renames it into place; it is gone unless that was called."""
-    descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=f".{name}.")
-
-    def keep(path: str) -> None:
-        os.fchmod(descriptor, int(mode, 8))
-        stream.flush()
-        os.fsync(descriptor)
-        os.replace(temporary, path)
-
-    try:
-        with os.fdopen(descriptor, "wb") as stream:
-            yield stream, keep
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(temporary)
 
 
 # --- Reading ---------------------------------------------------------------------------------------------------------
@@ -427,11 +402,9 @@ def open_bundle(path: str, sha256: str = "") -> Tuple[BinaryIO, Bundle]:
         raise GvisorError(f"the bundle {path} cannot be read: {error.strerror}", path=path) from error
     try:
         if sha256:
-            digest = hashlib.sha256()
-            for block in iter(lambda: stream.read(CHUNK), b""):
-                digest.update(block)
-            if digest.hexdigest() != sha256.lower():
-                raise GvisorError(f"the bundle {path} has the sha256 {digest.hexdigest()} and {sha256} is expected. Nothing was unpacked.")
+            found = sha256_of(stream)
+            if found != sha256.lower():
+                raise GvisorError(f"the bundle {path} has the sha256 {found} and {sha256} is expected. Nothing was unpacked.")
             stream.seek(0)
         return stream, read(stream, path)
     except OSError as error:
@@ -469,18 +442,10 @@ def _extract(stream: BinaryIO, offset: int, path: str, entry: Mapping[str, Any])
     folder = os.path.dirname(path)
     os.makedirs(folder, exist_ok=True)
     stream.seek(offset)
-    digest, left = hashlib.sha256(), entry["size"]
-    with _temporary(folder, os.path.basename(path), entry["mode"]) as (target, keep):
-        while left:
-            block = stream.read(min(left, CHUNK))
-            if not block:
-                break
-            digest.update(block)
-            left -= len(block)
-            target.write(block)
-        if digest.hexdigest() != entry["sha256"]:
+    with staged(folder, os.path.basename(path), int(entry["mode"], 8)) as new:
+        if sha256_of(stream, new.stream.write, entry["size"]) != entry["sha256"]:
             raise GvisorError(f"the bundle changed while {path} was unpacked; run this again")
-        keep(path)
+        new.keep(path)
 
 
 def _stale(contents: Mapping[str, Any], folders: Mapping[str, str]) -> List[str]:

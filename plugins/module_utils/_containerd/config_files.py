@@ -17,8 +17,9 @@ import tempfile
 from typing import Any, Dict, List, Optional
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import locked
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.process import run
-from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.config_transaction import locked, sha_of
+from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.config_transaction import LOCK_SECONDS, sha_of
 
 # Good enough to find what to read along with the main file; the controller, which parses it, asks again if this was wrong.
 _IMPORTS = re.compile(r"^[ \t]*[\"']?imports[\"']?[ \t]*=[ \t]*\[([^\]]*)\]", re.MULTILINE)
@@ -102,7 +103,7 @@ def read_for(path: str, program: str, name: str, dropin: str = "auto", patterns:
     """Return all that is to be known for a change of the runtime handler ``name``, while nobody writes it."""
     place = dropin if dropin not in ("auto", "never") else "conf.d/{0}.toml".format(name)
     folder = os.path.dirname(os.path.realpath(path))
-    with locked(folder, shared=True) if os.path.isdir(folder) else contextlib.nullcontext():
+    with locked(folder, LOCK_SECONDS, shared=True) if os.path.isdir(folder) else contextlib.nullcontext():
         return read_all(path, program, place, patterns)
 
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -22,15 +21,16 @@ import shutil
 import signal
 import syslog
 import time
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional
+from typing import Any, Dict, List, NamedTuple, Optional
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
-from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import atomic_write
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import atomic_write, locked
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.process import run
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.processes import Deaths, is_alive, now, shim_of, started_at
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.service import Service, service_for
 
 JOURNAL = ".ggen.gvisor.transaction"
+LOCK_SECONDS = 300.0  # how long a run waits for another one to be done with the folder
 # The steps in their order.
 STEPS = (
     "locked",
@@ -81,38 +81,6 @@ def sha_of(path: str) -> Optional[str]:
             return hashlib.sha256(stream.read()).hexdigest()
     except FileNotFoundError:
         return None
-
-
-@contextlib.contextmanager
-def locked(folder: str, timeout: float = 300.0, shared: bool = False) -> Iterator[None]:
-    """Hold the lock on a configuration folder. Raises GvisorError when another run holds it longer than ``timeout`` seconds.
-
-    The lock is on the folder itself: it leaves no file behind and ends with its holder.
-    """
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        _flock(descriptor, fcntl.LOCK_SH if shared else fcntl.LOCK_EX, folder, timeout)
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def _flock(descriptor: int, kind: int, folder: str, timeout: float) -> None:
-    class Late(Exception):
-        pass
-
-    def ring(_signal: int, _frame: Any) -> None:
-        raise Late
-
-    previous = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, timeout)
-    try:
-        fcntl.flock(descriptor, kind)
-    except Late:
-        raise GvisorError("another run has been changing {0} for more than {1:g} s".format(folder, timeout)) from None
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, previous)
 
 
 class Running(NamedTuple):
@@ -251,7 +219,7 @@ class Transaction:
         """Do it all and return the result's fields. Raises GvisorError when nothing was changed, or all was put back."""
         for folder in dict.fromkeys([self.folder, *(os.path.dirname(change.path) for change in self.changes)]):
             self._make_folder(folder)
-        with locked(self.folder):
+        with locked(self.folder, LOCK_SECONDS):
             self._reached("locked")
             if os.path.exists(os.path.join(self.folder, JOURNAL)):
                 _recover(self.folder)
@@ -500,7 +468,7 @@ def recover(folder: str) -> Optional[str]:
     folder = os.path.realpath(folder)
     if not os.path.exists(os.path.join(folder, JOURNAL)):
         return None
-    with locked(folder):
+    with locked(folder, LOCK_SECONDS):
         return _recover(folder)
 
 

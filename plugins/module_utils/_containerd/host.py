@@ -12,7 +12,7 @@ from typing import Any, Dict, Iterable, Optional
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import read_text, sha256_file
-from ansible_collections.ggen.gvisor.plugins.module_utils._base.platform import GO_ARCHITECTURES, capabilities, version_number
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.platform import architecture, capabilities, version_number
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.process import SEARCH_PATH, output_of, run
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.processes import listener_pid
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.ctr import Ctr
@@ -101,9 +101,8 @@ def interrupted_packages(folder: str = "/var/lib/dpkg/updates") -> bool:
 def host(pid: int, folders: Iterable[str] = ()) -> Dict[str, Any]:
     """Describe the machine, with the free space of ``folders``; ``pid`` is the process whose capabilities count: containerd's where it runs."""
     release = dict(re.findall(r'^(\w+)="?([^"\n]*)"?$', read_text("/etc/os-release") or "", re.MULTILINE))
-    machine = os.uname().machine
     return {
-        "architecture": GO_ARCHITECTURES.get(machine, machine),
+        "architecture": architecture(os.uname().machine),
         "kernel": os.uname().release,
         "distribution": release.get("ID"),
         "distribution_version": release.get("VERSION_ID"),

@@ -19,22 +19,12 @@ import zlib
 from typing import Any, BinaryIO, Dict, Iterator, List, NamedTuple, Optional, Tuple, cast
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.platform import architecture
 
 MAX_DOCUMENT = 4 << 20  # bytes of an index, manifest or configuration; registries and containerd stop at 4 or 8 MiB
 MAX_READ = 1 << 20  # bytes that one read may ask for: a header that claims a name of 10 GB must not cost 10 GB of memory
 MAX_ENTRIES = 100000
 
-# What uname calls a machine → what OCI calls it (architecture, variant).
-MACHINES = {
-    "x86_64": "amd64",
-    "aarch64": "arm64",
-    "armv7l": "arm/v7",
-    "armv6l": "arm/v6",
-    "i686": "386",
-    "ppc64le": "ppc64le",
-    "s390x": "s390x",
-    "riscv64": "riscv64",
-}
 _NAME_ANNOTATIONS = ("io.containerd.image.name", "org.opencontainers.image.ref.name")
 _INDEX_TYPES = ("application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json")
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
@@ -52,7 +42,7 @@ class Image(NamedTuple):
 
 def host_platform(machine: str) -> str:
     """Return OCI's name for a Linux host of uname's ``machine``, for example linux/amd64."""
-    return f"linux/{MACHINES.get(machine, machine)}"
+    return f"linux/{architecture(machine)}"
 
 
 def platform_fits(offered: str, wanted: str) -> bool:

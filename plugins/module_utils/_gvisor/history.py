@@ -90,13 +90,18 @@ def current(releases: str, links: Mapping[str, str], options: Optional[str]) -> 
     return {"release": os.path.basename(folder), "files": files_of(folder), "options": text}
 
 
+def _previous(installed: Mapping[str, Any]) -> Dict[str, Any]:
+    """Return what there was before the last switch; nothing where none is noted, or no longer."""
+    return installed.get("previous") or {}
+
+
 def noted(installed: Mapping[str, Any], now: Optional[Mapping[str, Any]], to: str) -> Dict[str, Any]:
     """Return ``installed`` with ``now`` as what there was before the switch to the release ``to``.
 
     What was previous until then is kept, as ``earlier``, until the switch has proven itself. Where a run ended in the middle of its switch, the host is
     between two states, or still in the first: what that run has noted is then what there was, also before this switch.
     """
-    previous = installed.get("previous", {})
+    previous = _previous(installed)
     if "to" in previous and (now is None or _unfinished(previous, now["release"], to)):
         return {**installed, "previous": {**previous, "to": to}}
     if now is None:
@@ -115,7 +120,7 @@ def settled(installed: Mapping[str, Any], release: str) -> Dict[str, Any]:
 
     Where a run noted its switch away from ``release`` and ended before it, nothing was switched, and what was previous is that again.
     """
-    previous = installed.get("previous", {})
+    previous = _previous(installed)
     if previous.get("to", release) != release and previous["release"] == release:
         return taken_back(installed)
     return {**installed, "previous": _proven(previous) or None}
@@ -127,14 +132,14 @@ def _proven(previous: Mapping[str, Any]) -> Dict[str, Any]:
 
 def taken_back(installed: Mapping[str, Any]) -> Dict[str, Any]:
     """Return ``installed`` after a switch that had not proven itself was taken back: what was previous before it is that again."""
-    return {**installed, "previous": installed.get("previous", {}).get("earlier")}
+    return {**installed, "previous": _previous(installed).get("earlier")}
 
 
 def unneeded(releases: str, installed: Mapping[str, Any], keep: Sequence[str]) -> List[str]:
     """Return the folders of releases that are none of ``keep``, not the previous one, and that no process runs a file of."""
     if not os.path.isdir(releases):
         return []
-    previous = installed.get("previous", {})
+    previous = _previous(installed)
     needed = {*keep, *releases_in_use(releases), previous.get("release"), previous.get("earlier", {}).get("release")}
     with os.scandir(releases) as entries:
         return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False) and entry.name not in needed)

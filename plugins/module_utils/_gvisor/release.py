@@ -29,6 +29,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import (
     make_folders,
     read_file,
     sha256_file,
+    sync_folder,
 )
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.text import megabytes
 from ansible_collections.ggen.gvisor.plugins.module_utils._gvisor import history
@@ -152,7 +153,7 @@ def install(release: Release, payload: Mapping[str, Payload]) -> None:
             for program, temporary in staged:
                 os.replace(temporary, os.path.join(release.folder, program.name))
             os.chmod(release.folder, FOLDER_MODE)
-            _sync(release.folder)
+            sync_folder(release.folder)
             made = []
             # Both locks at once: nobody takes the folder for one that nobody needs before the links lead there.
             with locked(os.path.dirname(release.folder)):
@@ -256,14 +257,6 @@ def _refuse_places(release: Release) -> None:
         path = os.path.join(release.folder, program.name)
         if os.path.isdir(path) and not os.path.islink(path):
             raise GvisorError(f"{path} is a folder and should become a program of this release; move it away")
-
-
-def _sync(folder: str) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)  # the renames themselves must survive a power cut
-    finally:
-        os.close(descriptor)
 
 
 def _remove_leftovers(release: Release) -> None:

@@ -28,7 +28,7 @@ def _mapped(function: Filter) -> Filter:
         except GvisorError as error:
             raise AnsibleFilterError(error.message) from error
         except OSError as error:
-            raise AnsibleFilterError(sentence(error)) from error
+            raise AnsibleFilterError(sentence(error)) from None  # Ansible would repeat a cause that says it in other words
         except ValueError as error:
             raise AnsibleFilterError(str(error)) from error
 

@@ -14,6 +14,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
+from ansible_collections.ggen.gvisor.plugins.module_utils._base import platform
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd import toml_text as toml
 
@@ -88,8 +89,8 @@ class Edit:
 
 def version_tuple(version: str | None) -> tuple[int, int] | None:
     """Return (major, minor) of containerd's version, None when it is not known."""
-    match = re.match(r"v?(\d+)\.(\d+)", version or "")
-    return (int(match[1]), int(match[2])) if match else None
+    numbers = platform.version_tuple(version or "")
+    return (numbers[0], numbers[1]) if numbers and len(numbers) > 1 else None
 
 
 def version_of(document: toml.Document, allow_newer: bool = False) -> int:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
-from ansible_collections.ggen.gvisor.plugins.module_utils._base.platform import GO_ARCHITECTURES
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.platform import architecture
 
 LISTS = {"colima": ["colima", "list", "--json"], "lima": ["limactl", "list", "--format", "json"]}
 FIXES = {
@@ -174,7 +174,7 @@ def _common(entry: Mapping[str, Any], host: str, ssh_config: str) -> dict[str, A
         "ansible_ssh_common_args": f"-F {shlex.quote(ssh_config)}",
         "vm_name": entry["name"],
         "vm_state": entry["status"].lower(),
-        "vm_arch": GO_ARCHITECTURES.get(arch, arch),
+        "vm_arch": architecture(arch),
         "vm_cpus": entry.get("cpus") or 0,
         "vm_memory": entry.get("memory") or 0,
         "vm_disk": entry.get("disk") or 0,

@@ -11,28 +11,27 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ansible_collections.ggen.gvisor.plugins.module_utils._base.platform import GO_ARCHITECTURES
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.platform import architecture, version_tuple
 
 AUTO = "auto"
-# By the kernel's name and by Go's own.
-ARCHITECTURES = {**GO_ARCHITECTURES, **{name: name for name in GO_ARCHITECTURES.values()}}
+BUILT = ("amd64", "arm64")  # what gVisor is built for here, by Go's names
 
 
 def version_of(text: str) -> tuple[int, ...]:
     """Return the numbers a containerd version begins with: 1.6.20~ds1 is (1, 6, 20). Raises ValueError when there are
     none."""
-    match = re.match(r"v?(\d+(?:\.\d+)*)", str(text).strip())
-    if match is None:
+    numbers = version_tuple(str(text))
+    if numbers is None:
         raise ValueError(f"{text!r} is no containerd version")
-    return tuple(int(number) for number in match.group(1).split("."))
+    return numbers
 
 
 def goarch(machine: str) -> str:
     """Return Go's name of an architecture. Raises ValueError for one that gVisor is not built for here."""
-    try:
-        return ARCHITECTURES[machine]
-    except KeyError:
-        raise ValueError(f"{machine!r} is no architecture built here; known: {', '.join(sorted(set(ARCHITECTURES.values())))}") from None
+    name = architecture(machine)
+    if name not in BUILT:
+        raise ValueError(f"{machine!r} is no architecture built here; known: {', '.join(BUILT)}")
+    return name
 
 
 def usable(row: Mapping[str, Any], containerd: str) -> bool:
@@ -188,7 +187,7 @@ def build_plan(
     """
     system, _space, hardware = machine.partition(" ")
     pairs = wanted(table["releases"], release, targets, arch, hardware)
-    mine = [pair for pair in pairs if system == "Linux" and pair[1] == ARCHITECTURES.get(hardware)]
+    mine = [pair for pair in pairs if system == "Linux" and pair[1] == architecture(hardware)]
     plan = []
     for pair in pairs:
         artifact = artifact_of(table, Path(vendors), *pair, go=go)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import gzip
-import hashlib
 import os
 import shutil
 import tempfile
@@ -19,7 +18,13 @@ from typing import Any, NamedTuple
 from ansible.errors import AnsibleError
 from ansible.utils.display import Display
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
-from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import SENT_SECONDS, locked_file, sha256_file
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import (
+    SENT_SECONDS,
+    locked_file,
+    sha256_file,
+    sha256_of,
+    staged,
+)
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.text import megabytes
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._base.action import Action
 
@@ -67,27 +72,18 @@ def compressed(item: Item, cache: str) -> str:
 
 
 def _compress(item: Item, folder: Path) -> str:
-    found = hashlib.sha256()
-    descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=".gzip.")
-    try:
-        with os.fdopen(descriptor, "wb") as output, Path(item.source).open("rb") as data:
-            # Neither name nor time in its header: the same file gives the same bytes.
-            with gzip.GzipFile(filename="", mode="wb", compresslevel=LEVEL, fileobj=output, mtime=0) as packer:
-                for block in iter(lambda: data.read(1 << 20), b""):
-                    found.update(block)
-                    packer.write(block)
-            os.fchmod(output.fileno(), 0o644)
-            output.flush()
-            os.fsync(output.fileno())
-        if found.hexdigest() != item.sha256:
+    with staged(str(folder), "gzip", 0o644) as new:
+        # Neither name nor time in its header: the same file gives the same bytes.
+        packer = gzip.GzipFile(filename="", mode="wb", compresslevel=LEVEL, fileobj=new.stream, mtime=0)
+        with Path(item.source).open("rb") as data, packer:
+            found = sha256_of(data, packer.write)
+        if found != item.sha256:
             raise GvisorError(
-                f"{item.source} on the controller has the sha256 {found.hexdigest()} and {item.sha256} is expected. Nothing was sent; build it again"
+                f"{item.source} on the controller has the sha256 {found} and {item.sha256} is expected. Nothing was sent; build it again"
             )
-        target = str(folder / f"{item.sha256}.{sha256_file(temporary)}.gz")
-        os.replace(temporary, target)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+        new.stream.flush()
+        target = str(folder / f"{item.sha256}.{sha256_file(new.path)}.gz")
+        new.keep(target)
     return target
 
 

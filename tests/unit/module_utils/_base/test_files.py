@@ -5,14 +5,28 @@
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
+import io
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import SENT, SENT_SECONDS, atomic_write, remove_stale_transfers
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import (
+    SENT,
+    SENT_SECONDS,
+    atomic_write,
+    locked,
+    remove_stale_transfers,
+    sha256_of,
+    staged,
+    take_lock,
+)
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.config_files import _candidate
 
 
@@ -28,6 +42,59 @@ def test_a_full_file_system_is_named_and_no_half_file_stays(write: Callable[[Pat
         assert list(tmp_path.iterdir()) == []
     finally:
         subprocess.run(["umount", tmp_path], check=True)
+
+
+def test_a_staged_file_takes_its_place_whole_or_is_gone(tmp_path: Path) -> None:
+    place = tmp_path / "file"
+    place.write_text("old")
+    with staged(str(tmp_path), "file", 0o640) as new:
+        new.stream.write(b"new")
+        new.stream.flush()
+        assert (place.read_text(), Path(new.path).read_text(), Path(new.path).parent) == ("old", "new", tmp_path)
+        new.keep(str(place))
+    assert (place.read_text(), place.stat().st_mode & 0o7777) == ("new", 0o640)
+
+    with staged(str(tmp_path), "file", 0o640) as new:
+        new.stream.write(b"not kept")
+    assert place.read_text() == "new"
+    with pytest.raises(KeyboardInterrupt), staged(str(tmp_path), "file", 0o640):
+        raise KeyboardInterrupt
+    assert list(tmp_path.iterdir()) == [place]
+
+
+def test_a_write_that_fails_without_a_name_gets_the_name_of_the_place(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match=f"No space left on device: '{tmp_path}/file'"), staged(str(tmp_path), "file", 0o644):
+        raise OSError(28, "No space left on device")
+    with pytest.raises(FileNotFoundError, match="'/other'"), staged(str(tmp_path), "file", 0o644):
+        raise FileNotFoundError(2, "No such file or directory", "/other")
+
+
+@pytest.mark.parametrize(("size", "read"), [(None, b"0123456789"), (4, b"0123"), (0, b""), (20, b"0123456789")])
+def test_a_sha256_is_of_what_was_read_and_handed_on(size: int | None, read: bytes) -> None:
+    stream, copied = io.BytesIO(b"0123456789"), io.BytesIO()
+    assert sha256_of(stream, copied.write, size) == hashlib.sha256(read).hexdigest()
+    assert copied.getvalue() == read
+    assert stream.tell() == len(read)
+
+
+def test_a_lock_on_a_folder_is_waited_for_only_so_long_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGALRM)
+    late = pytest.raises(GvisorError, match=f"another run has been changing {tmp_path} for more than 0.05 s")
+    with locked(str(tmp_path)), late, locked(str(tmp_path), 0.05):
+        pass
+    with locked(str(tmp_path), shared=True), locked(str(tmp_path), 0.05, shared=True), late, locked(str(tmp_path), 0.05):
+        pass
+    with locked(str(tmp_path), 0.05):
+        pass
+    assert list(tmp_path.iterdir()) == []
+    assert signal.getsignal(signal.SIGALRM) is before
+    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+
+
+def test_a_lock_is_tried_even_without_time(tmp_path: Path) -> None:
+    with (tmp_path / "lock").open("w") as one, (tmp_path / "lock").open("w") as two:
+        assert take_lock(one.fileno(), fcntl.LOCK_EX, 0)
+        assert not take_lock(two.fileno(), fcntl.LOCK_SH, 0)
 
 
 def sent(folder: Path, name: str, age: float) -> Path:

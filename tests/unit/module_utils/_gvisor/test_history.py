@@ -95,6 +95,12 @@ def test_the_first_release_has_nothing_before_it(host):
     assert host.now == ("1", "options of 1")
 
 
+def test_the_first_release_proves_itself_and_nothing_goes(host):
+    host.switch("1")
+    assert host.prune("1") == []
+    assert host.now == ("1", "options of 1")
+
+
 def test_a_switch_is_rolled_back_once(host):
     host.switch("1")
     host.switch("2")
