@@ -75,7 +75,7 @@ def _compress(item: Item, folder: Path) -> str:
     with staged(str(folder), "gzip", 0o644) as new:
         # Neither name nor time in its header: the same file gives the same bytes.
         packer = gzip.GzipFile(filename="", mode="wb", compresslevel=LEVEL, fileobj=new.stream, mtime=0)
-        with Path(item.source).open("rb") as data, packer:
+        with packer, Path(item.source).open("rb") as data:
             found = sha256_of(data, packer.write)
         if found != item.sha256:
             raise GvisorError(
