@@ -82,7 +82,11 @@ def test_the_artifact_holds_sources_and_no_output(artifact):
         names = tar.getnames()
         links = {member.name: member.linkname for member in tar if member.issym()}
     assert {"playbooks/site.yml", "roles/runsc_build/files/vendors/gvisor/releases.yml", "meta/execution-environment.yml"} <= set(names)
-    assert links == {"vendors": "roles/runsc_build/files/vendors", "examples": "roles/ggen_run/files/examples"}
+    callbacks = {
+        f"playbooks/callback_plugins/ggen_gvisor_{name}.py": f"../../plugins/callback/{name}.py"
+        for name in ("fleet", "preload", "progress")
+    }
+    assert links == {"vendors": "roles/runsc_build/files/vendors", "examples": "roles/ggen_run/files/examples", **callbacks}
     outputs = ("bin/", "dist/", "reports/", ".venv/", ".artifacts/", ".collections/")
     assert [name for name in names if name.startswith(outputs) or "/.ggen/" in name or "/vendor/" in name or "/generated/" in name] == []
 
