@@ -122,7 +122,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 replaced:
-  description: containerd's namespaces in which another image was latest and is previous now, or would be.
+  description: containerd's namespaces in which another image was latest and is previous now, or would be. A run that fails tells them as well.
   type: list
   elements: str
   returned: with O(state=present) and an archive
@@ -323,12 +323,17 @@ def present(module: AnsibleModule, namespaces: List[Ctr]) -> Tuple[Dict[str, Any
     if archive and not module.check_mode:
         # Another run that imports the same image would remove the name that ours has until it is tagged, and may have imported it meanwhile.
         with locked(os.path.dirname(params["address"])):
-            for ctr in missing:
-                held, wrong = wrong_names(ctr, image, names)
-                if wrong and repository:
-                    keep_previous(ctr, repository, image.digest)
-                if wrong:
-                    held = import_image(ctr, params, image, names, platform)
+            replaced = []  # what this run does itself, also where it then fails: that much is to be taken back
+            try:
+                for ctr in missing:
+                    held, wrong = wrong_names(ctr, image, names)
+                    if wrong and repository and keep_previous(ctr, repository, image.digest):
+                        replaced.append(ctr.namespace)
+                    if wrong:
+                        held = import_image(ctr, params, image, names, platform)
+            except GvisorError as error:
+                error.details["replaced"] = replaced
+                raise
         remove_stale_transfers(params["archive"])
     # A docker-archive has no manifest: containerd makes one at the import.
     known = names[0] in held and not (missing and (module.check_mode or not archive))
@@ -348,18 +353,19 @@ def present(module: AnsibleModule, namespaces: List[Ctr]) -> Tuple[Dict[str, Any
     )
 
 
-def keep_previous(ctr: Ctr, repository: str, digest: Optional[str]) -> None:
-    """Have what is latest kept as previous, before the image with ``digest`` becomes latest. Raises GvisorError.
+def keep_previous(ctr: Ctr, repository: str, digest: Optional[str]) -> bool:
+    """Have what is latest kept as previous, before the image with ``digest`` becomes latest; tell whether there was one. Raises GvisorError.
 
     The tag moves first: a run that ends here has both tags on one image, which is nothing to go back to.
     """
     images = ctr.images()
     if not image_names.is_replaced(images, repository, digest):
-        return
+        return False
     gone = image_names.outdated(images, repository, digest)
     ctr.check("images", "tag", "--force", f"{repository}:{image_names.LATEST}", f"{repository}:{image_names.PREVIOUS}")
     if gone:
         ctr.check("images", "rm", *gone)
+    return True
 
 
 def previous(module: AnsibleModule, namespaces: List[Ctr]) -> Tuple[Dict[str, Any], Table, Table]:

@@ -94,8 +94,9 @@ seconds:
 """
 
 import concurrent.futures
+import contextlib
 import tempfile
-from typing import Any, Dict, Tuple
+from typing import Any, Dict, Iterator, Tuple
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
@@ -106,28 +107,42 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pod import ex
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.proof import RUNC, Observed, observe
 
 
-def look(module: AnsibleModule) -> Tuple[Dict[str, str], Observed, Observed]:
-    """Return the states of containerd's CRI plugins, and what a gVisor and a runc container said. Raises GvisorError or OSError."""
+@contextlib.contextmanager
+def proving() -> Iterator[None]:
+    """Say of what goes wrong that it keeps the proof from being made. Raises GvisorError."""
+    try:
+        yield
+    except (GvisorError, OSError) as error:
+        raise GvisorError(f"nothing could be proven: {error}") from error
+
+
+def plugins_of(ctr: Ctr) -> Dict[str, str]:
+    """Return the states of containerd's CRI plugins. Raises GvisorError where one is broken, or containerd does not tell."""
+    with proving():
+        cri = {f"{row['type']}.{row['id']}": row["status"] for row in ctr.plugins() if "cri" in f"{row['type']}.{row['id']}".split(".")}
+    broken = sorted(name for name, status in cri.items() if status == "error")
+    if broken:
+        raise GvisorError(f"containerd runs, and its plugin {', '.join(broken)} is in state error: Kubernetes gets no containers", cri=cri)
+    return cri
+
+
+def both(ctr: Ctr, module: AnsibleModule) -> Tuple[Observed, Observed]:
+    """Return what a gVisor and a runc container said. Raises GvisorError or OSError."""
     parameters = module.params
-    ctr = Ctr(parameters["address"], parameters["namespace"])
-    cri = {f"{row['type']}.{row['id']}": row["status"] for row in ctr.plugins() if "cri" in f"{row['type']}.{row['id']}".split(".")}
     tools = prepare(parameters["state_dir"])
     # Without pipelining tmpdir belongs to the connection's user, who could not remove what root left in it. Both at once: each is mostly waiting.
     with tempfile.TemporaryDirectory(dir=module.tmpdir, prefix="proof.") as folder, concurrent.futures.ThreadPoolExecutor() as pool:
-        proving = pool.submit(observe, ctr, parameters["runtime"], folder, tools, tools.argv("dmesg"), parameters["program"])
+        gvisor = pool.submit(observe, ctr, parameters["runtime"], folder, tools, tools.argv("dmesg"), parameters["program"])
         runc = observe(ctr, RUNC, folder, tools, tools.argv("dmesg", "--version"))
-        return cri, proving.result(), runc
+        return gvisor.result(), runc
 
 
 def perform(module: AnsibleModule) -> Dict[str, Any]:
     """Judge what was observed and return the result. Raises GvisorError where something is not proven."""
-    try:
-        cri, gvisor, runc = look(module)
-    except (GvisorError, OSError) as error:
-        raise GvisorError(f"nothing could be proven: {error}") from error
-    broken = sorted(name for name, status in cri.items() if status == "error")
-    if broken:
-        raise GvisorError(f"containerd runs, and its plugin {', '.join(broken)} is in state error: Kubernetes gets no containers", cri=cri)
+    ctr = Ctr(module.params["address"], module.params["namespace"])
+    cri = plugins_of(ctr)  # first: with a broken one no container needs to be tried
+    with proving():
+        gvisor, runc = both(ctr, module)
     return {
         "changed": False,
         "kernel": kernel_of(gvisor, module.params),

@@ -9,9 +9,13 @@ import itertools
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.ctr import Ctr
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.image_archive import Archive
+from ansible_collections.ggen.gvisor.plugins.modules import containerd_image
 from ansible_collections.ggen.gvisor.plugins.modules.containerd_image import cri_names
 from support import oci
 from support.containerd import Daemon
@@ -45,7 +49,7 @@ def listed(daemon: Daemon, namespace: str) -> dict[str, str]:
     return {row.split()[0]: row.split()[2] for row in rows}
 
 
-def image(daemon: Daemon, namespace: str, **params: object) -> dict:
+def image(daemon: Daemon, namespace: str | list[str], **params: object) -> dict:
     return run_module("containerd_image", address=daemon.address, namespace=namespace, **params)
 
 
@@ -124,6 +128,39 @@ def test_a_run_that_ended_after_it_kept_the_image_is_nothing_to_go_back_to(daemo
     new, other = archive_of(tmp_path, latest, text=b"second")
     assert image(daemon, namespace, archive=new, keep_previous=True)["replaced"] == [namespace]
     assert listed(daemon, namespace) == {latest: other, previous: digest}
+
+
+def test_an_import_that_fails_tells_what_it_had_replaced(daemon: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An upgrade's rescue goes back in those namespaces. The second import fails here; the first is containerd's."""
+    first, second = f"test{next(_number)}", f"test{next(_number)}"
+    latest = "docker.io/library/tool:latest"
+    old, digest = archive_of(tmp_path, latest)
+    new, other = archive_of(tmp_path, latest, text=b"second")
+    image(daemon, [first, second], archive=old)
+
+    def fail_in_second(ctr: Ctr, *arguments: object) -> dict:
+        if ctr.namespace == second:
+            raise GvisorError("the disk is full")
+        return real(ctr, *arguments)
+
+    real = containerd_image.import_image
+    monkeypatch.setattr(containerd_image, "import_image", fail_in_second)
+    options = {
+        "archive": new,
+        "src": None,
+        "name": None,
+        "digest": None,
+        "platform": None,
+        "images": None,
+        "keep_previous": True,
+        "address": daemon.address,
+    }
+    with pytest.raises(GvisorError, match="the disk is full") as failure:
+        containerd_image.present(SimpleNamespace(params=options, check_mode=False), [Ctr(daemon.address, name) for name in (first, second)])
+    assert failure.value.details["replaced"] == [first, second]
+    assert listed(daemon, first)[latest] == other
+    assert image(daemon, failure.value.details["replaced"], name=[latest], state="previous")["restored"] == [first]
+    assert (listed(daemon, first)[latest], listed(daemon, second)[latest]) == (digest, digest)
 
 
 def test_what_is_kept_needs_the_tag_latest(daemon: Daemon, namespace: str, tmp_path: Path) -> None:
