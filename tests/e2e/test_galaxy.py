@@ -17,8 +17,6 @@ import pytest
 from conftest import ROOT
 from support.playbook import Play, play
 
-pytestmark = pytest.mark.host
-
 LAB = [sys.executable, str(ROOT / "tests/lab/lab.py"), "--lab", "galaxy", "--hosts", str(ROOT / "tests/e2e/galaxy_hosts.yml")]
 ESSENTIAL = {"meta", "playbooks", "plugins", "roles"}
 INVENTORY = ROOT / ".artifacts" / "lab" / "galaxy" / "inventory.yml"

@@ -15,8 +15,6 @@ from support.playbook import play
 from support.snapshot import write
 from support.supply import checked_sbom, checked_statement, digests
 
-pytestmark = pytest.mark.host
-
 MAIN = 'fn main() { println!("ggen 0.0.1"); }\n'
 CARGO = '[package]\nname = "ggen"\nversion = "0.0.1"\nedition = "2021"\n'
 

@@ -14,8 +14,6 @@ import pytest
 from conftest import ROOT
 from support.playbook import Play, play
 
-pytestmark = pytest.mark.host
-
 LAB = [sys.executable, str(ROOT / "tests/lab/lab.py"), "--lab", "build", "--hosts", str(ROOT / "tests/e2e/build_hosts.yml")]
 FOLDER = ROOT / ".artifacts" / "lab" / "build"
 RELEASE = "20260224"  # what containerd 1.6 of bookworm can use, and the smallest

@@ -22,8 +22,6 @@ from support.colima import CONFIG, EMBEDDED, Guest, Mac, mac
 from support.playbook import Play, play
 from support.snapshot import differences, snapshot
 
-pytestmark = pytest.mark.host
-
 LAB = [sys.executable, str(ROOT / "tests/lab/lab.py"), "--lab", "colima", "--hosts", str(ROOT / "tests/e2e/colima_hosts.yml")]
 FOLDER = ROOT / ".artifacts" / "lab" / "colima"
 ROLE = {"name": "ggen.gvisor.containerd_gvisor"}

@@ -21,8 +21,6 @@ from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd import run
 from conftest import ROOT
 from support.playbook import play
 
-pytestmark = pytest.mark.host
-
 LAB = [sys.executable, str(ROOT / "tests/lab/lab.py"), "--lab", "runtime", "--hosts", str(ROOT / "tests/e2e/runtime_hosts.yml")]
 FOLDER = ROOT / ".artifacts" / "lab" / "runtime"
 HOSTS = ("bookworm", "trixie")

@@ -12,8 +12,6 @@ import pytest
 from conftest import ROOT
 from support.playbook import Play, play
 
-pytestmark = pytest.mark.host
-
 LAB = [sys.executable, str(ROOT / "tests/lab/lab.py"), "--lab", "ship", "--hosts", str(ROOT / "tests/e2e/ship_hosts.yml")]
 FOLDER = ROOT / ".artifacts" / "lab" / "ship"
 RELEASE = "/usr/local/lib/example/1"

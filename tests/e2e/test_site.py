@@ -17,8 +17,6 @@ from support.playbook import play
 from support.snapshot import differences, snapshot
 from support.supply import checked_sbom, checked_statement, digests
 
-pytestmark = pytest.mark.host
-
 EXAMPLE = ROOT / "examples" / "organization"
 EXPECTED = ROOT / "tests" / "fixtures" / "examples" / "organization" / "expected"
 IMAGE = "docker.io/library/ggen:26.5.19"

@@ -21,8 +21,6 @@ import pytest
 from support.faults import check_works, fresh_host
 from support.playbook import ROOT, Play
 
-pytestmark = pytest.mark.host
-
 LIBRARY = "libfaketimeMT.so.1"
 
 

@@ -20,8 +20,6 @@ from pathlib import Path
 import pytest
 from support.faults import HELD, Process, Site, Victim, check_converged, check_works, fresh_host, state
 
-pytestmark = pytest.mark.host
-
 # A task has begun on the host: the shell that sudo starts for it, each with a word of its own.
 BEGUN = r"^/bin/sh -c echo BECOME-SUCCESS"
 # Tasks that take their time, and what the host does in their middle.

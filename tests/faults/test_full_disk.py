@@ -19,8 +19,6 @@ from support.faults import EXAMPLE, HELD, SSH, Site, Victim, check_works, fresh_
 from support.faults import HOSTS as ROOMY
 from support.snapshot import differences, snapshot
 
-pytestmark = pytest.mark.host
-
 HOSTS = ROOMY.with_name("small_disk.yml")
 # /var is where the file system below / can be named. Its files are counted while others still write, so more than one try may be needed.
 FILL = """

@@ -13,8 +13,6 @@ import pytest
 from support.module import finish_module
 from support.runs import RUNTIMES, Host, gvisor_daemon
 
-pytestmark = pytest.mark.host
-
 
 @pytest.fixture(name="host")
 def fixture_host(tmp_path: Path) -> Iterator[Host]:

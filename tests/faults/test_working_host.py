@@ -20,8 +20,6 @@ import pytest
 from support.faults import EXAMPLE, Victim, check_works, fresh_host
 from support.playbook import ROOT, Play
 
-pytestmark = pytest.mark.host
-
 CONFIG = "/etc/containerd/config.toml"
 IMAGE = "docker.io/library/ggen:26.5.19"
 RUN = "playbooks/run.yml"

@@ -207,7 +207,6 @@ def works(guest: Guest) -> set[str]:
     return set(config.handlers(tomllib.loads(Path(guest.config_path).read_text())))
 
 
-@pytest.mark.host
 def test_the_handler_outlives_the_host_s_starts(guest: Guest, home: Home):
     would = change(guest, home, check=True)
     assert (would["failed"], would["changed"], would["phases"]) == (False, True, ["read", "validate"]), would
@@ -230,7 +229,6 @@ def test_the_handler_outlives_the_host_s_starts(guest: Guest, home: Home):
     assert change(guest, home, state="absent")["changed"] is False
 
 
-@pytest.mark.host
 def test_a_patch_that_the_next_start_would_lose_is_made_to_last(guest: Guest, home: Home):
     run_action(**guest.options(restart=True, **CRUN2))  # without the boot_config
     done = change(guest, home)
@@ -238,7 +236,6 @@ def test_a_patch_that_the_next_start_would_lose_is_made_to_last(guest: Guest, ho
     assert guest.text() == home.own.read_text()
 
 
-@pytest.mark.host
 def test_a_profile_s_file_that_is_lost_comes_back_without_a_restart(guest: Guest, home: Home):
     change(guest, home)
     text = home.own.read_text()
@@ -249,7 +246,6 @@ def test_a_profile_s_file_that_is_lost_comes_back_without_a_restart(guest: Guest
     assert home.own.read_text() == text
 
 
-@pytest.mark.host
 def test_what_the_host_refuses_is_not_written_on_the_controller(guest: Guest, home: Home):
     home.write(home.own, 'version = 2\nimports = ["/nowhere/there.toml"]\n')
     before = guest.text()
@@ -262,7 +258,6 @@ def test_what_the_host_refuses_is_not_written_on_the_controller(guest: Guest, ho
     assert (guest.text(), os.listdir(home.own.parent)) == (before, ["config.toml"])
 
 
-@pytest.mark.host
 def test_absent_leaves_a_host_that_differs_its_own_settings(guest: Guest, home: Home):
     change(guest, home)
     theirs = "# a note of theirs\n"

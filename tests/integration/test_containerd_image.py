@@ -21,7 +21,6 @@ from support import oci
 from support.containerd import Daemon
 from support.module import finish_module, run_module, start_module
 
-pytestmark = pytest.mark.host
 REF = "docker.io/library/tool:1"
 _number = itertools.count()
 

@@ -10,8 +10,6 @@ from support.containerd import Daemon
 from support.gvisor import gvisor_dir
 from support.module import run_module
 
-pytestmark = pytest.mark.host
-
 
 @pytest.fixture(scope="module")
 def daemon(tmp_path_factory):

@@ -28,7 +28,6 @@ from support.containerd import Daemon
 from support.module import finish_module, run_module, start_module
 from support.runs import IMAGE, PATIENCE, RUNTIMES, Host, gvisor_daemon
 
-pytestmark = pytest.mark.host
 OWNER = 1000
 
 

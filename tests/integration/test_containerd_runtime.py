@@ -34,8 +34,6 @@ from support import fixtures
 from support.containerd_debs import SUITES, ensure
 from support.containerd_runtime import ROOT, RUNSC, Host, run_action, runsc_dir
 
-pytestmark = pytest.mark.host
-
 INPUTS = fixtures.inputs()
 STUB = INPUTS["debian-stub-1.7.24"]
 CASES = list(INPUTS)

@@ -38,7 +38,6 @@ def arguments(host: Host, **more: object) -> dict:
     return options
 
 
-@pytest.mark.host
 def test_life_of_a_plain_daemon(host: Host) -> None:
     assert run_module("containerd_service", check=True, state="started", **arguments(host))["changed"]
     assert host.pid() is None
@@ -57,7 +56,6 @@ def test_life_of_a_plain_daemon(host: Host) -> None:
     assert not run_module("containerd_service", state="stopped", **arguments(host))["changed"]
 
 
-@pytest.mark.host
 def test_a_daemon_of_somebody_else_keeps_its_arguments_and_environment(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     """No PID file, other flags: the socket leads to the process, and a restart starts the same."""
     monkeypatch.setenv("THEIR_PROXY", "http://proxy.example")
@@ -70,7 +68,6 @@ def test_a_daemon_of_somebody_else_keeps_its_arguments_and_environment(host: Hos
     assert b"THEIR_PROXY=http://proxy.example\0" in Path(f"/proc/{host.pid()}/environ").read_bytes()
 
 
-@pytest.mark.host
 def test_says_why_it_does_not_start(host: Host) -> None:
     Path(host.config_path).write_text("version = 2\n[")
     result = run_module("containerd_service", state="started", **arguments(host))
@@ -79,7 +76,6 @@ def test_says_why_it_does_not_start(host: Host) -> None:
     assert "toml" in result["journal"]
 
 
-@pytest.mark.host
 def test_a_stale_pid_file_means_nothing(host: Host) -> None:
     """The number in it belongs to somebody else by now, who must not be stopped."""
     (host.root / "pid").write_text(f"{os.getpid()}\n")

@@ -8,8 +8,6 @@ from conftest import ROOT
 from support.browser import Browser
 from support.fleet import ABOUT, HOSTILE, TEMPLATE, failure, mixed, report
 
-pytestmark = pytest.mark.host
-
 WIDTHS = (320, 390, 800, 1280)
 TONES = {"healthy": "#12733f", "failed": "#b3261e", "unreachable": "#b3261e", "drifted": "#8a5300"}
 DARK = {"healthy": "#6fdc9f", "failed": "#ff9a90"}

@@ -42,7 +42,6 @@ PLAY = """
           diff: false
 """
 pytestmark = [
-    pytest.mark.host,
     pytest.mark.skipif(not BINARY, reason="GGEN_BINARY names no static ggen to put into an image"),
 ]
 

@@ -385,7 +385,6 @@ def small(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", tmp_path / "small"], check=True)
 
 
-@pytest.mark.host
 def test_a_full_disk_is_told_before_anything_is_written(small: Path) -> None:
     host = Host(small)
     host.contents["runsc"] = bytes(3_000_000)
@@ -399,7 +398,6 @@ def test_a_full_disk_is_told_before_anything_is_written(small: Path) -> None:
     assert host.everything() == before
 
 
-@pytest.mark.host
 def test_a_disk_that_fills_up_meanwhile_keeps_no_half_file(small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As if somebody else had taken the room after it was looked at."""
     host = Host(small)

@@ -18,7 +18,6 @@ from support import oci
 from support.containerd import Daemon
 from support.runs import RUNTIMES, Host, gvisor_daemon
 
-pytestmark = pytest.mark.host
 SOURCE = Path(__file__).parent / "attacker" / "attacker.c"
 IMAGE = "localhost/attacker:1"
 OWNER = 1000

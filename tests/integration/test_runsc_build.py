@@ -549,7 +549,6 @@ def test_sbom_and_provenance_of_gvisor_tell_what_the_programs_do(releases, relea
 
 
 @pytest.mark.slow
-@pytest.mark.host
 @pytest.mark.parametrize("version", containerd_debs.SUITES)
 @pytest.mark.parametrize("release", TABLE["releases"])
 def test_a_release_works_with_the_containerds_that_its_row_names(releases, tmp_path, monkeypatch, release, version):
@@ -564,7 +563,6 @@ def test_a_release_works_with_the_containerds_that_its_row_names(releases, tmp_p
 
 
 @pytest.mark.slow
-@pytest.mark.host
 def test_the_unpatched_shim_needs_the_capability(releases, tmp_path, monkeypatch):
     """Where this stops to fail, the patch is no longer needed."""
     built = next((releases / "20260224").glob("linux_*"))
@@ -578,3 +576,10 @@ def test_the_unpatched_shim_needs_the_capability(releases, tmp_path, monkeypatch
     assert result["failed"] is not bool(capable), result
     if not capable:
         assert "OOM" in result["msg"]
+
+
+def test_the_role_asks_for_room_for_the_largest_release():
+    needs = yaml.safe_load((ROOT / "roles/containerd_gvisor/vars/main.yml").read_text())["_containerd_gvisor_needs"]
+    sizes = [sum(path.stat().st_size for path in folder.glob("linux_*/*") if "." not in path.name) for folder in (ROOT / "bin").glob("2*")]
+    assert sizes, "ansible-playbook tests/build.yml"
+    assert needs["release"]["mb"] * 1000000 > max(sizes)

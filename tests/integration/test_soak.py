@@ -18,7 +18,6 @@ import pytest
 from support.containerd import Daemon
 from support.runs import RUNTIMES, Host, gvisor_daemon
 
-pytestmark = pytest.mark.host
 RUNS = int(os.environ.get("GGEN_GVISOR_SOAK", "24"))
 AT_ONCE = 8
 WARM_UP = 4  # runs after which containerd has what it keeps for good

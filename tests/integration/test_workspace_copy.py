@@ -210,7 +210,6 @@ def run_task(daemon: Daemon, *options: str, **more: object) -> dict:
     return result
 
 
-@pytest.mark.host
 def test_a_run_on_a_copy_changes_the_workspace_here(daemon, workspace):
     script = "id -u; cat link; echo new > input; mkdir out; echo made > out/file; rm sub/run; ln -s /etc/passwd evil"
     result = run(daemon, workspace, script)
@@ -230,7 +229,6 @@ def test_a_run_on_a_copy_changes_the_workspace_here(daemon, workspace):
     assert (again["changed"], again["stdout"]) == (False, "made\n")
 
 
-@pytest.mark.host
 def test_check_mode_runs_and_writes_nothing_back(daemon, workspace):
     before = state(workspace)
     result = run(daemon, workspace, "echo new > input", "--check", "--diff")
@@ -239,19 +237,16 @@ def test_check_mode_runs_and_writes_nothing_back(daemon, workspace):
     assert state(workspace) == before
 
 
-@pytest.mark.host
 def test_a_failing_command_s_files_come_back_too(daemon, workspace):
     result = run(daemon, workspace, "echo new > input; exit 3")
     assert (result["rc"], (workspace / "input").read_text()) == (3, "new\n"), result
 
 
-@pytest.mark.host
 def test_a_folder_that_is_not_on_the_controller(daemon, tmp_path):
     result = run(daemon, tmp_path / "nowhere", "true")
     assert "is no folder of the controller; name one, or set workspace_from: host" in result["msg"]
 
 
-@pytest.mark.host
 def test_several_jobs_here_and_there(daemon, workspace, tmp_path):
     """One works on a copy, one on the host's own folder; what the copy's job did comes back, whatever the others' ends."""
     there = tmp_path / "there"
@@ -270,7 +265,6 @@ def test_several_jobs_here_and_there(daemon, workspace, tmp_path):
     assert not any("contents" in job for job in result["jobs"])
 
 
-@pytest.mark.host
 def test_a_job_whose_folder_is_not_here_stops_before_any_runs(daemon, tmp_path):
     jobs = [
         {"workspace": str(tmp_path), "argv": ["touch", "out"]},

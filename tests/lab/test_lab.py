@@ -16,8 +16,6 @@ import lab as lab_module
 import pytest
 import yaml
 
-pytestmark = pytest.mark.host
-
 LAB_PY = Path(lab_module.__file__)
 # The same as in hosts.yml, so that the same base file systems serve.
 DEFAULTS = {"groups": ["sandbox_hosts"], "packages": ["python3-apt"]}

@@ -5,13 +5,20 @@
 
 from __future__ import annotations
 
+import importlib
+import io
 import json
+import multiprocessing
 import os
+import signal
 import subprocess
 import sys
+import traceback
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+MODULES = "ansible_collections.ggen.gvisor.plugins.modules"
 
 
 class Result(dict):
@@ -21,19 +28,33 @@ class Result(dict):
         raise AssertionError(f"the result has no {key}: {dict(self)}")
 
 
+def default_signals() -> None:
+    """To be a ``preexec_fn``: a program begins as from a terminal, also where the tests were started by nohup or as a job of a script.
+
+    Those leave SIGHUP or SIGINT ignored, which a new program inherits, and a test that sends one would wait for nothing.
+    """
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+
+
+def _arguments(*, check: bool = False, diff: bool = False, **params: object) -> str:
+    modes = {"_ansible_check_mode": check, "_ansible_diff": diff, "_ansible_version": "2.19.0"}
+    return json.dumps({"ANSIBLE_MODULE_ARGS": {**params, **modes}})
+
+
 def start_module(module: str, /, *, check: bool = False, diff: bool = False, **params: object) -> subprocess.Popen:
     """Start ``module`` and return its process; ``check`` and ``diff`` are Ansible's modes."""
-    arguments = {**params, "_ansible_check_mode": check, "_ansible_diff": diff, "_ansible_version": "2.19.0"}
     process = subprocess.Popen(
-        [sys.executable, "-m", f"ansible_collections.ggen.gvisor.plugins.modules.{module}"],
+        [sys.executable, "-m", f"{MODULES}.{module}"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": str(ROOT / ".collections"), "LC_ALL": "C.UTF-8"},
         text=True,
+        preexec_fn=default_signals,
     )
     assert process.stdin
-    process.stdin.write(json.dumps({"ANSIBLE_MODULE_ARGS": arguments}))
+    process.stdin.write(_arguments(check=check, diff=diff, **params))
     process.stdin.close()
     process.stdin = None
     return process
@@ -41,7 +62,10 @@ def start_module(module: str, /, *, check: bool = False, diff: bool = False, **p
 
 def finish_module(process: subprocess.Popen, timeout: float = 120) -> Result:
     """Return the module's result once it ends."""
-    stdout, stderr = process.communicate(timeout=timeout)
+    return _result(*process.communicate(timeout=timeout))
+
+
+def _result(stdout: str, stderr: str) -> Result:
     try:
         result = json.loads(stdout)
     except ValueError:
@@ -54,3 +78,43 @@ def finish_module(process: subprocess.Popen, timeout: float = 120) -> Result:
 def run_module(module: str, /, **params: object) -> Result:
     """Run ``module`` to its end and return its result; ``failed`` is always there."""
     return Result({"failed": False, **finish_module(start_module(module, **params))})
+
+
+def fork_module(module: str, /, **params: object) -> Result:
+    """Do as ``run_module`` in a fork of this process, in a tenth of the time: for modules that leave no process behind."""
+    return fork_modules(module, [params])[0]
+
+
+def fork_modules(module: str, runs: list[dict[str, object]]) -> list[Result]:
+    """Run ``module`` once for each of ``runs``, all at the same time, and return their results."""
+    here = multiprocessing.get_context("fork")
+    main = importlib.import_module(f"{MODULES}.{module}").main
+
+    def run(arguments: str, send: Connection) -> None:
+        sys.argv = [module]
+        sys.stdin = io.TextIOWrapper(io.BytesIO(arguments.encode()))
+        sys.stdout, sys.stderr = io.StringIO(), io.StringIO()
+        try:
+            main()
+        except SystemExit:
+            pass
+        except BaseException:
+            traceback.print_exc()
+        send.send((sys.stdout.getvalue(), sys.stderr.getvalue()))
+
+    running = []
+    for params in runs:
+        receive, send = here.Pipe(duplex=False)
+        process = here.Process(target=run, args=(_arguments(**params), send))
+        process.start()
+        send.close()
+        running.append((process, receive))
+    results = []
+    for process, receive in running:
+        try:
+            printed = receive.recv()
+        except EOFError:
+            printed = ("", f"module {module} ended without a word")
+        process.join()
+        results.append(Result({"failed": False, **_result(*printed)}))
+    return results

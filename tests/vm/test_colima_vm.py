@@ -27,8 +27,6 @@ from support.snapshot import differences, snapshot
 sys.path.insert(0, str(ROOT / "tests" / "lab"))
 import vm as vm_module
 
-pytestmark = pytest.mark.host
-
 # Apart from the VM of `make vm-up`, and yet the default profile: the one that is called just colima.
 ARTIFACTS = ROOT / ".artifacts" / "vm-test"
 VM = vm_module.Vm("default", ARTIFACTS)

@@ -14,8 +14,6 @@ from conftest import ROOT
 sys.path.insert(0, str(ROOT / "tests" / "lab"))
 import vm as vm_module
 
-pytestmark = pytest.mark.host
-
 
 class Handle:
     """One VM, driven through the command line as everybody drives it."""

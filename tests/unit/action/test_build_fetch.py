@@ -22,7 +22,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._builds.manifest impor
 from ansible_collections.ggen.gvisor.plugins.modules.build_fetch import pack
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._builds.received import store
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._gvisor.releases import build_share
-from support.module import run_module
+from support.module import fork_module
 
 INPUTS = {"version": "1.2.0", "flags": ["-trimpath"]}
 
@@ -39,7 +39,7 @@ class World:
         (source / "lib" / "data").write_text("data\n")
         self.expected = {"hello": hashlib.sha256((source / "hello").read_bytes()).hexdigest()}
         artifact = {"name": "hello", "inputs": INPUTS, "dest": str(self.there), "source": str(source), "metadata": {"digest": "sha256:1"}}
-        assert run_module("build_cache", state="stored", cache=str(root / "host" / "cache"), artifacts=[artifact])["changed"]
+        assert fork_module("build_cache", state="stored", cache=str(root / "host" / "cache"), artifacts=[artifact])["changed"]
         self.archive = root / "builds.tar.gz"
         self.manifests = pack(str(self.archive), [{"name": "hello", "source": str(self.there)}])
 
@@ -74,7 +74,7 @@ def test_the_controller_gets_the_same_files_and_the_same_manifest(world: World) 
     assert os.access(world.dest / "hello", os.X_OK)
     assert not os.access(world.dest / "lib" / "data", os.X_OK)
     assert os.listdir(world.cache / "tmp") == []
-    found = run_module(
+    found = fork_module(
         "build_cache", cache=str(world.cache), artifacts=[{"name": "hello", "inputs": INPUTS, "dest": str(world.root / "other")}]
     )
     assert found["misses"] == [], "its cache has it for good"
@@ -151,11 +151,11 @@ def test_a_manifest_that_is_none_is_refused(world: World, damage: Callable) -> N
 
 def test_the_build_host_refuses_what_changed_since_the_build(world: World) -> None:
     artifacts = [{"name": "hello", "inputs": INPUTS, "source": str(world.there), "dest": "/nowhere"}]
-    assert run_module("build_fetch", artifacts=artifacts)["manifests"] == world.manifests
+    assert fork_module("build_fetch", artifacts=artifacts)["manifests"] == world.manifests
     (world.there / "lib" / "data").write_text("other\n")
-    assert "lib/data in " in run_module("build_fetch", artifacts=artifacts)["msg"]
+    assert "lib/data in " in fork_module("build_fetch", artifacts=artifacts)["msg"]
     (world.there / "manifest.json").unlink()
-    assert "no build with a manifest of its own" in run_module("build_fetch", artifacts=artifacts)["msg"]
+    assert "no build with a manifest of its own" in fork_module("build_fetch", artifacts=artifacts)["msg"]
 
 
 def test_several_build_hosts_make_each_build_once() -> None:

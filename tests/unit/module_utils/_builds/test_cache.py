@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.ggen.gvisor.plugins.module_utils._builds.manifest import Artifact, canonical, key_of, resolve_inputs
-from support.module import finish_module, run_module, start_module
+from support.module import fork_module, fork_modules
 
 INPUTS = {"version": "1.2.0", "flags": ["-trimpath"], "cgo": False}
 
@@ -33,7 +33,7 @@ class World:
     def run(self, state: str = "restored", check: bool = False, **changes: object) -> dict:
         if state == "stored":
             changes.setdefault("source", str(self.source))
-        return run_module("build_cache", state=state, cache=str(self.cache), artifacts=[self.artifact(**changes)], check=check)
+        return fork_module("build_cache", state=state, cache=str(self.cache), artifacts=[self.artifact(**changes)], check=check)
 
     def store(self) -> dict:
         result = self.run("stored")
@@ -225,7 +225,7 @@ def test_a_build_that_left_nothing_or_links_is_refused(world):
 
 
 def test_a_missing_source_is_named(world):
-    result = run_module("build_cache", state="stored", cache=str(world.cache), artifacts=[world.artifact()])
+    result = fork_module("build_cache", state="stored", cache=str(world.cache), artifacts=[world.artifact()])
     assert "needs source" in result["msg"]
 
 
@@ -251,7 +251,6 @@ def test_what_a_killed_run_left_in_the_destination_is_removed(world):
     assert (left.exists(), notes.exists()) == (False, True)
 
 
-@pytest.mark.host
 def test_a_full_file_system_is_named(world):
     world.store()
     (world.dest / "hello").unlink()
@@ -303,7 +302,7 @@ def test_the_diff_names_what_differs_and_nothing_else(world):
 def test_several_artifacts_in_one_execution(world):
     world.store()
     other = world.artifact(name="other", dest=str(world.dest) + "-other")
-    result = run_module("build_cache", cache=str(world.cache), artifacts=[world.artifact(), other])
+    result = fork_module("build_cache", cache=str(world.cache), artifacts=[world.artifact(), other])
     assert result["misses"] == ["other"]
     assert [artifact["hit"] for artifact in result["artifacts"]] == [True, False]
 
@@ -352,8 +351,7 @@ def test_only_a_build_that_is_there_is_described(world):
 def test_descriptions_at_the_same_time_agree(world):
     world.store()
     artifact = world.artifact(documents=DOCUMENTS)
-    runs = [start_module("build_cache", state="described", cache=str(world.cache), artifacts=[artifact]) for _number in range(4)]
-    results = [finish_module(run) for run in runs]
+    results = fork_modules("build_cache", [{"state": "described", "cache": str(world.cache), "artifacts": [artifact]}] * 4)
     assert [result.get("msg") for result in results] == [None] * 4
     assert sum(result["changed"] for result in results) == 1
     assert not world.run()["changed"]
@@ -367,9 +365,8 @@ def test_runs_at_the_same_time_agree(world, tmp_path):
     for number in range(6):
         state = {"state": "stored"} if number % 2 else {}
         artifact = world.artifact(source=str(world.source), dest=str(tmp_path / "shared"))
-        runs.append(start_module("build_cache", cache=str(world.cache), artifacts=[artifact], **state))
-    for run in runs:
-        assert not finish_module(run).get("failed")
+        runs.append({"cache": str(world.cache), "artifacts": [artifact], **state})
+    assert [result for result in fork_modules("build_cache", runs) if result["failed"]] == []
     assert not world.run(dest=str(tmp_path / "shared"))["misses"]
     assert sha256(tmp_path / "shared" / "hello") == sha256(world.source / "hello")
     assert list((world.cache / "tmp").iterdir()) == []
@@ -377,7 +374,7 @@ def test_runs_at_the_same_time_agree(world, tmp_path):
 
 def test_the_default_cache_follows_xdg(world, monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert run_module("build_cache", artifacts=[world.artifact()])["cache"] == str(tmp_path / "xdg" / "ggen.gvisor")
+    assert fork_module("build_cache", artifacts=[world.artifact()])["cache"] == str(tmp_path / "xdg" / "ggen.gvisor")
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert run_module("build_cache", artifacts=[world.artifact()])["cache"] == str(tmp_path / ".cache" / "ggen.gvisor")
+    assert fork_module("build_cache", artifacts=[world.artifact()])["cache"] == str(tmp_path / ".cache" / "ggen.gvisor")

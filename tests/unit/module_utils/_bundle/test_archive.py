@@ -17,7 +17,7 @@ import pytest
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._bundle.apt_index import apt_index, packages_of
 from ansible_collections.ggen.gvisor.plugins.module_utils._bundle.archive import CONTENTS, _header, open_bundle, read, unpack
-from support.module import run_module
+from support.module import fork_module
 
 PROGRAM = bytes(range(256)) * 500 + b"an odd number"
 BUILD, IMAGE, DEBIAN = "bin/20260701/linux_amd64", "dist/26.5.19/linux_amd64", "packages/debian-13_amd64"
@@ -70,10 +70,10 @@ class World:
 
     def pack(self, **changes: object) -> dict:
         options = {"version": "0.1.0", "contents": [BUILD, IMAGE, DEBIAN], **self.folders(self.source), **changes}
-        return run_module("bundle", state="packed", path=str(self.path), **options)
+        return fork_module("bundle", state="packed", path=str(self.path), **options)
 
     def unpack(self, **changes: object) -> dict:
-        return run_module("bundle", **{"state": "unpacked", "path": str(self.path), **self.folders(self.dest), **changes})
+        return fork_module("bundle", **{"state": "unpacked", "path": str(self.path), **self.folders(self.dest), **changes})
 
     def unpack_here(self) -> None:
         """What the module does, in this process."""

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import os
-import socket
+import shutil
 import stat
 import subprocess
 import time
@@ -96,12 +96,14 @@ def test_unchanged_files_are_not_read_again(tree: Path) -> None:
     assert os.stat(tree / "a/b/three").st_atime_ns == began
 
 
-def test_links_are_not_followed_and_pipes_do_not_block(tree: Path) -> None:
+def test_links_are_not_followed_and_pipes_do_not_block(tree: Path, tmp_path: Path) -> None:
+    (tmp_path / "outside").mkdir()
+    shutil.copy("/etc/passwd", tmp_path / "outside")
     found = scan(str(tree))
     assert found["folder-link"].kind == "symlink"
     assert found["pipe"].kind == "fifo"
     assert not [path for path in found if path.startswith("folder-link/")]
-    assert found["link"].digest != scan("/etc")["passwd"].digest
+    assert found["link"].digest != scan(str(tmp_path / "outside"))["passwd"].digest
 
 
 def test_odd_names(tmp_path: Path) -> None:
@@ -191,30 +193,6 @@ def test_diffs(tree: Path) -> None:
     assert len(shown) == 3
 
 
-def test_copy(tree: Path, tmp_path: Path) -> None:
-    (tree / "one").chmod(0o4755)
-    (tree / "a").chmod(0o555)
-    os.chown(tree / "a/two", 1234, 4321)
-    os.chown(tree / "link", 1234, 4321, follow_symlinks=False)
-    os.utime(tree / "a", ns=(5, 7))
-    (tree / "back").symlink_to(tree)
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(str(tree / "socket"))
-    target = tmp_path / "copy"
-    target.mkdir()
-    assert copy_tree(str(tree), str(target)) == ["pipe", "socket"]
-    listener.close()
-    source = scan(str(tree))
-    assert dict(changes(source, scan(str(target)))) == {
-        "pipe": "removed",
-        "socket": "removed",
-    }
-    assert os.stat(target / "a").st_mtime_ns == 7
-    assert stat.S_IMODE(os.stat(target / "a").st_mode) == 0o555
-    assert os.lstat(target / "link").st_uid == 1234
-    assert os.stat(target).st_mtime_ns == os.stat(tree).st_mtime_ns
-
-
 def test_a_copy_that_does_not_fit_says_so(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_args: object) -> None:
         raise OSError(28, "No space left on device")
@@ -238,25 +216,3 @@ def test_setid_bits_are_taken_off_new_files_only(tree: Path) -> None:
     assert stat.S_IMODE(os.stat(tree / "one").st_mode) == 0o755
     assert stat.S_IMODE(os.stat(tree / "old").st_mode) == 0o4755
     assert after["one"].mode == 0o755
-
-
-def test_a_folder_that_becomes_a_link_while_it_is_copied_leads_nowhere(tmp_path, monkeypatch):
-    """A job, or the workspace's owner, swaps names while root copies: nothing outside of the copy is touched."""
-    source, target, victim = (tmp_path / name for name in ("source", "target", "victim"))
-    for folder in (source, target, victim):
-        folder.mkdir()
-    victim.chmod(0o700)
-    (source / "a").symlink_to(victim)
-    real = os.readlink
-
-    def swap(name, **options):
-        found = real(name, **options)
-        (source / "a").unlink()
-        (source / "a").mkdir(mode=0o777)
-        os.chown(source / "a", 1234, 1234)
-        return found
-
-    monkeypatch.setattr(os, "readlink", swap)
-    copy_tree(str(source), str(target))
-    assert (victim.stat().st_mode & 0o777, victim.stat().st_uid) == (0o700, 0)
-    assert list(victim.iterdir()) == []

@@ -1,0 +1,27 @@
+# Copyright (c) 2026, the ggen.gvisor authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A file system that is full is named, and no half file stays."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import atomic_write
+from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.config_files import _candidate
+
+
+@pytest.mark.parametrize(
+    "write", [lambda path: atomic_write(str(path), bytes(20000), 0o644), lambda path: _candidate(str(path.parent), bytes(20000))]
+)
+def test_a_full_file_system_is_named_and_no_half_file_stays(write: Callable[[Path], object], tmp_path: Path) -> None:
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8k", "none", tmp_path], check=True)
+    try:
+        with pytest.raises(OSError, match=f"No space left on device: '{tmp_path}/"):
+            write(tmp_path / "file")
+        assert list(tmp_path.iterdir()) == []
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
