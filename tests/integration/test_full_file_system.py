@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import atomic_write
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.config_files import _candidate
+from support.module import run_module
 
 
 @pytest.mark.parametrize(
@@ -25,3 +26,20 @@ def test_a_full_file_system_is_named_and_no_half_file_stays(write: Callable[[Pat
         assert list(tmp_path.iterdir()) == []
     finally:
         subprocess.run(["umount", tmp_path], check=True)
+
+
+def test_a_full_file_system_is_named_and_no_half_build_stays(tmp_path: Path) -> None:
+    source, dest = tmp_path / "source", tmp_path / "bin"
+    source.mkdir()
+    (source / "hello").write_bytes(bytes(5000))
+    artifact = {"name": "hello", "inputs": {}, "source": str(source), "dest": str(dest)}
+    options = {"cache": str(tmp_path / "cache"), "artifacts": [artifact]}
+    assert not run_module("build_cache", state="stored", **options)["failed"]
+    (dest / "hello").unlink()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4k", "none", dest], check=True)
+    try:
+        assert run_module("build_cache", **options)["msg"] == f"{dest}/hello: No space left on device"
+        assert [path.name for path in dest.iterdir() if path.is_file()] == []
+    finally:
+        subprocess.run(["umount", dest], check=True)
+    assert run_module("build_cache", **options)["changed"]

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import io
 import json
@@ -91,6 +92,7 @@ def fork_modules(module: str, runs: list[dict[str, object]]) -> list[Result]:
     main = importlib.import_module(f"{MODULES}.{module}").main
 
     def run(arguments: str, send: Connection) -> None:
+        gc.freeze()  # or the collector would walk, and so copy, all that the tests have in memory
         sys.argv = [module]
         sys.stdin = io.TextIOWrapper(io.BytesIO(arguments.encode()))
         sys.stdout, sys.stderr = io.StringIO(), io.StringIO()

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -249,18 +248,6 @@ def test_what_a_killed_run_left_in_the_destination_is_removed(world):
     world.run()
     assert world.intact()
     assert (left.exists(), notes.exists()) == (False, True)
-
-
-def test_a_full_file_system_is_named(world):
-    world.store()
-    (world.dest / "hello").unlink()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4k", "none", world.dest], check=True)
-    try:
-        assert world.run()["msg"] == f"{world.dest}/hello: No space left on device"
-        assert [path.name for path in world.dest.iterdir() if path.is_file()] == []
-    finally:
-        subprocess.run(["umount", world.dest], check=True)
-    assert world.run()["changed"]
 
 
 def test_links_are_made_and_mended_and_no_file_is_overwritten(world):
