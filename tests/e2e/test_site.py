@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from support.missing import MISSING
 from support.playbook import play
 from support.snapshot import differences, snapshot
 from support.supply import checked_sbom, checked_statement, digests
@@ -211,11 +212,11 @@ def test_the_documents_pod_by_hand_works(workspace):
         ({"containerd_gvisor_release": "19990101"}, "20260224, 20260518, 20260701"),
         ({"containerd_gvisor_config": "/etc/hostname"}, "/etc/hostname"),
         ({"runsc_build_arch": ["mips"]}, "amd64, arm64"),
-        ({"runsc_build_go": "/nonexistent/go"}, "/nonexistent/go"),
+        ({"runsc_build_go": f"{MISSING}/go"}, f"{MISSING}/go"),
         ({"ggen_image_source": "floppy"}, "registry, path, binary"),
         ({"ggen_image_source": "binary"}, "ggen_image_binary_sha256"),
         ({"ggen_image_source": "path"}, "ggen_image_path"),
-        ({"ggen_run_workspace": "/nonexistent/model"}, "/nonexistent/model"),
+        ({"ggen_run_workspace": f"{MISSING}/model"}, f"{MISSING}/model"),
     ],
 )
 def test_bad_input_is_refused_before_anything_changes(variables, words):

@@ -24,7 +24,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._builds.background_job
     tail_of,
 )
 from conftest import ROOT
-from support.module import finish_module, run_module, start_module
+from support.module import default_signals, finish_module, run_module, start_module
 
 
 class Host:
@@ -261,7 +261,16 @@ def test_stopping_ansible_leaves_the_command_running_and_the_next_run_attaches(t
     book.write_text(text.replace("sleep 1", f"[ $i = 3 ] && read < {tmp_path / 'gate'}"))
     argv = [Path(sys.executable).with_name("ansible-playbook"), "-i", "localhost,", book]
     env = {**os.environ, "ANSIBLE_PYTHON_INTERPRETER": sys.executable, "PYTHONUNBUFFERED": "1"}
-    first = subprocess.Popen(argv, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=env, start_new_session=True)
+    first = subprocess.Popen(
+        argv,
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        env=env,
+        start_new_session=True,
+        preexec_fn=default_signals,
+    )
     assert first.stdout
     for line in first.stdout:
         if "3 of 3 steps" in line:

@@ -25,6 +25,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.jobs import J
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pod import Command, Pod, PodSpec
 from support import oci
 from support.containerd import Daemon
+from support.missing import MISSING
 from support.module import finish_module, run_module, start_module
 from support.runs import IMAGE, PATIENCE, RUNTIMES, Host, gvisor_daemon
 
@@ -363,7 +364,7 @@ def test_cpus(runsc: Host) -> None:
         ({"image": "--privileged"}, "no image name"),
         ({"image": "a\nb"}, "no image name"),
         ({"image": "x" * 4096}, "no image name"),
-        ({"workspace": "/nonexistent/ws"}, "does not exist"),
+        ({"workspace": f"{MISSING}/ws"}, "does not exist"),
         ({"workspace": "/etc/passwd"}, "is not a folder"),
         ({"workspace": "/"}, "the whole host"),
         ({"workspace": "/" + "x" * 4096}, "does not exist"),
@@ -382,7 +383,7 @@ def test_cpus(runsc: Host) -> None:
         ({"user": "root"}, "in numbers"),
         ({"cwd": "relative"}, "absolute path"),
         ({"env": {"A=B": "x"}}, "name of a variable"),
-        ({"mounts": [{"source": "/nonexistent", "target": "/x"}]}, "not an existing"),
+        ({"mounts": [{"source": MISSING, "target": "/x"}]}, "not an existing"),
         ({"mounts": [{"source": "/etc", "target": "../x"}]}, "not a plain absolute path"),
         ({"mounts": [{"source": "/etc", "target": "/proc/x"}]}, "the pod itself needs"),
     ],
@@ -398,7 +399,7 @@ def test_bad_input(runsc: Host, params: dict, message: str) -> None:
     [
         ({"image": "localhost/absent:1"}, "image"),
         ({"runtime": "io.containerd.absent.v1"}, "shim"),
-        ({"address": "/nonexistent/containerd.sock"}, "containerd"),
+        ({"address": f"{MISSING}/containerd.sock"}, "containerd"),
     ],
 )
 def test_what_an_earlier_task_would_have_brought_is_no_error_in_check_mode(runsc: Host, params: dict, missing: str) -> None:

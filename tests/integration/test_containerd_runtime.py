@@ -33,6 +33,7 @@ from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd import run
 from support import fixtures
 from support.containerd_debs import SUITES, ensure
 from support.containerd_runtime import ROOT, RUNSC, Host, run_action, runsc_dir
+from support.missing import MISSING
 
 INPUTS = fixtures.inputs()
 STUB = INPUTS["debian-stub-1.7.24"]
@@ -322,12 +323,12 @@ def test_dropin_where_and_whether(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_without_containerd(tmp_path: Path) -> None:
     """Where nothing is installed, check mode goes through and a real run says what is missing."""
-    options = {"path": f"{tmp_path}/etc/config.toml", "program": "/nonexistent/containerd"}
+    options = {"path": f"{tmp_path}/etc/config.toml", "program": f"{MISSING}/containerd"}
     result = run_action(check=True, **RUNSC, **options)
     assert (result["failed"], result["changed"], result["phases"]) == (False, True, ["read"])
     assert result["validation"] == "not possible: containerd is not installed here yet"
     result = run_action(**RUNSC, **options)
-    assert "/nonexistent/containerd was not found on this host" in result["msg"]
+    assert f"{MISSING}/containerd was not found on this host" in result["msg"]
     assert not (tmp_path / "etc").exists()
     result = run_action(**RUNSC, **options, validate=False)
     assert (result["failed"], result["changed"]) == (False, True)
@@ -606,7 +607,7 @@ def check_rolled_back(host: Host, old: str, result: dict, words: str) -> None:
 CRI = '[plugins."io.containerd.grpc.v1.cri"'
 BAD = {
     # In the dump all of these look well: only a start tells.
-    "spec that is not there": f'{CRI}.containerd.runtimes.x]\nruntime_type = "io.containerd.runc.v2"\nbase_runtime_spec = "/nonexistent"\n',
+    "spec that is not there": f'{CRI}.containerd.runtimes.x]\nruntime_type = "io.containerd.runc.v2"\nbase_runtime_spec = "{MISSING}"\n',
     "registry twice": f'{CRI}.registry]\nconfig_path = "/a"\n{CRI}.registry.mirrors.x]\nendpoint = ["http://x"]\n',
     "unknown required plugin": None,
 }

@@ -16,6 +16,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import Gv
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.service import DaemonService, SystemdService, service_for
 from support.containerd_debs import ensure
 from support.containerd_runtime import Host
+from support.missing import MISSING
 from support.module import run_module
 
 
@@ -99,8 +100,8 @@ def test_a_daemon_that_does_not_listen_in_time(tmp_path: Path) -> None:
 
 
 def test_program_that_is_not_there(tmp_path: Path) -> None:
-    service = DaemonService("containerd", "/c", f"{tmp_path}/s", "/nonexistent", "ctr", f"{tmp_path}/p", f"{tmp_path}/l")
-    with pytest.raises(GvisorError, match="cannot start /nonexistent: No such file"):
+    service = DaemonService("containerd", "/c", f"{tmp_path}/s", MISSING, "ctr", f"{tmp_path}/p", f"{tmp_path}/l")
+    with pytest.raises(GvisorError, match=f"cannot start {MISSING}: No such file"):
         service.start()
 
 

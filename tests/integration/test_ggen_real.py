@@ -16,6 +16,7 @@ from typing import Callable
 
 import pytest
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._ggen.output import describe_run, explain, parse_output
+from support.missing import MISSING
 
 RECORD = Path(__file__).parent.parent / "fixtures" / "ggen" / "runs.json"
 BINARY = os.environ.get("GGEN_BINARY", "")
@@ -207,7 +208,7 @@ def provoke(name: str, folder: Path) -> dict[str, object]:
     change, args, _cause, _fix = CASES[name]
     if change:
         change(folder)
-    env = {"HOME": "/nonexistent", "PATH": "/nonexistent", **({} if name == "noisy" else QUIET)}
+    env = {"HOME": MISSING, "PATH": MISSING, **({} if name == "noisy" else QUIET)}
     done = subprocess.run([BINARY, *args], cwd=folder, env=env, capture_output=True, text=True, timeout=30, check=False)
     return {"args": args, "rc": done.returncode, "stdout": done.stdout, "stderr": done.stderr}
 

@@ -23,6 +23,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import SEN
 from ansible_collections.ggen.gvisor.plugins.module_utils._gvisor import release as _release
 from ansible_collections.ggen.gvisor.plugins.modules import gvisor_release
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._transfer import send as shipping
+from support.missing import MISSING
 from support.module import finish_module, run_module, start_module
 
 SLEEP = Path(shutil.which("sleep")).read_bytes()  # a program that runs until it is ended
@@ -187,8 +188,8 @@ def test_a_link_or_file_of_somebody_else_is_replaced_and_a_folder_is_not(host: H
         ({"files": [{"name": "runsc", "sha256": "0" * 64}] * 2}, "a name is there twice"),
         ({"links": {"bin/runsc": "runsc"}}, "bin/runsc is no absolute path"),
         ({"links": {"/x/runc": "runc"}}, "should lead to runc, which is not among the files"),
-        ({"links": {"/no/such/folder/runsc": "runsc"}}, "make /no/such/folder"),
-        ({"options": {"path": "/no/such/folder/x", "content": ""}}, "make /no/such/folder"),
+        ({"links": {f"{MISSING}/folder/runsc": "runsc"}}, f"make {MISSING}/folder"),
+        ({"options": {"path": f"{MISSING}/folder/x", "content": ""}}, f"make {MISSING}/folder"),
     ],
 )
 def test_bad_input_leaves_the_host_unchanged(host: Host, change: dict, message: str) -> None:

@@ -34,6 +34,7 @@ from support import containerd_debs
 from support.containerd import Daemon
 from support.gvisor import gvisor_dir
 from support.http import serving
+from support.missing import MISSING
 from support.module import run_module
 from support.supply import checked_sbom, checked_statement, digests
 
@@ -83,7 +84,7 @@ TABLE = yaml.safe_load((ROOT / "vendors" / "gvisor" / "releases.yml").read_text(
 
 
 def go_version() -> str:
-    found = run_module("go_toolchain", version="1.21", dest="/nonexistent", go=GO)
+    found = run_module("go_toolchain", version="1.21", dest=MISSING, go=GO)
     return found["version"].split()[0].removeprefix("go")
 
 
@@ -375,7 +376,7 @@ def test_a_build_host_of_its_own(project):
         ({"runsc_build_release": "20991231"}, "there is no release '20991231'; known: 20990101"),
         ({"runsc_build_arch": ["mips"]}, "'mips' is no architecture built here; known: amd64, arm64"),
         ({"runsc_build_targets": [{"containerd": "1.5.9"}]}, "containerd 1.5.9 works with the shim of no release"),
-        ({"runsc_build_go": "/no/such/go"}, "/no/such/go is not a program"),
+        ({"runsc_build_go": f"{MISSING}/go"}, f"{MISSING}/go is not a program"),
     ],
 )
 def test_bad_input_is_refused_before_anything_changes(tmp_path, variables, message):

@@ -90,6 +90,7 @@ def fork_modules(module: str, runs: list[dict[str, object]]) -> list[Result]:
     """Run ``module`` once for each of ``runs``, all at the same time, and return their results."""
     here = multiprocessing.get_context("fork")
     main = importlib.import_module(f"{MODULES}.{module}").main
+    importlib.import_module("ansible.parsing.vault")  # with what it brings: each fork would import it by itself, late
 
     def run(arguments: str, send: Connection) -> None:
         gc.freeze()  # or the collector would walk, and so copy, all that the tests have in memory

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the ggen.gvisor authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What is downloaded is pinned, and no comparison is switched off. That they are made: tests/integration/test_downloads.py."""
+"""What is downloaded is pinned, and no comparison is switched off. That they are made: tests/integration/test_tampered_downloads.py."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the ggen.gvisor authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The examples: their expected output is valid in its languages and fits together. That ggen writes it: tests/integration/test_examples.py."""
+"""The examples: their expected output is valid in its languages and fits together. That ggen writes it: tests/integration/test_ggen_examples.py."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.ggen.gvisor.plugins.module_utils._builds.manifest import Artifact, canonical, key_of, resolve_inputs
+from support.missing import MISSING
 from support.module import fork_module, fork_modules
 
 INPUTS = {"version": "1.2.0", "flags": ["-trimpath"], "cgo": False}
@@ -271,7 +272,7 @@ def test_links_are_made_and_mended_and_no_file_is_overwritten(world):
 
 
 def test_check_mode_of_a_store_whose_build_did_not_happen(world):
-    result = world.run("stored", source="/no/such/build", check=True)
+    result = world.run("stored", source=f"{MISSING}/build", check=True)
     assert result["changed"]
     assert not result["failed"]
     assert not world.cache.exists()

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the ggen.gvisor authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The pinned Go: versions, platforms and what is not to be had. With a real Go: tests/integration/test_go_toolchain.py."""
+"""The pinned Go: versions, platforms and what is not to be had. With a real Go: tests/integration/test_go_toolchains.py."""
 
 from __future__ import annotations
 

@@ -21,6 +21,7 @@ from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd.verdict im
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._gvisor.host_plan import runsc_config
 from conftest import ROOT
 from support import fixtures
+from support.missing import MISSING
 
 FIXTURES = ROOT / "tests/fixtures/containerd/input"
 
@@ -98,7 +99,7 @@ def test_a_release_that_a_process_runs_is_in_use(tmp_path):
 def test_another_s_gvisor_is_foreign(tmp_path):
     (tmp_path / "runsc").write_text("#!/bin/sh\necho runsc version 2\n")
     (tmp_path / "runsc").chmod(0o755)
-    (tmp_path / "containerd-shim-runsc-v1").symlink_to("/nonexistent/shim")
+    (tmp_path / "containerd-shim-runsc-v1").symlink_to(f"{MISSING}/shim")
     (tmp_path / "runsc.toml").write_text("[runsc_config]\n")
     found = history.gvisor(str(tmp_path / "releases"), str(tmp_path), str(tmp_path / "runsc.toml"))
     assert found["release"] is None
@@ -186,10 +187,10 @@ def test_a_host_is_ready_exactly_when_nothing_would_be_edited(tmp_path, name):
     path = tmp_path / "config.toml"
     if name != "absent":
         path.write_text(fixtures.inputs()[name])
-    arguments = {**WANTED, "path": str(path), "program": "/nonexistent/containerd"}
+    arguments = {**WANTED, "path": str(path), "program": f"{MISSING}/containerd"}
 
     def found():
-        return read_for(str(path), "/nonexistent/containerd", "runsc")
+        return read_for(str(path), f"{MISSING}/containerd", "runsc")
 
     checked = ArgumentSpecValidator(containerd_plan.ARGUMENT_SPEC).validate(arguments)
     try:

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the ggen.gvisor authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""What Colima and Lima say of their machines. The inventory that asks them: tests/integration/test_colima.py."""
+"""What Colima and Lima say of their machines. The inventory that asks them: tests/integration/test_colima_inventory.py."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the ggen.gvisor authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""The lines that tell what a run is at: their text and when they come. That a real run prints them: tests/integration/test_progress.py."""
+"""The lines that tell what a run is at: their text and when they come. That a real run prints them: tests/integration/test_progress_of_a_run.py."""
 
 from __future__ import annotations
 

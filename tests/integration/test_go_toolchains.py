@@ -21,6 +21,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import sha
 from ansible_collections.ggen.gvisor.plugins.module_utils._builds.go_toolchain import ask_version, version_of
 from conftest import ROOT
 from support.http import serving
+from support.missing import MISSING
 from support.module import run_module
 
 PINNED = yaml.safe_load((ROOT / "vendors" / "gvisor" / "releases.yml").read_text())["go"]
@@ -66,7 +67,7 @@ def test_the_go_that_the_user_names(tmp_path, old_go):
     assert find(tmp_path, go=old_go, needs="1.25.5")["msg"] == (
         f"{old_go} is too old: go version go1.19.8 linux/amd64, and the release needs Go 1.25.5"
     )
-    assert "is not a program" in find(tmp_path, go="/no/such/go")["msg"]
+    assert "is not a program" in find(tmp_path, go=f"{MISSING}/go")["msg"]
 
 
 def test_no_go_and_no_network_says_everything_that_was_tried(tmp_path, monkeypatch, old_go):

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """Other bytes than the pinned ones stop a download, and nothing of them is installed.
 
-Here for what cargo, pip and apt compare: the table is in docs/decisions/supply-chain.md. Go's toolchain is in test_go_toolchain.py, Go's modules in
+Here for what cargo, pip and apt compare: the table is in docs/decisions/supply-chain.md. Go's toolchain is in test_go_toolchains.py, Go's modules in
 test_runsc_build.py, ggen's own crate and binary in tests/e2e/test_image.py, what a build host sends in test_build_fetch.py, bundles in test_bundle.py.
 """
 
