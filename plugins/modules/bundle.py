@@ -33,7 +33,7 @@ options:
     type: path
     required: true
   dist:
-    description: The folder of ggen's images, as role C(ggen_image) leaves them.
+    description: The folder of ggen's images, as role C(ggen_build) leaves them.
     type: path
     required: true
   packages:

@@ -103,7 +103,7 @@ def playbook(name: str | Path, *options: str) -> str:
 def built() -> tuple[Path, Path, Path]:
     """Return where the controller has the release of the lab's hosts, the image's archive and ggen itself."""
     programs = ROOT / "bin" / "20260701" / "linux_amd64"
-    version = yaml.safe_load((ROOT / "roles/ggen_image/defaults/main.yml").read_text(encoding="utf-8"))["ggen_image_version"]
+    version = yaml.safe_load((ROOT / "roles/ggen_build/defaults/main.yml").read_text(encoding="utf-8"))["ggen_build_version"]
     return programs, ROOT / "dist" / version / "linux_amd64" / "ggen.tar", CACHE / "ggen" / version / "linux_amd64" / "ggen"
 
 

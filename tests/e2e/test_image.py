@@ -34,9 +34,9 @@ def build(tmp_path, name="one", **variables):
     out = tmp_path / name
     done = play(
         "tests/e2e/image.yml",
-        ggen_image_dest=str(out / "dist"),
-        ggen_image_cache=str(out / "cache"),
-        **{"ggen_image_version": "0.0.1", **variables},
+        ggen_build_dest=str(out / "dist"),
+        ggen_build_cache=str(out / "cache"),
+        **{"ggen_build_version": "0.0.1", **variables},
     )
     folder = out / "dist" / "0.0.1" / "linux_amd64"
     manifest = json.loads((folder / "manifest.json").read_text()) if folder.exists() else {}
@@ -48,13 +48,13 @@ def sha256(path) -> str:
 
 
 def test_a_checkout_becomes_an_image_and_twice_the_same_one(checkout, tmp_path):
-    done, first, archive = build(tmp_path, "one", ggen_image_source="path", ggen_image_path=str(checkout))
+    done, first, archive = build(tmp_path, "one", ggen_build_source="path", ggen_build_path=str(checkout))
     assert done.rc == 0, done.errors
     binary = checkout / "target/x86_64-unknown-linux-gnu/release/ggen"
     copy = tmp_path / "ggen"
     shutil.copy(binary, copy)
     again, second, other = build(
-        tmp_path, "two", ggen_image_source="binary", ggen_image_binary=str(copy), ggen_image_binary_sha256=sha256(copy)
+        tmp_path, "two", ggen_build_source="binary", ggen_build_binary=str(copy), ggen_build_binary_sha256=sha256(copy)
     )
     assert again.rc == 0, again.errors
     assert first["metadata"]["digest"] == second["metadata"]["digest"]
@@ -70,7 +70,7 @@ def test_a_checkout_becomes_an_image_and_twice_the_same_one(checkout, tmp_path):
 
 
 def test_the_archive_has_both_references_and_the_labels(checkout, tmp_path):
-    done, manifest, archive = build(tmp_path, ggen_image_source="path", ggen_image_path=str(checkout))
+    done, manifest, archive = build(tmp_path, ggen_build_source="path", ggen_build_path=str(checkout))
     assert done.rc == 0, done.errors
     with tarfile.open(archive) as tar:
         index = json.load(tar.extractfile("./index.json"))
@@ -95,13 +95,13 @@ def test_the_archive_has_both_references_and_the_labels(checkout, tmp_path):
 
 
 def test_an_image_that_is_there_is_not_built_again(checkout, tmp_path):
-    build(tmp_path, ggen_image_source="path", ggen_image_path=str(checkout))
-    done, _manifest, archive = build(tmp_path, ggen_image_source="path", ggen_image_path=str(checkout))
+    build(tmp_path, ggen_build_source="path", ggen_build_path=str(checkout))
+    done, _manifest, archive = build(tmp_path, ggen_build_source="path", ggen_build_path=str(checkout))
     assert done.rc == 0, done.errors
     assert done.changed == []
     with open(archive, "r+b") as stream:
         stream.write(b"x")
-    done, _manifest, archive = build(tmp_path, ggen_image_source="path", ggen_image_path=str(checkout))
+    done, _manifest, archive = build(tmp_path, ggen_build_source="path", ggen_build_path=str(checkout))
     assert done.rc == 0, done.errors
     with tarfile.open(archive) as tar:
         assert "./index.json" in tar.getnames(), "a changed byte is fixed from the cache"
@@ -109,16 +109,16 @@ def test_an_image_that_is_there_is_not_built_again(checkout, tmp_path):
 
 def test_other_bytes_than_the_named_ones_are_refused(checkout, tmp_path):
     binary = write(tmp_path / "ggen", "something else")
-    done, manifest, _archive = build(tmp_path, ggen_image_source="binary", ggen_image_binary=str(binary), ggen_image_binary_sha256="0" * 64)
+    done, manifest, _archive = build(tmp_path, ggen_build_source="binary", ggen_build_binary=str(binary), ggen_build_binary_sha256="0" * 64)
     assert done.rc != 0
     assert sha256(binary) in done.errors
     assert manifest == {}
 
 
 def test_another_crate_than_the_pinned_one_is_not_compiled(tmp_path):
-    done, manifest, _archive = build(tmp_path, ggen_image_version="26.5.19", ggen_image_crate_sha256="0" * 64)
+    done, manifest, _archive = build(tmp_path, ggen_build_version="26.5.19", ggen_build_crate_sha256="0" * 64)
     assert done.rc != 0
-    assert f"and ggen_image_crate_sha256 is {'0' * 64}" in done.errors
+    assert f"and ggen_build_crate_sha256 is {'0' * 64}" in done.errors
     assert "Compile ggen" not in done.changed
     assert manifest == {}
     assert not list((tmp_path / "one" / "cache").glob("objects/*"))
@@ -127,7 +127,7 @@ def test_another_crate_than_the_pinned_one_is_not_compiled(tmp_path):
 def test_a_program_that_needs_libraries_is_refused(tmp_path):
     program = shutil.which("true")
     done, manifest, _archive = build(
-        tmp_path, ggen_image_source="binary", ggen_image_binary=program, ggen_image_binary_sha256=sha256(Path(program))
+        tmp_path, ggen_build_source="binary", ggen_build_binary=program, ggen_build_binary_sha256=sha256(Path(program))
     )
     assert done.rc != 0
     assert "ggen: not a static ELF program" in done.errors
@@ -137,7 +137,7 @@ def test_a_program_that_needs_libraries_is_refused(tmp_path):
 def test_a_cargo_that_is_too_old_is_named(checkout, tmp_path, monkeypatch):
     write(tmp_path / "home/.cargo/bin/cargo", "#!/bin/sh\necho 'cargo 1.63.0'; echo 'release: 1.63.0'\n").chmod(0o755)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    done, _manifest, _archive = build(tmp_path, ggen_image_source="path", ggen_image_path=str(checkout))
+    done, _manifest, _archive = build(tmp_path, ggen_build_source="path", ggen_build_path=str(checkout))
     assert done.rc != 0
     assert "1.87 or newer" in done.errors
     assert "1.63.0" in done.errors
@@ -146,10 +146,10 @@ def test_a_cargo_that_is_too_old_is_named(checkout, tmp_path, monkeypatch):
 def test_no_network_and_no_cache_is_said_plainly(tmp_path, monkeypatch):
     # What cargo itself says without a network: a registry that nobody serves.
     monkeypatch.setenv("CARGO_NET_OFFLINE", "true")
-    done, _manifest, _archive = build(tmp_path, ggen_image_crate_sha256="0" * 64)
+    done, _manifest, _archive = build(tmp_path, ggen_build_crate_sha256="0" * 64)
     assert done.rc != 0
     assert "could not be fetched from the Rust registry" in done.errors
-    assert "ggen_image_source binary" in done.errors
+    assert "ggen_build_source binary" in done.errors
 
 
 def test_missing_packages_are_named_where_they_may_not_be_installed(checkout, tmp_path, monkeypatch):
@@ -159,8 +159,8 @@ def test_missing_packages_are_named_where_they_may_not_be_installed(checkout, tm
     )
     tool.chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
-    asked = {"ggen_image_source": "path", "ggen_image_path": str(checkout)}
-    done, _manifest, _archive = build(tmp_path, ggen_image_install_tools=False, **asked)
+    asked = {"ggen_build_source": "path", "ggen_build_path": str(checkout)}
+    done, _manifest, _archive = build(tmp_path, ggen_build_install_tools=False, **asked)
     assert done.rc != 0
     assert "apt-get install buildah" in done.errors
     done, _manifest, _archive = build(tmp_path, **asked)
@@ -169,6 +169,6 @@ def test_missing_packages_are_named_where_they_may_not_be_installed(checkout, tm
 
 
 def test_the_containerfile_starts_from_nothing():
-    lines = (ROOT / "roles/ggen_image/templates/Containerfile.j2").read_text().splitlines()
+    lines = (ROOT / "roles/ggen_build/templates/Containerfile.j2").read_text().splitlines()
     assert "FROM scratch" in lines
     assert not [line for line in lines if line.startswith("RUN")]

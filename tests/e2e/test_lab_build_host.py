@@ -71,10 +71,10 @@ class Site:
                     "runsc_build_dest": str(self.bin),
                     "containerd_gvisor_source": str(self.bin),
                     "containerd_gvisor_reports": str(self.root / "reports"),
-                    "ggen_image_dest": str(self.dist),
-                    "ggen_image_source": "binary",
-                    "ggen_image_binary": "/srv/ggen",
-                    "ggen_image_binary_sha256": sha256(self.binary),
+                    "ggen_build_dest": str(self.dist),
+                    "ggen_build_source": "binary",
+                    "ggen_build_binary": "/srv/ggen",
+                    "ggen_build_binary_sha256": sha256(self.binary),
                     **variables,
                 },
             )
@@ -156,14 +156,14 @@ def test_another_controller_fetches_what_the_build_host_has(site):
 
 
 def test_an_architecture_that_nobody_builds_is_refused_at_once(site):
-    done = site.play("tests/e2e/image.yml", ggen_image_targets=["arm64"], ggen_image_version="0.0.1")
+    done = site.play("tests/e2e/image.yml", ggen_build_targets=["arm64"], ggen_build_version="0.0.1")
     assert done.rc != 0
     assert "ggen's image for arm64 is missing" in done.errors
     assert done.executions("builder") == ["Ask the build host for its architecture"]
 
 
 def test_other_bytes_than_the_named_ones_are_refused(site):
-    done = site.play("tests/e2e/image.yml", ggen_image_version="0.0.2", ggen_image_binary_sha256="0" * 64)
+    done = site.play("tests/e2e/image.yml", ggen_build_version="0.0.2", ggen_build_binary_sha256="0" * 64)
     assert done.rc != 0
     assert sha256(site.binary) in done.errors
     assert not (site.dist / "0.0.2").exists()

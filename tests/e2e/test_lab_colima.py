@@ -88,8 +88,8 @@ def test_the_guest_builds_what_a_mac_cannot(made, before, monkeypatch, tmp_path)
     """The whole site.yml with nothing built: uname on the controller says Darwin, and everything would be built in the guest."""
     for name, value in {**made.env, "XDG_CACHE_HOME": str(tmp_path / "cache")}.items():
         monkeypatch.setenv(name, value)
-    places = {"runsc_build_dest": tmp_path / "bin", "containerd_gvisor_source": tmp_path / "bin", "ggen_image_dest": tmp_path / "dist"}
-    binary = {"ggen_image_source": "binary", "ggen_image_binary": "/usr/bin/ggen", "ggen_image_binary_sha256": "0" * 64}
+    places = {"runsc_build_dest": tmp_path / "bin", "containerd_gvisor_source": tmp_path / "bin", "ggen_build_dest": tmp_path / "dist"}
+    binary = {"ggen_build_source": "binary", "ggen_build_binary": "/usr/bin/ggen", "ggen_build_binary_sha256": "0" * 64}
     reports = {"containerd_gvisor_reports": str(made.root / "reports")}
     where = {name: str(path) for name, path in places.items()}
     done = play("site.yml", "--check", inventory=ROOT / "inventories" / "colima", **where, **binary, **reports)

@@ -213,9 +213,9 @@ def test_the_documents_pod_by_hand_works(workspace):
         ({"containerd_gvisor_config": "/etc/hostname"}, "/etc/hostname"),
         ({"runsc_build_arch": ["mips"]}, "amd64, arm64"),
         ({"runsc_build_go": f"{MISSING}/go"}, f"{MISSING}/go"),
-        ({"ggen_image_source": "floppy"}, "registry, path, binary"),
-        ({"ggen_image_source": "binary"}, "ggen_image_binary_sha256"),
-        ({"ggen_image_source": "path"}, "ggen_image_path"),
+        ({"ggen_build_source": "floppy"}, "registry, path, binary"),
+        ({"ggen_build_source": "binary"}, "ggen_build_binary_sha256"),
+        ({"ggen_build_source": "path"}, "ggen_build_path"),
         ({"ggen_run_workspace": f"{MISSING}/model"}, f"{MISSING}/model"),
     ],
 )

@@ -65,8 +65,8 @@ dependencies = ["made-up-library"]
 
 @pytest.mark.parametrize("index_lies", [False, True], ids=["other bytes", "other bytes and the index vouches for them"])
 def test_a_crate_that_the_lock_file_does_not_pin_is_not_compiled(tmp_path, index_lies):
-    """With the arguments of role ggen_image, from a registry that a test serves."""
-    arguments = (ROOT / "roles/ggen_image/tasks/compile_program.yml").read_text()
+    """With the arguments of role ggen_build, from a registry that a test serves."""
+    arguments = (ROOT / "roles/ggen_build/tasks/compile_program.yml").read_text()
     assert "- --locked" in arguments
     true = packed("made-up-library", {"src/lib.rs": "pub fn f() {}\n"})
     false = packed("made-up-library", {"src/lib.rs": "pub fn f() { println!() }\n"})
@@ -212,15 +212,15 @@ def test_a_package_that_is_not_what_its_list_says_is_refused(tmp_path):
 
 
 VENDORS = ROOT / "vendors"
-DEFAULTS = yaml.safe_load((ROOT / "roles/ggen_image/defaults/main.yml").read_text())
-VERSION, CRATE = DEFAULTS["ggen_image_version"], DEFAULTS["ggen_image_crate_sha256"]
+DEFAULTS = yaml.safe_load((ROOT / "roles/ggen_build/defaults/main.yml").read_text())
+VERSION, CRATE = DEFAULTS["ggen_build_version"], DEFAULTS["ggen_build_crate_sha256"]
 
 
 SUMS = (VENDORS / "ggen" / VERSION / "crates.sum").read_text()
 
 
 def fetched_crate() -> Path:
-    """Return the pinned crate as cargo keeps it; role ggen_image has cargo fetch it in the same way."""
+    """Return the pinned crate as cargo keeps it; role ggen_build has cargo fetch it in the same way."""
     name = f"ggen-cli-lib@{VERSION}"
     cargo = shutil.which("cargo", path=f"{Path.home()}/.cargo/bin:{os.environ['PATH']}")
     subprocess.run([cargo, "info", "--quiet", name], check=True, capture_output=True)

@@ -83,7 +83,7 @@ def new_sandbox(host) -> str:
 
 def healthy(release: str, *hosts: str) -> None:
     """Prove that the hosts are healthy with that release, by verify.yml."""
-    image = [] if release == NEW else ["-e", "ggen_image_version=1.0", "-e", "ggen_image_source=binary"]
+    image = [] if release == NEW else ["-e", "ggen_build_version=1.0", "-e", "ggen_build_source=binary"]
     done = run(["playbooks/verify.yml"], "-e", f"containerd_gvisor_release={release}", *image, "--limit", ",".join(hosts))
     assert done.rc == 0, done.errors
     assert all(f"{host} is healthy: gVisor {release}" in done.output for host in hosts)
@@ -126,7 +126,7 @@ def test_check_mode_tells_and_does_nothing(hosts):
 
 
 def test_rollback_needs_no_build_and_gives_everything_back(hosts, tmp_path):
-    done = run(ROLLBACK, "-e", f"containerd_gvisor_source={tmp_path}", "-e", f"ggen_image_dest={tmp_path}")
+    done = run(ROLLBACK, "-e", f"containerd_gvisor_source={tmp_path}", "-e", f"ggen_build_dest={tmp_path}")
     assert done.rc == 0, done.errors
     assert releases(hosts) == [OLD] * 3
     for host in hosts.values():

@@ -142,7 +142,7 @@ def ggen_documents(manifest: Mapping[str, Any], pinned: list[dict[str, str]]) ->
         documents["ggen.intoto.json"] = statement(
             [_file("ggen", programs["ggen"])],
             "ggen",
-            "ggen_image",
+            "ggen_build",
             external={"crate": program["crate"], "sha256": program["sha256"], "arch": program["arch"]},
             internal={"environment": program["environment"], "rustflags": program["rustflags"]},
             dependencies=[
@@ -158,7 +158,7 @@ def ggen_documents(manifest: Mapping[str, Any], pinned: list[dict[str, str]]) ->
     documents["ggen.tar.intoto.json"] = statement(
         [archive, *(_file(name, metadata["digest"].removeprefix("sha256:")) for name in references)],
         "image",
-        "ggen_image",
+        "ggen_build",
         external={"program": program, "references": references, "arch": inputs["arch"]},
         internal={"key": manifest["key"], "containerfile": inputs["containerfile"], "etc": inputs["etc"]},
         dependencies=[_file(name, sha256) for name, sha256 in sorted(programs.items())],

@@ -17,7 +17,7 @@ def load(role: str, name: str) -> dict:
 
 
 def test_the_roles_are_there():
-    assert ROLES == ["containerd_gvisor", "ggen_image", "ggen_run", "gvisor_bundle", "runsc_build"]
+    assert ROLES == ["_build", "containerd_gvisor", "ggen_build", "ggen_image", "ggen_run", "gvisor_bundle", "runsc_build"]
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -47,6 +47,12 @@ def test_variables_carry_the_role_s_name(role):
     for tasks in (ROOT / "roles" / role / "tasks").glob("*.yml"):
         for register in re.findall(r"^\s*register: (\S+)", tasks.read_text(), re.MULTILINE):
             assert register.startswith((f"__{role}_", f"{role}_")), tasks.name
+
+
+def test_an_image_is_imported_under_the_name_that_it_is_built_under():
+    built, imported = load("ggen_build", "defaults/main.yml"), load("ggen_image", "defaults/main.yml")
+    for name in ("version", "name"):
+        assert imported[f"ggen_image_{name}"] == f"{{{{ ggen_build_{name} | default('{built[f'ggen_build_{name}']}') }}}}"
 
 
 @pytest.mark.parametrize("role", ROLES)

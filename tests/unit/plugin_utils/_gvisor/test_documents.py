@@ -20,8 +20,8 @@ from conftest import ROOT
 from support.supply import checked_sbom, checked_statement, digests
 
 VENDORS = ROOT / "vendors"
-DEFAULTS = yaml.safe_load((ROOT / "roles/ggen_image/defaults/main.yml").read_text())
-VERSION, CRATE = DEFAULTS["ggen_image_version"], DEFAULTS["ggen_image_crate_sha256"]
+DEFAULTS = yaml.safe_load((ROOT / "roles/ggen_build/defaults/main.yml").read_text())
+VERSION, CRATE = DEFAULTS["ggen_build_version"], DEFAULTS["ggen_build_crate_sha256"]
 GO = yaml.safe_load((VENDORS / "gvisor" / "releases.yml").read_text())["go"]
 SUMS = (VENDORS / "ggen" / VERSION / "crates.sum").read_text()
 missing_documents = FilterModule().filters()["missing_documents"]
