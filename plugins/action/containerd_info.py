@@ -10,7 +10,7 @@ from typing import Any
 
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._base.action import Action
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd import boot_config as boot_configs
-from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd.plan import is_ready
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd.plan import drift
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd.verdict import describe_config
 
 
@@ -26,11 +26,14 @@ class ActionModule(Action):
         # The files themselves are not in the result: they may hold credentials.
         found, interrupted = (result["config"].pop(name, None) for name in ("found", "interrupted"))
         result["config"] = describe_config(result["config"])
-        if found:
+        if "runtime" in self._task.args:
             # As a module would get them: plain strings, without what Ansible remembers of their source.
             wanted = json.loads(json.dumps(self._task.args["runtime"]))
             arguments = {"path": result["config"]["path"], "program": result["containerd"]["path"], **wanted}
-            result["config"]["ready"] = not files and not interrupted and is_ready(found, arguments)
+            differences = drift(found, arguments) if found else [result["config"]["error"]]
+            if interrupted:
+                differences.append(f"an earlier change of {result['config']['path']} was killed in the middle")
+            result["config"] |= {"drift": differences, "ready": not files and not differences}
         if files:
             result["config"]["boot_config"] = boot_configs.describe(boot_configs.read(files), result["config"]["sha256"])
         return result

@@ -16,10 +16,12 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.config_transaction import meaning_of
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._base.action import Action
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd import boot_config as boot_configs
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd import plan as planning
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd import runtime_config as config
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd import toml_text as toml
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd import verdict
 
 
@@ -40,13 +42,12 @@ class ActionModule(Action):
 
     def perform(self, task_vars: dict[str, Any]) -> dict[str, Any]:
         """Run the task and return its result."""
-        read = self._on_host(task_vars, phase="read")
+        read = self._on_host(task_vars, phase="read", follow="path" not in self._task.args)
         params = read["params"]
         boot_config = boot_configs.read(params["boot_config"]) if params["boot_config"] else None
         warnings = [read["recovered"]] if read["recovered"] else []
         plan = _decide(read, boot_config)
-        if params["state"] == "present" or plan.edits:
-            read, plan = self._read_imports(task_vars, read, plan, boot_config)
+        read, plan = self._read_imports(task_vars, read, plan, boot_config)
         found = read["found"]
         outcome = _settle(boot_config, plan, found, params) if boot_config else None
         moved = bool(boot_config and outcome and outcome.text != boot_config.text)
@@ -67,25 +68,32 @@ class ActionModule(Action):
             result["boot_config"] = {"file": boot_config.path, "source": boot_config.source, "changed": moved}
             edits += [(boot_config.path, f"{boot_config.path} (on the controller)", boot_config.text, outcome.text)] if moved else []
         if not edits:
+            planning.confirm(found, plan, params)
             return result
         result["diff"] = [
             {"before": before or "", "after": after or "", "before_header": header, "after_header": header}
             for _path, header, before, after in edits
         ]
+        meaning = None
         if plan.edits:
-            result["validation"] = self._validate(task_vars, found, params, plan)
+            result["validation"], meaning = self._validate(task_vars, found, params, plan)
         if self._task.check_mode:
             return result
         with contextlib.ExitStack() as stack:
             staged = stack.enter_context(boot_configs.Staged(boot_config, outcome.text)) if boot_config and outcome and moved else None
             if plan.edits:
-                self._apply(task_vars, params, plan, result)
+                self._apply(task_vars, params, plan, meaning, result)
             if staged:
                 staged.commit()
         return result
 
-    def _apply(self, task_vars: dict[str, Any], params: dict[str, Any], plan: planning.ConfigPlan, result: dict[str, Any]) -> None:
-        """Have the host write its files and restart containerd, and put what came of it into the result."""
+    def _apply(
+        self, task_vars: dict[str, Any], params: dict[str, Any], plan: planning.ConfigPlan, meaning: str | None, result: dict[str, Any]
+    ) -> None:
+        """Have the host write its files and restart containerd, and put what came of it into the result.
+
+        ``meaning`` is that of the dump that was accepted: the host compares it with what containerd makes of the files that were written.
+        """
         main_folder = posixpath.dirname(plan.main.path)
         service = {
             "service": params["service"],
@@ -101,6 +109,8 @@ class ActionModule(Action):
             task_vars,
             phase="apply",
             folder=main_folder,
+            main=plan.main.path,
+            meaning=meaning,
             files=planning.changes_of(plan),
             emptied=plan.emptied,
             backup=params["backup"],
@@ -123,11 +133,13 @@ class ActionModule(Action):
         wanted = planning.imports_of(plan.main)
         if wanted == list(read["found"]["imports"]):
             return read, plan
-        read = self._on_host(task_vars, phase="read", imports=wanted)
+        read = self._on_host(task_vars, phase="read", imports=wanted, follow="path" not in self._task.args)
         return read, _decide(read, boot_config)
 
-    def _validate(self, task_vars: dict[str, Any], found: dict[str, Any], params: dict[str, Any], plan: planning.ConfigPlan) -> str:
-        """Return the verdict of the host's containerd. Raises GvisorError when it is not what it should be."""
+    def _validate(
+        self, task_vars: dict[str, Any], found: dict[str, Any], params: dict[str, Any], plan: planning.ConfigPlan
+    ) -> tuple[str, str | None]:
+        """Return the verdict of the host's containerd and its dump's meaning. Raises GvisorError when it is not what it should be."""
         containerd = found["containerd"]
         missing = planning.missing_imports(found)
         if missing:
@@ -136,25 +148,29 @@ class ActionModule(Action):
                 file=plan.main.path,
             )
         if not params["validate"]:
-            return "not asked for"
+            return "not asked for", None
         if not containerd:
             if self._task.check_mode:
-                return "not possible: containerd is not installed here yet"
+                return "not possible: containerd is not installed here yet", None
             raise GvisorError(
                 f"{params['program']} was not found on this host, so the result cannot be checked. Nothing was written; install containerd "
                 "first, or set validate: false."
             )
-        dumps = self._on_host(task_vars, phase="validate", **planning.validation_of(plan, containerd))
+        candidates = planning.validation_of(plan, containerd)
+        after = self._on_host(task_vars, phase="validate", **candidates)["after"]
         verdict.judge(
-            dumps["before"],
-            dumps["after"],
+            found["dump"],
+            after,
             where=plan.file,
             containerd=containerd,
             name=params["name"],
             wanted=planning.handler_of(params).table() if params["state"] == "present" else None,
-            default=params["default"],
+            default=params["default"] if params["state"] == "present" else None,
+            others=planning.others_with(found, params["name"], {plan.file, *(file.path for file in plan.edits)}),
         )
-        return f"accepted by containerd {containerd}"
+        # A CRI plugin that is turned off was turned on in the candidate, to be seen.
+        is_whole = not config.disabled_cri(toml.parse(plan.main.after or "", plan.main.path))
+        return f"accepted by containerd {containerd}", meaning_of(after["stdout"]) if is_whole else None
 
 
 def _remover(params: dict[str, Any], where: str) -> boot_configs.Remove:

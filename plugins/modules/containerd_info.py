@@ -176,7 +176,7 @@ from typing import Any, Dict
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import sha256_file
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.module import run
-from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.config_files import read_for
+from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.config_files import kind_of, read_for
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.config_transaction import JOURNAL
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.host import containerd, host, images, read_config
 from ansible_collections.ggen.gvisor.plugins.module_utils._gvisor.history import gvisor
@@ -186,11 +186,14 @@ def perform(module: AnsibleModule) -> Dict[str, Any]:
     """Read the host and return the result. Raises GvisorError or OSError."""
     parameters = module.params
     daemon = containerd(parameters["address"], parameters["package"])
-    config = read_config(parameters["path"], daemon["path"])
+    found = None
+    if parameters["runtime"] and not kind_of(parameters["path"]):
+        found = read_for(parameters["path"], daemon["path"] or "containerd", parameters["runtime"]["name"], address=parameters["address"])
+    config = read_config(parameters["path"], daemon["path"], found and found["dump"])
     if parameters["runtime"]:
         folder = os.path.dirname(os.path.realpath(parameters["path"]))
         config["interrupted"] = os.path.exists(os.path.join(folder, JOURNAL))
-        config["found"] = read_for(parameters["path"], daemon["path"] or "containerd", parameters["runtime"]["name"])
+        config["found"] = found
     return {
         "changed": False,
         "containerd": daemon,

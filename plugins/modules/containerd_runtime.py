@@ -50,7 +50,10 @@ options:
     choices: [present, absent]
     default: present
   path:
-    description: containerd's main configuration file. It may be missing.
+    description:
+      - containerd's main configuration file. It may be missing.
+      - Where it is not given and a containerd runs with another file (C(--config)), it is that one. A file that is given and that the daemon which
+        runs does not read is refused.
     type: path
     default: /etc/containerd/config.toml
   runtime_type:
@@ -232,23 +235,23 @@ from typing import Any, Dict
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.module import run
-from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.config_files import read_for, validate
+from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.config_files import daemon_at, read_for, validate
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.config_options import ARGUMENT_SPEC
-from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.config_transaction import (
-    JOURNAL,
-    recover,
-    run_detached,
-)
+from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.config_transaction import JOURNAL, recover, run_detached
+from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.ctr import DEFAULT_ADDRESS
 
 
 def read(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
     """Return the configuration as it is, after undoing what a killed run has left."""
-    folder = os.path.dirname(os.path.realpath(params["path"]))
+    plan = params["plan"]
+    daemon_file = daemon_at(params["address"] or DEFAULT_ADDRESS)["config"] if plan.get("follow") else None
+    path = daemon_file if daemon_file and os.path.exists(daemon_file) else params["path"]
+    folder = os.path.dirname(os.path.realpath(path))
     recovered = None
     if os.path.exists(os.path.join(folder, JOURNAL)) and not check_mode:
         recovered = recover(folder)
-    found = read_for(params["path"], params["program"], params["name"], params["dropin"], params["plan"].get("imports"))
-    return {"params": params, "found": found, "recovered": recovered}
+    found = read_for(path, params["program"], params["name"], params["dropin"], plan.get("imports"), params["address"])
+    return {"params": {**params, "path": path}, "found": found, "recovered": recovered}
 
 
 def perform(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:

@@ -10,32 +10,56 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import fnmatch
+import errno
+import hashlib
 import os
 import re
+import stat
 import tempfile
 from typing import Any, Dict, List, Optional
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
-from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import locked
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import locked, read_text
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.process import run
-from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.config_transaction import LOCK_SECONDS, sha_of
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.processes import argv_of, listener_pid
+from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.config_transaction import LOCK_SECONDS, dump, unwritable
+from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.ctr import DEFAULT_ADDRESS
+from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.service import DEFAULT_CONFIG
 
 # Good enough to find what to read along with the main file; the controller, which parses it, asks again if this was wrong.
 _IMPORTS = re.compile(r"^[ \t]*[\"']?imports[\"']?[ \t]*=[ \t]*\[([^\]]*)\]", re.MULTILINE)
 _STRINGS = re.compile(r"\"([^\"\\\n]*)\"|'([^'\n]*)'")
 
 
+KINDS = {
+    stat.S_IFDIR: "a folder",
+    stat.S_IFIFO: "a FIFO, which has no content to read",
+    stat.S_IFCHR: "a device",
+    stat.S_IFBLK: "a device",
+    stat.S_IFSOCK: "a socket",
+}
+
+
+def kind_of(path: str) -> Optional[str]:
+    """Return what the path is where it is no file that could be read, else None. A FIFO would have its reader wait for ever."""
+    try:
+        mode = os.stat(path).st_mode
+    except OSError:
+        return None
+    return KINDS.get(stat.S_IFMT(mode))
+
+
 def read_file(path: str) -> Dict[str, Any]:
-    """Return a file's content in base64 and its sha256; both are None when there is none."""
+    """Return a file's content in base64 and its sha256; both are None when there is none. Raises GvisorError for what is no file."""
+    kind = kind_of(path)
+    if kind:
+        raise GvisorError("{0} is {1}; name the configuration file. Nothing was written.".format(path, kind), file=path)
     try:
         with open(path, "rb") as stream:
             content = stream.read()
     except FileNotFoundError:
         return {"path": path, "content": None, "sha256": None}
-    except IsADirectoryError as error:
-        raise GvisorError("{0} is a folder; name the configuration file".format(path)) from error
-    return {"path": path, "content": base64.b64encode(content).decode("ascii"), "sha256": sha_of(path)}
+    return {"path": path, "content": base64.b64encode(content).decode("ascii"), "sha256": hashlib.sha256(content).hexdigest()}
 
 
 def guess_imports(text: str) -> List[str]:
@@ -44,18 +68,41 @@ def guess_imports(text: str) -> List[str]:
     return [double or single for double, single in _STRINGS.findall(match.group(1))] if match else []
 
 
-def expand(pattern: str, folder: str) -> List[str]:
-    """Return the files that containerd reads for one entry of imports: relative ones start at the main file's folder.
+def matches(path: str, pattern: str) -> bool:
+    """Tell whether an absolute pattern of imports has containerd read the file at ``path``, as Go's filepath.Match does.
 
-    As in Go, a star matches a leading dot, and an entry without a star is a literal name, there or not.
+    That is part by part: a star does not cross a slash. It matches a leading dot. An entry without a star is a literal name.
     """
+    if "*" not in pattern:
+        return path == pattern
+    parts, wanted = path.split("/"), pattern.split("/")
+    return len(parts) == len(wanted) and all(_go_pattern(one).fullmatch(part) for part, one in zip(parts, wanted))
+
+
+def _go_pattern(part: str) -> Any:
+    """Return one part of a pattern as a regular expression; one that Go refuses matches nothing."""
+    written = ""
+    for token in re.finditer(r"\\(.)|\*|\?|\[(\^?)((?:\\.|[^\]\\])+)\]|(.)", part, re.DOTALL):
+        escaped, negated, letters, plain = token.groups()
+        if letters is not None:
+            written += "[{0}{1}]".format(negated, letters.replace("[", "\\["))
+        else:
+            written += {"*": ".*", "?": "."}.get(token[0]) or re.escape(escaped or plain)
+    try:
+        return re.compile(written, re.DOTALL)
+    except re.error:
+        return re.compile(r"(?!)")
+
+
+def expand(pattern: str, folder: str) -> List[str]:
+    """Return the files that containerd reads for one entry of imports, in its order; relative ones start at ``folder``."""
     path = os.path.normpath(os.path.join(folder, pattern))
     if "*" not in pattern:
         return [path]
     found = ["/"]
     for part in path.strip("/").split("/"):
         if any(letter in part for letter in "*?["):
-            found = [os.path.join(base, name) for base in found for name in _names(base) if fnmatch.fnmatchcase(name, part)]
+            found = [os.path.join(base, name) for base in found for name in _names(base) if _go_pattern(part).fullmatch(name)]
         else:
             found = [os.path.join(base, part) for base in found]
     return sorted(name for name in found if os.path.lexists(name))
@@ -77,63 +124,132 @@ def containerd_version(program: str) -> Optional[str]:
     return match.group(1) if match else None
 
 
+_CONFIG_FLAG = re.compile(r"--?(?:config|c)(?:=(.*))?", re.DOTALL)
+_ADDRESS = re.compile(r"^[ \t]*\[grpc\][^\[]*?^[ \t]*address[ \t]*=[ \t]*[\"']([^\"'\n]+)", re.MULTILINE)
+
+
+def config_of(argv: List[str], cwd: str) -> str:
+    """Return the configuration file that a containerd with this command line reads."""
+    path = DEFAULT_CONFIG
+    for word, following in zip(argv[1:], [*argv[2:], ""]):
+        match = _CONFIG_FLAG.fullmatch(word)
+        if match:
+            path = following if match.group(1) is None else match.group(1)
+    return os.path.normpath(os.path.join(cwd, path))
+
+
+def daemon_at(address: str) -> Dict[str, Any]:
+    """Return what tells of the containerd that listens on the socket: its ``pid``, the file that it reads, its own version and program.
+
+    All are None where it does not run, and all but the pid where the process is no containerd whose command line can be read.
+    """
+    pid = listener_pid(address)
+    told: Dict[str, Any] = {"pid": pid, "config": None, "real_config": None, "running_version": None, "running_program": None}
+    argv = (argv_of(pid) if pid else None) or [""]
+    if os.path.basename(argv[0]) != "containerd":
+        return told
+    try:
+        cwd = os.readlink("/proc/{0}/cwd".format(pid))
+        # The program that runs may have been replaced since: this link leads to it all the same.
+        told["running_version"] = containerd_version("/proc/{0}/exe".format(pid))
+        told["running_program"] = os.readlink("/proc/{0}/exe".format(pid))
+    except OSError:
+        return told
+    told["config"] = config_of(argv, cwd)
+    told["real_config"] = os.path.realpath(told["config"])
+    return told
+
+
+def address_in(text: str) -> Optional[str]:
+    """Return the API's socket that a configuration names, as far as it can be found without parsing TOML."""
+    match = _ADDRESS.search(text)
+    return match.group(1) if match else None
+
+
+def imports_base(containerd: Optional[str], path: str) -> str:
+    """Return the folder in which relative imports of the file start: before 1.7 it is the daemon's own, which services start in the root."""
+    match = re.match(r"(\d+)\.(\d+)", containerd or "")
+    return "/" if match and (int(match.group(1)), int(match.group(2))) < (1, 7) else os.path.dirname(path)
+
+
+def _nested(entries: List[Dict[str, Any]], containerd: Optional[str], known: List[str]) -> List[Dict[str, Any]]:
+    """Return the files that imported files import in their turn, which containerd reads as well."""
+    found: List[Dict[str, Any]] = []
+    seen, waiting = set(known), list(entries)
+    while waiting:
+        entry = waiting.pop(0)
+        text = base64.b64decode(entry["content"] or "").decode("utf-8", "replace")
+        for pattern in guess_imports(text):
+            for name in expand(pattern, imports_base(containerd, entry["path"])):
+                if name not in seen and not os.path.isdir(name):
+                    seen.add(name)
+                    found.append({**read_file(name), "by": entry["path"]})
+                    waiting.append(found[-1])
+    return found
+
+
 def read_all(path: str, program: str, dropin: str, patterns: Optional[List[str]] = None) -> Dict[str, Any]:
-    """Return the main file, the files that it imports and the drop-in, and containerd's version."""
+    """Return the main file, the files that are imported and the drop-in, containerd's version, and what it makes of the files (``dump``)."""
     path = os.path.realpath(path)
-    folder = os.path.dirname(path)
     main = read_file(path)
+    containerd = containerd_version(program)
+    base = imports_base(containerd, path)
     if patterns is None:
         patterns = guess_imports(base64.b64decode(main["content"] or "").decode("utf-8", "replace"))
-    imports = {pattern: expand(pattern, folder) for pattern in patterns}
+    imports = {pattern: expand(pattern, base) for pattern in patterns}
     names = dict.fromkeys(name for found in imports.values() for name in found)
     names.pop(path, None)
-    dropin = os.path.normpath(os.path.join(folder, dropin))
-    names.setdefault(dropin)
+    dropin = os.path.normpath(os.path.join(os.path.dirname(path), dropin))
+    active = [read_file(name) for name in names if not os.path.isdir(name)]
     return {
         "main": main,
         "imports": imports,
-        "imported": [read_file(name) for name in names if not os.path.isdir(name)],
+        "base": base,
+        "imported": active if dropin in names or dropin == path else [*active, read_file(dropin)],
+        "nested": _nested(active, containerd, [path, *names]),
         "dropin": dropin,
         "dropin_folder": [name for name in _names(os.path.dirname(dropin)) if name.endswith(".toml")],
-        "containerd": containerd_version(program),
+        "containerd": containerd,
+        "dump": dump(program, path) if containerd else None,
     }
 
 
-def read_for(path: str, program: str, name: str, dropin: str = "auto", patterns: Optional[List[str]] = None) -> Dict[str, Any]:
+def read_for(
+    path: str,
+    program: str,
+    name: str,
+    dropin: str = "auto",
+    patterns: Optional[List[str]] = None,
+    address: Optional[str] = None,
+) -> Dict[str, Any]:
     """Return all that is to be known for a change of the runtime handler ``name``, while nobody writes it."""
+    daemon = daemon_at(address or address_in(read_text(path) or "" if not kind_of(path) else "") or DEFAULT_ADDRESS)
     place = dropin if dropin not in ("auto", "never") else "conf.d/{0}.toml".format(name)
     folder = os.path.dirname(os.path.realpath(path))
     with locked(folder, LOCK_SECONDS, shared=True) if os.path.isdir(folder) else contextlib.nullcontext():
-        return read_all(path, program, place, patterns)
-
-
-def dump(program: str, path: str) -> Dict[str, Any]:
-    """Return what the host's containerd makes of a configuration file: exit code, dump and notes."""
-    done = run([program, "--config", path, "config", "dump"])
-    return {"rc": done.rc, "stdout": done.stdout, "stderr": done.stderr.strip()}
+        return {**read_all(path, program, place, patterns), "daemon": daemon}
 
 
 def validate(program: str, main: Dict[str, Any], others: List[Dict[str, Any]]) -> Dict[str, Any]:
-    """Return containerd's dumps of the configuration as it is and as it would be.
+    """Return containerd's dump of the configuration as it would be.
 
     ``main`` has the path and the candidate's content; ``others`` are candidates of imported files, which the candidate names by
     ``placeholder`` as long as they have no place of their own. Candidates lie beside the originals, so that relative
-    imports resolve, under names that no pattern matches.
+    imports resolve, under names that no pattern of somebody else's is meant for.
     """
     path = os.path.realpath(main["path"])
     folder = os.path.dirname(path)
     missing = not os.path.isdir(folder)
-    before = dump(program, path) if os.path.exists(path) else dump(program, os.devnull)
     temporary: List[str] = []
     try:
         if missing:
             os.makedirs(folder, mode=0o755)
         content = base64.b64decode(main["content"])
         for other in others:
-            name = _candidate(folder, base64.b64decode(other["content"]))
+            name = _candidate(folder, base64.b64decode(other["content"]), path)
             temporary.append(name)
             content = content.replace(other["placeholder"].encode(), name.encode())
-        candidate = _candidate(folder, content)
+        candidate = _candidate(folder, content, path)
         temporary.append(candidate)
         after = dump(program, candidate)
         after["stdout"] = after["stdout"].replace(candidate, path)
@@ -144,16 +260,20 @@ def validate(program: str, main: Dict[str, Any], others: List[Dict[str, Any]]) -
         if missing:
             with contextlib.suppress(OSError):
                 os.rmdir(folder)
-    return {"before": before, "after": after}
+    return {"after": after}
 
 
-def _candidate(folder: str, content: bytes) -> str:
-    descriptor, name = tempfile.mkstemp(dir=folder, prefix=".ggen.gvisor.candidate.")
+def _candidate(folder: str, content: bytes, path: str) -> str:
+    try:
+        descriptor, name = tempfile.mkstemp(dir=folder, prefix=".ggen.gvisor.candidate.")
+    except OSError as error:
+        raise unwritable(path, error) from error
     try:
         with os.fdopen(descriptor, "wb") as stream:
             stream.write(content)
     except OSError as error:
         os.unlink(name)
-        error.filename = name  # a write that fails does not say of which file
+        if error.errno == errno.ENOSPC:
+            raise unwritable(path, error) from error
         raise
     return name

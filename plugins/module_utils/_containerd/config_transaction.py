@@ -17,6 +17,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import signal
 import syslog
@@ -81,6 +82,20 @@ def sha_of(path: str) -> Optional[str]:
             return hashlib.sha256(stream.read()).hexdigest()
     except FileNotFoundError:
         return None
+
+
+def dump(program: str, path: str) -> Dict[str, Any]:
+    """Return what the host's containerd makes of the configuration file at ``path``: exit code, dump and notes.
+
+    Without a file that is what it makes of an empty one. It runs in the root as services do: 1.6 looks for relative imports where it was started.
+    """
+    done = run([program, "--config", path if os.path.exists(path) else os.devnull, "config", "dump"], cwd="/")
+    return {"rc": done.rc, "stdout": done.stdout, "stderr": done.stderr.strip()}
+
+
+def meaning_of(dumped: str) -> str:
+    """Return the sha256 of a dump without the names of the files that were imported: a candidate's are not those of the real file."""
+    return hashlib.sha256(re.sub(r"(?m)^imports = \[.*\]\n", "", dumped).encode()).hexdigest()
 
 
 class Running(NamedTuple):
@@ -205,6 +220,8 @@ class Transaction:
         self.restart = bool(plan.get("restart"))
         self.emptied: List[str] = plan.get("emptied", [])  # folders to remove if nothing is left in them
         self.timeout = float(plan.get("timeout", 60))
+        self.main = os.path.realpath(plan.get("main") or os.path.join(self.folder, "config.toml"))
+        self.meaning: Optional[str] = plan.get("meaning")  # of the dump that was judged; None where none was
         self.service_options = plan["service"]
         self.service = service_for(**plan["service"])
         self.step = ""
@@ -245,6 +262,7 @@ class Transaction:
                 for change in self.changes:
                     _switch(change)
                 self._reached("switched")
+                self._judge()
                 if self.restart:
                     since = now()
                     with Deaths({task.shim for task in before.tasks}) as deaths:
@@ -253,6 +271,7 @@ class Transaction:
                         self.service.wait_api(self.timeout)
                         self._reached("answering")
                     after = verify(self.service, before, deaths.seen, since)
+                    self._look_for_what_was_written()
                     result.update(restarted=True, cri=after.cri)
                     if after.cri not in ("ok", "absent"):
                         result["remarks"].append("The CRI plugin did not work before and does not now: {0}".format(after.cri))
@@ -271,6 +290,29 @@ class Transaction:
             raise GvisorError(
                 "restarting containerd would end {0} running containers: {1}. Nothing was written.".format(len(before.tasks), reason)
             )
+
+    def _judge(self) -> None:
+        """Raise GvisorError unless the host's containerd makes of the files what it made of their candidates."""
+        if self.meaning is None:
+            return
+        made = dump(self.service.program, self.main)
+        if made["rc"] != 0 or meaning_of(made["stdout"]) != self.meaning:
+            raise GvisorError(
+                "containerd makes something else of {0} than of the candidate that it was shown{1}".format(
+                    self.main, ": " + made["stderr"] if made["rc"] else ""
+                ),
+                file=self.main,
+            )
+
+    def _look_for_what_was_written(self) -> None:
+        """Raise GvisorError where the service has written a file anew while it started: what was put into it is lost."""
+        for change in self.changes:
+            if sha_of(change.path) != change.after_sha:
+                raise GvisorError(
+                    "{0} was written anew when containerd was restarted, so the service makes it at each start and the change is lost; "
+                    "change what it is made from".format(change.path),
+                    file=change.path,
+                )
 
     def _make_folder(self, folder: str) -> None:
         """Make a folder with its parents, and remember what was made."""
@@ -294,17 +336,23 @@ class Transaction:
     def _stage(self) -> None:
         """Write the new files under their other names, and hold the old ones."""
         for change in self.changes:
-            for leftover in (change.new, change.old):
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(leftover)
+            try:
+                self._stage_one(change)
+            except OSError as error:
+                raise unwritable(change.path, error) from error
+
+    def _stage_one(self, change: Change) -> None:
+        for leftover in (change.new, change.old):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(leftover)
+        if change.before is not None:
+            _hold(change.path, change.old)
+        if change.after is not None:
+            atomic_write(change.new, change.after, 0o644)
             if change.before is not None:
-                _hold(change.path, change.old)
-            if change.after is not None:
-                atomic_write(change.new, change.after, 0o644)
-                if change.before is not None:
-                    _copy_attributes(change.path, change.new, times=False)
-                else:
-                    _default_label(change.path, change.new)
+                _copy_attributes(change.path, change.new, times=False)
+            else:
+                _default_label(change.path, change.new)
 
     def _write_journal(self, before: Observed) -> None:
         journal = {
@@ -374,14 +422,27 @@ def _named(error: BaseException) -> GvisorError:
     if isinstance(error, GvisorError):
         return error
     if isinstance(error, OSError):
-        fix = {
-            errno.ENOSPC: "; make room and run again",
-            errno.EROFS: "; mount it writable",
-            errno.EPERM: "; it may be immutable (lsattr)",
-            errno.EBUSY: "; it is a mount point of its own and cannot be replaced",
-        }
-        return GvisorError("{0}: {1}{2}".format(error.filename2 or error.filename or "write", error.strerror, fix.get(error.errno, "")))
+        return GvisorError(
+            "{0}: {1}{2}".format(error.filename2 or error.filename or "write", error.strerror, FIXES.get(error.errno or 0, ""))
+        )
     return GvisorError("{0}: {1}".format(type(error).__name__, error))
+
+
+_MOUNT = "; it is a mount of its own and cannot be replaced: unmount it, or change the file that is mounted there"
+FIXES = {
+    errno.ENOSPC: "; make room and run again",
+    errno.EDQUOT: "; make room and run again",
+    errno.EROFS: "; mount it writable",
+    errno.EACCES: "; become root, and make its folder writable",
+    errno.EPERM: "; it may be immutable (lsattr)",
+    errno.EBUSY: _MOUNT,
+    errno.EXDEV: _MOUNT,
+}
+
+
+def unwritable(path: str, error: OSError) -> GvisorError:
+    """Return why the configuration file at ``path`` cannot be written and what helps: the error may be about a file beside it."""
+    return GvisorError("{0}: {1}{2}. Nothing was written.".format(path, error.strerror, FIXES.get(error.errno or 0, "")), file=path)
 
 
 def _hold(path: str, old: str) -> None:

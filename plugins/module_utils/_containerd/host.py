@@ -13,8 +13,9 @@ from typing import Any, Dict, Iterable, Optional
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import read_text, sha256_file
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.platform import architecture, capabilities, version_number
-from ansible_collections.ggen.gvisor.plugins.module_utils._base.process import SEARCH_PATH, output_of, run
-from ansible_collections.ggen.gvisor.plugins.module_utils._base.processes import listener_pid
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.process import SEARCH_PATH, output_of
+from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.config_files import daemon_at, kind_of
+from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.config_transaction import dump
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.ctr import Ctr
 
 
@@ -36,11 +37,11 @@ def containerd(address: str, package: str = "containerd") -> Dict[str, Any]:
         "path": path,
         "version": version_number(output_of(path, "--version")) if path else None,
         "candidate": None if path else _candidate(package),
-        "pid": listener_pid(address),
         "address": address,
         "running": False,
         "server_version": None,
         "plugins": {},
+        **daemon_at(address),
     }
     if path and state["pid"]:
         ctr = Ctr(address)
@@ -53,22 +54,23 @@ def containerd(address: str, package: str = "containerd") -> Dict[str, Any]:
     return state
 
 
-def read_config(path: str, program: Optional[str]) -> Dict[str, Any]:
-    """Return the configuration file as it is and as containerd understands it (``dump``), unparsed.
+def read_config(path: str, program: Optional[str], told: Optional[Dict[str, Any]] = None) -> Dict[str, Any]:
+    """Return the configuration file as it is and as containerd understands it (``dump``), unparsed; ``told`` is its dump where that was read already.
 
     TOML is parsed on the controller: Python has no TOML reader before 3.11 and hosts need Python alone.
     """
-    exists = os.path.exists(path)
-    dump = run([program, "--config", path, "config", "dump"]) if program and exists else None
-    if program and not exists:
-        dump = run([program, "config", "default"])  # without a file containerd runs on its defaults
+    exists, kind = os.path.exists(path), kind_of(path)
+    if kind:
+        told = {"rc": 1, "stdout": "", "stderr": "{0} is {1}; name the configuration file".format(path, kind)}
+    elif program and not told:
+        told = dump(program, path)
     return {
         "path": path,
         "exists": exists,
-        "sha256": sha256_file(path) if exists else None,
-        "text": read_text(path) if exists else "",
-        "dump": dump.stdout if dump and dump.rc == 0 else "",
-        "error": dump.stderr.strip() if dump and dump.rc != 0 else None,
+        "sha256": sha256_file(path) if exists and not kind else None,
+        "text": read_text(path) if exists and not kind else "",
+        "dump": told["stdout"] if told and told["rc"] == 0 else "",
+        "error": told["stderr"] if told and told["rc"] != 0 else None,
     }
 
 

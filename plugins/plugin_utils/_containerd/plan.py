@@ -8,16 +8,18 @@ from __future__ import annotations
 import base64
 import posixpath
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from typing import Any
 
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.config_files import matches
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.config_options import ARGUMENT_SPEC
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd import runtime_config as config
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd import toml_text as toml
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd import verdict
 
 DEFAULT_ADDRESS = "/run/containerd/containerd.sock"
+MERGED_VERSION = 3  # the first with the CRI plugin's newest table, which every containerd that merges files reads
 PLACEHOLDER = "/ggen.gvisor/candidate"
 
 
@@ -49,7 +51,9 @@ class ConfigPlan:
     version: int
     address: str
     imports: dict[str, list[str]]
+    base: str  # where relative imports start
     folder_of_dropin: list[str]
+    cri: toml.Path | None = None  # the CRI plugin's table that counts, where it is not for each file to say
     notes: list[str] = field(default_factory=list)
     emptied: list[str] = field(default_factory=list)  # folders that go if nothing is left in them
 
@@ -61,12 +65,15 @@ class ConfigPlan:
 
 def decide(found: dict[str, Any], params: dict[str, Any]) -> ConfigPlan:
     """Return the plan for what the module has read (``found``) and the user wants (``params``). Raises GvisorError on refusals."""
+    refuse_another_daemon(found)
     files = [_file(entry) for entry in (found["main"], *found["imported"])]
     main, allow_newer = files[0], params["allow_newer_config_version"]
     document = toml.parse(main.text or "", main.path)
     version = config.version_of(document, allow_newer)
     address = toml.lookup(document.data, ("grpc", "address"))
     dropin = next(file for file in files if file.path == found["dropin"]) if found["dropin"] != main.path else main
+    imported = {path for paths in found["imports"].values() for path in paths}
+    active = [file for file in files if file.text is not None and (file is main or file.path in imported)]
     plan = ConfigPlan(
         main,
         files,
@@ -74,35 +81,109 @@ def decide(found: dict[str, Any], params: dict[str, Any]) -> ConfigPlan:
         version,
         params["address"] or (address if isinstance(address, str) and address else DEFAULT_ADDRESS),
         found["imports"],
+        found["base"],
         found["dropin_folder"],
+        config.cri_in_effect([document, *(_document(file) for file in active if file is not main)], found["containerd"]),
     )
-    imported = {path for paths in found["imports"].values() for path in paths}
-    active = [file for file in files if file.text is not None and (file is main or file.path in imported)]
-    holders = [file for file in active if _holds(file, params["name"], allow_newer)]
     if params["state"] == "absent":
-        _plan_absent(plan, holders, active, params["name"], allow_newer)
+        tables = (None, plan.cri) if plan.cri else (None,)
+        holders = [file for file in active if any(_holds(file, params["name"], allow_newer, cri) for cri in tables)]
+        _plan_absent(plan, holders, active, params["name"], allow_newer, tables)
+        plan.file = holders[-1].path if holders else plan.file
     else:
-        target = holders[-1] if holders else _new_place(plan, dropin, document, found["containerd"], params["dropin"])
+        holders = [file for file in active if _holds(file, params["name"], allow_newer, plan.cri)]
+        target = holders[-1] if holders else _new_place(plan, dropin, document, active, found["containerd"], params["dropin"])
         _plan_present(plan, target, active, params, found["containerd"])
         plan.file = target.path
-    if holders and params["state"] == "absent":
-        plan.file = holders[-1].path
     return plan
 
 
-def is_ready(found: dict[str, Any], arguments: dict[str, Any]) -> bool:
-    """Return whether containerd_runtime with these arguments would change nothing on a host that has what was ``found``.
+def refuse_another_daemon(found: dict[str, Any]) -> None:
+    """Raise GvisorError where the containerd that runs reads another file than the one that would be changed, or is another than the one asked."""
+    daemon, path = found["daemon"], found["main"]["path"]
+    if daemon["config"] and daemon["real_config"] != path:
+        raise GvisorError(
+            f"{path} is not what containerd reads: the daemon that runs (process {daemon['pid']}) has --config {daemon['config']}. Nothing was "
+            f"written; give that file as path (the role's containerd_gvisor_config), or restart the daemon if it is to read {path}.",
+            file=path,
+        )
+    running, asked = daemon["running_version"], found["containerd"]
+    if running and asked and config.version_tuple(running) != config.version_tuple(asked):
+        raise GvisorError(
+            f"the containerd that runs ({daemon['running_program']}, process {daemon['pid']}) is {running}, but the program on the PATH is {asked}: "
+            "it would judge the configuration by other rules. Nothing was written; restart containerd if it was upgraded, or give the program as "
+            "program."
+        )
 
-    Raises GvisorError for arguments that it would not take; what it would refuse to touch is not ready.
+
+def drift(found: dict[str, Any], arguments: dict[str, Any]) -> list[str]:
+    """Return what containerd_runtime with these arguments would change, or refuse, on a host that has what was ``found``: a sentence each.
+
+    Nothing where it would change nothing. Raises GvisorError for arguments that it would not take.
     """
     checked = ArgumentSpecValidator(ARGUMENT_SPEC).validate({name: value for name, value in arguments.items() if value is not None})
     if checked.error_messages:
         raise GvisorError(f"runtime: {'; '.join(checked.error_messages)}")
+    params = checked.validated_parameters
     try:
-        plan = decide(found, checked.validated_parameters)
-    except GvisorError:
-        return False
-    return not plan.edits and imports_of(plan.main) == list(found["imports"])
+        plan = decide(found, params)
+        confirm(found, plan, params)
+    except GvisorError as error:
+        return [error.message]
+    if not plan.edits:
+        # What the host could not find without a TOML parser has to be read first.
+        return [] if imports_of(plan.main) == list(found["imports"]) else [f"{plan.main.path} has imports that could not be followed yet"]
+    return _unmet(found, params) or [f"{', '.join(file.path for file in plan.edits)} differs from what is wanted"]
+
+
+def _unmet(found: dict[str, Any], params: dict[str, Any]) -> list[str]:
+    told = found["dump"]
+    if not told or told["rc"] != 0:
+        return []
+    wanted = handler_of(params).table() if params["state"] == "present" else None
+    data = toml.parse(told["stdout"], "containerd's dump").data
+    if wanted is not None and params["name"] not in config.handlers(data):
+        return [f"{found['main']['path']} has no runtime handler {params['name']}"]
+    return [f"{found['main']['path']}: {one}" for one in verdict.unmet(told, data, params["name"], wanted, params["default"])]
+
+
+def confirm(found: dict[str, Any], plan: ConfigPlan, params: dict[str, Any]) -> None:
+    """Raise GvisorError where nothing is to be edited and the host's containerd says that it is not as it should be all the same."""
+    if plan.edits or not found["dump"] or not params["validate"]:
+        return
+    verdict.judge_as_it_is(
+        found["dump"],
+        where=plan.file,
+        containerd=found["containerd"],
+        name=params["name"],
+        wanted=handler_of(params).table() if params["state"] == "present" else None,
+        default=params["default"] if params["state"] == "present" else None,
+        others=others_with(found, params["name"], {plan.file}),
+    )
+
+
+def others_with(found: dict[str, Any], name: str, known: set[str]) -> list[str]:
+    """Return what to know of files that may decide instead of the known ones: those with the handler, or below 2.0 with a CRI plugin's table."""
+    merges = (config.version_tuple(found["containerd"]) or (0, 0)) >= (2, 0)
+    said = []
+    for entry in (*found["imported"], *found["nested"]):
+        if entry["content"] is None or entry["path"] in known:
+            continue
+        try:
+            file = _file(entry)
+            document = _document(file)
+            cri = config.table_in(document.data)
+            line = toml.line_of(document, cri)
+            by = f", which {entry['by']} imports," if "by" in entry else ""
+            if name in config.handlers(document.data):
+                said.append(f"{file.path}{by} has the handler (line {toml.line_of(document, (*cri, 'containerd', 'runtimes', name))})")
+            elif not merges and toml.table_at(document, cri) is not None:
+                said.append(
+                    f"{file.path}{by} is read later and its table {toml.dotted(cri)} (line {line}) replaces that of the files before"
+                )
+        except GvisorError as error:
+            said.append(error.message)
+    return said
 
 
 def handler_of(params: dict[str, Any]) -> config.Handler:
@@ -120,12 +201,24 @@ def _file(entry: dict[str, Any]) -> File:
     )
 
 
-def _holds(file: File, name: str, allow_newer: bool) -> bool:
-    document = toml.parse(file.text or "", file.path)
-    return name in (toml.table_at(document, (*config.cri_table(document, None, allow_newer), "containerd", "runtimes")) or {})
+def _document(file: File) -> toml.Document:
+    return toml.parse(file.text or "", file.path)
 
 
-def _new_place(plan: ConfigPlan, dropin: File, document: toml.Document, containerd: str | None, wish: str) -> File:
+def _holds(file: File, name: str, allow_newer: bool, cri: toml.Path | None) -> bool:
+    document = _document(file)
+    table = cri or config.cri_table(document, None, allow_newer)
+    return name in (toml.table_at(document, (*table, "containerd", "runtimes")) or {})
+
+
+def _replaces(file: File) -> bool:
+    """Tell whether the file has a CRI plugin's table that containerd 1.x takes instead of that of the files before it."""
+    document = _document(file)
+    table = config.table_in(document.data)
+    return table in config.REPLACES_BUILTIN and toml.table_at(document, table) is not None
+
+
+def _new_place(plan: ConfigPlan, dropin: File, document: toml.Document, active: list[File], containerd: str | None, wish: str) -> File:
     """Return the file that gets a new handler."""
     daemon = config.version_tuple(containerd)
     merges = daemon is not None and daemon >= (2, 0)
@@ -138,17 +231,18 @@ def _new_place(plan: ConfigPlan, dropin: File, document: toml.Document, containe
                 "with them; only 2.0 and newer merge them. Leave dropin at auto, or upgrade containerd."
             )
         return dropin
+    if not merges:  # the last file that has the CRI plugin's table is the one that counts
+        return next((file for file in reversed(active) if file is not plan.main and _replaces(file)), plan.main)
     # Its folder's other files would come into effect with ours where the main file does not import them yet.
     alone = set(plan.folder_of_dropin) <= {dropin.path}
-    covered = covers(plan.imports, dropin.path, plan.main.path)
-    safe = merges and plan.main.text is not None and "version" in document.data and (covered or alone)
+    covered = covers(plan.imports, dropin.path, plan.base)
+    safe = plan.main.text is not None and "version" in document.data and (covered or alone)
     return dropin if safe else plan.main
 
 
-def covers(imports: dict[str, Any] | list[str], path: str, main: str) -> bool:
-    """Tell whether an imports line has the file at ``path`` read."""
-    folder = posixpath.dirname(main)
-    return any(fnmatchcase(path, posixpath.normpath(posixpath.join(folder, pattern))) for pattern in imports)
+def covers(imports: dict[str, Any] | list[str], path: str, base: str) -> bool:
+    """Tell whether an imports line has the file at ``path`` read; relative entries start at ``base``."""
+    return any(matches(path, posixpath.normpath(posixpath.join(base, pattern))) for pattern in imports)
 
 
 def pattern_for(path: str, main: str) -> str:
@@ -159,7 +253,11 @@ def pattern_for(path: str, main: str) -> str:
 
 def _plan_present(plan: ConfigPlan, target: File, active: list[File], params: dict[str, Any], containerd: str | None) -> None:
     handler, allow_newer = handler_of(params), params["allow_newer_config_version"]
-    dropin_for = None if target is plan.main else plan.version
+    merges = (config.version_tuple(containerd) or (0, 0)) >= (2, 0)
+    for file in active if handler.default and not merges else ():
+        _refuse_deprecated_default(file, allow_newer)
+    # Below 2.0 the file that counts has to have all that the CRI plugin needs, wherever it is.
+    dropin_for = None if target is plan.main or not merges else max(plan.version, MERGED_VERSION if plan.cri else 0)
     if dropin_for and "version" not in toml.parse(plan.main.text or "", plan.main.path).data:
         document = toml.parse(plan.main.text or "", plan.main.path)
         if not config.is_neutral(document):
@@ -170,27 +268,46 @@ def _plan_present(plan: ConfigPlan, target: File, active: list[File], params: di
         plan.main.after = toml.add(document, (), {"version": config.NEW_FILE_VERSION}, mark)
         plan.version = dropin_for = config.NEW_FILE_VERSION
     edit = config.set_present(
-        target.text, handler, where=target.path, containerd=containerd, allow_newer=allow_newer, dropin_for=dropin_for
+        target.text, handler, where=target.path, containerd=containerd, allow_newer=allow_newer, dropin_for=dropin_for, cri=plan.cri
     )
     target.after = edit.text
     plan.notes += edit.notes
     if target is plan.main:
         plan.version = edit.version
-    elif not covers(plan.imports, target.path, plan.main.path):
+    elif not covers(plan.imports, target.path, plan.base):
         plan.main.after = config.add_import(plan.main.after or "", pattern_for(target.path, plan.main.path), where=plan.main.path)
     if handler.default is False:
         for file in active:
             if file is not target:
-                file.after = config.unset_default(file.after or "", handler.name, where=file.path, allow_newer=allow_newer)
+                file.after = config.unset_default(file.after or "", handler.name, where=file.path, allow_newer=allow_newer, cri=plan.cri)
     plan.files.sort(key=lambda file: file is plan.main)  # a file that the main one names must be there first
 
 
-def _plan_absent(plan: ConfigPlan, holders: list[File], active: list[File], name: str, allow_newer: bool) -> None:
+def _refuse_deprecated_default(file: File, allow_newer: bool) -> None:
+    """Raise GvisorError where the file has the deprecated table default_runtime, beside which no default_runtime_name has an effect."""
+    document = _document(file)
+    cri = config.cri_table(document, None, allow_newer)
+    there = config.deprecated_default(document.data, cri)
+    if there:
+        path = (*cri, "containerd", "default_runtime")
+        line = toml.line_of(document, path)
+        raise GvisorError(
+            f"{file.path}, line {line}: the deprecated table {toml.dotted(path)} ({there}) wins over default_runtime_name, so default: true "
+            "would have no effect. Nothing was written; remove that table first.",
+            file=file.path,
+            line=line,
+        )
+
+
+def _plan_absent(
+    plan: ConfigPlan, holders: list[File], active: list[File], name: str, allow_newer: bool, tables: tuple[toml.Path | None, ...]
+) -> None:
     for file in active:
         if file not in holders and holders:
-            file.after = config.unset_default(file.text or "", name, where=file.path, allow_newer=allow_newer)
+            file.after = config.unset_default(file.text or "", name, where=file.path, allow_newer=allow_newer, cri=plan.cri)
     for file in holders:
-        file.after = config.set_absent(file.text, name, where=file.path, allow_newer=allow_newer).text
+        for cri in tables:
+            file.after = config.set_absent(file.after, name, where=file.path, allow_newer=allow_newer, cri=cri).text
         if file is not plan.main and file.after is None:
             pattern = pattern_for(file.path, plan.main.path)
             others = set(plan.imports.get(pattern, [])) - {file.path}
@@ -212,23 +329,24 @@ def validation_of(plan: ConfigPlan, containerd: str | None = None) -> dict[str, 
         text = config.with_cri(text, where=plan.main.path)
     others = []
     changed = {file.path: file for file in plan.edits if file is not plan.main}
-    if changed:
-        document = toml.parse(text, plan.main.path)
-        names: list[str] = []
-        for pattern in config.imports_of(document):
-            paths = {
-                *plan.imports.get(pattern, []),
-                *(path for path in changed if covers([pattern], path, plan.main.path)),
-            }
-            for path in sorted(paths):
-                if path not in changed:
-                    names.append(path)
-                elif changed[path].after is not None:
-                    placeholder = f"{PLACEHOLDER}{len(others)}"
-                    others.append({"placeholder": placeholder, "content": _encode(changed[path].after)})
-                    names.append(placeholder)
-        if "imports" in document.data:
-            text = toml.replace_value(document, ("imports",), toml.render(names))
+    document = toml.parse(text, plan.main.path)
+    names: list[str] = []
+    for pattern in config.imports_of(document):
+        paths = {
+            *plan.imports.get(pattern, []),
+            *(path for path in changed if covers([pattern], path, plan.base)),
+        }
+        for path in sorted(paths):
+            if path == plan.main.path:  # a file that imports itself is read once; the candidate must not bring the real one along
+                continue
+            if path not in changed:
+                names.append(path)
+            elif changed[path].after is not None:
+                placeholder = f"{PLACEHOLDER}{len(others)}"
+                others.append({"placeholder": placeholder, "content": _encode(changed[path].after)})
+                names.append(placeholder)
+    if "imports" in document.data:
+        text = toml.replace_value(document, ("imports",), toml.render(names))
     return {"main": {"path": plan.main.path, "content": _encode(text)}, "others": others}
 
 
@@ -243,7 +361,7 @@ def imports_of(file: File) -> list[str]:
 
 def missing_imports(found: dict[str, Any]) -> list[str]:
     """Return the imports that name a file that is not there: containerd 2.x accepts them in a check and then does not start."""
-    there = {entry["path"] for entry in found["imported"] if entry["content"] is not None}
+    there = {found["main"]["path"], *(entry["path"] for entry in found["imported"] if entry["content"] is not None)}
     return sorted(path for pattern, paths in found["imports"].items() if "*" not in pattern for path in paths if path not in there)
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import copy
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,9 +31,9 @@ NEWEST = max(CRI_TABLE)
 NEEDS_CONTAINERD = {1: (1, 0), 2: (1, 3), 3: (2, 0), 4: (2, 3)}
 # What a new file gets: every containerd from 1.3 to 2.x reads it, so a rollback of the daemon stays possible.
 NEW_FILE_VERSION = 2
-# Tables in a file of one of these versions replace containerd's built-in map of runtimes when 1.x reads it, so that runc
-# has to be written out. Version 3 and 4 are read by 2.x alone, which merges.
-REPLACES_BUILTIN = (1, 2)
+# Runtimes in one of these tables replace containerd's built-in map of them when 1.x reads the file, so that runc
+# has to be written out. That of versions 3 and 4 is read by 2.x alone, which merges.
+REPLACES_BUILTIN = (CRI_TABLE[1], CRI_TABLE[2])
 RUNC = {"runtime_type": "io.containerd.runc.v2"}
 DEFAULT_RUNTIME = "runc"
 # In a file without a version line these make a difference between version 1 and 2; without them it can get one.
@@ -98,6 +99,15 @@ def version_of(document: toml.Document, allow_newer: bool = False) -> int:
 
     Raises GvisorError for a version that is no number, unknown, or newer than NEWEST unless ``allow_newer``.
     """
+    odd = next((key for key in document.data if key.lower() == "version" and key != "version"), None)
+    if odd:
+        line = toml.line_of(document, (odd,))
+        raise GvisorError(
+            f"{document.where}, line {line}: containerd 2.x reads {odd} as version and older ones do not, so the file means different things to "
+            "them. Nothing was written; write it in lower case.",
+            file=document.where,
+            line=line,
+        )
     version = document.data.get("version", 1)
     line = toml.line_of(document, ("version",))
     if isinstance(version, bool) or not isinstance(version, int) or version < 1:
@@ -160,22 +170,43 @@ def with_cri(text: str, *, where: str) -> str:
     return toml.replace_value(document, ("disabled_plugins",), toml.render(kept))
 
 
+def table_in(data: dict[str, Any], version: int | None = None) -> toml.Path:
+    """Return the CRI plugin's table in a parsed file or dump: its version says which; what is in the others is left over and has no effect."""
+    found = data.get("version", 1) if version is None else version
+    known = isinstance(found, int) and not isinstance(found, bool) and found >= 1
+    return CRI_TABLE[min(found, NEWEST) if known else 1]
+
+
 def handlers(data: dict[str, Any]) -> dict[str, Any]:
-    """Return the runtime handlers in a parsed file or dump of any version: name → table."""
-    for cri in dict.fromkeys(CRI_TABLE.values()):
-        found = toml.lookup(data, (*cri, "containerd", "runtimes"))
-        if isinstance(found, dict):
-            return found
-    return {}
+    """Return the runtime handlers in a parsed file or dump: name → table."""
+    found = toml.lookup(data, (*table_in(data), "containerd", "runtimes"))
+    return found if isinstance(found, dict) else {}
 
 
 def default_name(data: dict[str, Any]) -> str:
-    """Return the default runtime's name in a parsed file or dump of any version."""
-    for cri in dict.fromkeys(CRI_TABLE.values()):
-        found = toml.lookup(data, (*cri, "containerd", "default_runtime_name"))
-        if isinstance(found, str) and found:
-            return found
-    return DEFAULT_RUNTIME
+    """Return the default runtime's name in a parsed file or dump."""
+    found = toml.lookup(data, (*table_in(data), "containerd", "default_runtime_name"))
+    return found if isinstance(found, str) and found else DEFAULT_RUNTIME
+
+
+def deprecated_default(data: dict[str, Any], cri: toml.Path) -> str:
+    """Return the type in the deprecated table default_runtime, which wins over default_runtime_name below 2.0; "" without one."""
+    found = toml.lookup(data, (*cri, "containerd", "default_runtime", "runtime_type"))
+    return found if isinstance(found, str) else ""
+
+
+def cri_in_effect(documents: Sequence[toml.Document], containerd: str | None) -> toml.Path | None:
+    """Return the CRI plugin's table that containerd heeds where it need not be the one of a file's own version, else None.
+
+    From 2.0 on all files, of which the first is the main one, are merged, and an older table is converted only where none of them has the newest
+    one, and never that of version 1.
+    """
+    newest = CRI_TABLE[NEWEST]
+    if (version_tuple(containerd) or (0, 0)) < (2, 0):
+        return None
+    there = [path for path in CRI_TABLE.values() if any(isinstance(toml.lookup(document.data, path), dict) for document in documents)]
+    stays_at_1 = "version" not in documents[0].data and not is_neutral(documents[0])
+    return newest if newest in there or (stays_at_1 and not there) else None
 
 
 # --- the edit ---
@@ -202,11 +233,13 @@ def set_present(
     containerd: str | None = None,
     allow_newer: bool = False,
     dropin_for: int | None = None,
+    cri: toml.Path | None = None,
 ) -> Edit:
     """Return the text with ``handler`` in it, as wanted; keys that are not named stay as they are.
 
     ``text`` None means that there is no file. ``containerd`` is the host's version, where it is known. ``dropin_for`` makes the file a
     drop-in for a main file of that version: it gets the same one, and no runc, as containerds that read drop-ins well merge runtimes.
+    ``cri`` is the CRI plugin's table where it is another than the file's version says (cri_in_effect).
     Raises GvisorError when the text cannot be edited; it proves its result first.
     """
     check_handler(handler)
@@ -215,17 +248,19 @@ def set_present(
     if "version" not in document.data and (text is None or is_neutral(document)):
         mark = FILE_MARK if text is None else VERSION_MARK
         document = toml.parse(toml.add(document, (), {"version": dropin_for or NEW_FILE_VERSION}, mark), where)
-    cri = cri_table(document, containerd, allow_newer)
+    own = cri_table(document, containerd, allow_newer)
+    cri = cri or own
     line = disabled_cri(document)
     if line:
         notes.append(f"{where}, line {line}: disabled_plugins turns the CRI plugin off, so Kubernetes cannot use the handler; ctr can.")
     runtimes = (*cri, "containerd", "runtimes")
     known = toml.table_at(document, runtimes) or {}
     # Asked for by version: a 2.x that reads a version 2 file merges, but the same file must survive a rollback to 1.x.
-    replaces = version_of(document, allow_newer) in REPLACES_BUILTIN and not dropin_for
+    replaces = cri in REPLACES_BUILTIN and not dropin_for
     if replaces and DEFAULT_RUNTIME not in known and handler.name != DEFAULT_RUNTIME:
         default = toml.lookup(document.data, (*cri, "containerd", "default_runtime_name"))
-        if not known or default in (toml.MISSING, "", DEFAULT_RUNTIME):
+        needed = default in (toml.MISSING, "", DEFAULT_RUNTIME) and not deprecated_default(document.data, cri)
+        if not known or needed:
             document = toml.parse(toml.add(document, (*runtimes, DEFAULT_RUNTIME), RUNC, RUNC_MARK), where)
     document = _put(document, (*runtimes, handler.name), handler.table())
     if handler.default is True:
@@ -236,7 +271,7 @@ def set_present(
     return Edit(document.text if text is not None or document.text else None, version_of(document, allow_newer), tuple(notes))
 
 
-def set_absent(text: str | None, name: str, *, where: str, allow_newer: bool = False) -> Edit:
+def set_absent(text: str | None, name: str, *, where: str, allow_newer: bool = False, cri: toml.Path | None = None) -> Edit:
     """Return the text without the handler ``name`` and without what only its coming had made necessary.
 
     A text that never had it comes back as it is; None means that no file is left. Raises GvisorError like set_present.
@@ -244,7 +279,7 @@ def set_absent(text: str | None, name: str, *, where: str, allow_newer: bool = F
     if text is None:
         return Edit(None, NEW_FILE_VERSION)
     before = document = toml.parse(text, where)
-    cri = cri_table(document, None, allow_newer)
+    cri = cri or cri_table(document, None, allow_newer)
     version = version_of(document, allow_newer)
     runtimes = (*cri, "containerd", "runtimes")
     if name not in (toml.table_at(document, runtimes) or {}):
@@ -257,10 +292,10 @@ def set_absent(text: str | None, name: str, *, where: str, allow_newer: bool = F
     return Edit(None if _marked(before, ("version",), FILE_MARK) and not document.text else document.text, version)
 
 
-def unset_default(text: str, name: str, *, where: str, allow_newer: bool = False) -> str:
+def unset_default(text: str, name: str, *, where: str, allow_newer: bool = False, cri: toml.Path | None = None) -> str:
     """Return the text with the earlier default runtime where ``name`` is the default, else as it is."""
     document = toml.parse(text, where)
-    return _unset_default(document, cri_table(document, None, allow_newer), name).text
+    return _unset_default(document, cri or cri_table(document, None, allow_newer), name).text
 
 
 def take_back_version(text: str, *, where: str) -> str | None:
@@ -438,7 +473,7 @@ def _unset_default(document: toml.Document, cri: toml.Path, name: str) -> toml.D
         return toml.parse(toml.remove_section(document, section) if alone else toml.remove(document, path), where)
     # Somebody else made it the default: the built-in default comes next, if there is one.
     has_runc = DEFAULT_RUNTIME in (toml.table_at(document, (*cri, "containerd", "runtimes")) or {})
-    if name == DEFAULT_RUNTIME or not (has_runc or cri not in [CRI_TABLE[version] for version in REPLACES_BUILTIN]):
+    if name == DEFAULT_RUNTIME or not (has_runc or cri not in REPLACES_BUILTIN):
         line = toml.line_of(document, path)
         raise GvisorError(
             f"{where}, line {line}: {name} is the default runtime and there is no {DEFAULT_RUNTIME} to take its place. Nothing was written; "

@@ -12,10 +12,12 @@ All functions are pure. Paths are tuples of unquoted key names, from the root of
 
 from __future__ import annotations
 
+import codecs
+import functools
 import re
 from collections import Counter
 from dataclasses import dataclass
-from typing import Any, Iterator, Mapping
+from typing import Any, Iterator, Mapping, NamedTuple
 
 import tomllib
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
@@ -40,12 +42,12 @@ _NESTED_RE = re.compile(rf"{_STRING}|#[^\n]*|[\[\]{{}}]", re.DOTALL)
 _KEY_RE = re.compile(rf"{_SIMPLE_KEY}(?:[ \t]*\.[ \t]*{_SIMPLE_KEY})*")
 _SCALAR_RE = re.compile(r"[^\s,\]}#]+(?: \d[^\s,\]}#]*)?")  # the blank is a date-time's
 _GAP_RE = re.compile(r"(?:[ \t\r\n]|#[^\n]*)*")
+_KEY_PART_RE = re.compile(_SIMPLE_KEY)
 _BARE_KEY_RE = re.compile(r"[A-Za-z0-9_-]+")
 _LINE_RE = re.compile(r"\(at line (\d+), column \d+\)|\(at end of document\)")
 
 
-@dataclass(frozen=True)
-class Statement:
+class Statement(NamedTuple):
     """One statement, as whole lines of the text: ``kind`` is blank, comment, table, array (of tables) or pair."""
 
     kind: str
@@ -60,8 +62,7 @@ class Statement:
     tail: int  # where a trailing comment can begin: after the value or the header's bracket
 
 
-@dataclass(frozen=True)
-class Item:
+class Item(NamedTuple):
     """A member of an inline table (with ``key``) or an array (without)."""
 
     key: Path
@@ -78,28 +79,43 @@ class Document:
     data: dict[str, Any]
     statements: tuple[Statement, ...]
 
-    @property
+    @functools.cached_property
     def pairs(self) -> list[Statement]:
         """The key/value statements in the text's order."""
         return [statement for statement in self.statements if statement.kind == "pair"]
 
-    @property
+    @functools.cached_property
     def headers(self) -> list[Statement]:
         """The table headers in the text's order."""
         return [statement for statement in self.statements if statement.kind in ("table", "array")]
+
+    @functools.cached_property
+    def sections(self) -> dict[int, list[Statement]]:
+        """The pairs of each header's section, by the header's start."""
+        found: dict[int, list[Statement]] = {header.start: [] for header in self.headers}
+        section: list[Statement] = []
+        for statement in self.statements:
+            if statement.kind == "pair":
+                section.append(statement)
+            else:
+                section = found.get(statement.start, section)
+        return found
 
 
 # --- reading ---
 
 
+@functools.lru_cache(maxsize=8)
 def parse(text: str, where: str) -> Document:
-    """Return the document. Raises GvisorError with the line number when ``text`` is not TOML."""
+    """Return the document, which nobody may change: the same is given out again. Raises GvisorError with the line when ``text`` is not TOML."""
     try:
         data = tomllib.loads(text)
         if _depth(data) > DEPTH_LIMIT:
             raise ValueError(f"tables and arrays are nested more than {DEPTH_LIMIT} deep (at line 1, column 1)")
     except (ValueError, RecursionError) as error:  # ValueError: also a number of more digits than Python reads
         reason = str(error) or type(error).__name__
+        if "{{" in text:
+            reason += " (the file looks like a Go template, from which a service makes its configuration)"
         match = _LINE_RE.search(reason)
         line = int(match[1]) if match and match[1] else text.rstrip().count("\n") + 1
         raise GvisorError(
@@ -125,7 +141,13 @@ def _depth(data: Any) -> int:
 
 
 def decode(raw: bytes, where: str) -> str:
-    """Return the bytes as text. Raises GvisorError with the line number when they are not UTF-8, as TOML must be."""
+    """Return the bytes as text. Raises GvisorError with the line number when they are not UTF-8 without a mark, as TOML must be."""
+    if raw.startswith(codecs.BOM_UTF8):
+        raise GvisorError(
+            f"{where}, line 1: the file begins with a byte order mark, which containerd 2.x refuses; save it without. Nothing was written.",
+            file=where,
+            line=1,
+        )
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -137,14 +159,18 @@ def decode(raw: bytes, where: str) -> str:
         ) from error
 
 
+@functools.lru_cache(maxsize=1 << 15)  # each edit has the text read anew, and its keys are the same
 def _key_path(written: str) -> Path:
     """Return a dotted key's parts without their quotes."""
-    path: list[str] = []
-    table: Any = tomllib.loads(f"{written} = 0")
-    while isinstance(table, dict):
-        ((part, table),) = table.items()
-        path.append(part)
-    return tuple(path)
+    return tuple(map(_key_part, _KEY_PART_RE.findall(written)))
+
+
+def _key_part(written: str) -> str:
+    if written[0] not in "\"'":
+        return written
+    if written[0] == "'" or "\\" not in written:
+        return written[1:-1]
+    return tomllib.loads(f"key = {written}")["key"]
 
 
 def _skip(text: str, position: int) -> int:
@@ -532,9 +558,7 @@ def _add_dotted(document: Document, beside: Statement, path: Path, values: Mappi
 
 def _section_pairs(document: Document, header: Statement) -> list[Statement]:
     """Return the pairs of one header's section."""
-    later = [other.start for other in document.headers if other.start > header.start]
-    limit = later[0] if later else len(document.text)
-    return [pair for pair in document.pairs if header.start < pair.start < limit]
+    return document.sections[header.start]
 
 
 def _add_to_section(document: Document, header: Statement, path: Path, values: Mapping[str, Any], mark: str) -> str:
@@ -601,15 +625,17 @@ def _header_indent(document: Document, path: Path) -> tuple[str, str]:
 
 def _is_spaced(document: Document) -> bool:
     """Tell whether most headers after the first have a blank line before them (and before their comment)."""
-    spaced = total = 0
-    for header in document.headers[1:]:
-        index = document.statements.index(header)
+    spaced = 0
+    statements = document.statements
+    first = document.headers[0].start if document.headers else 0
+    for index, header in enumerate(statements):
+        if header.kind not in ("table", "array") or header.start == first:
+            continue
         before = index - 1
-        while before >= 0 and document.statements[before].kind == "comment":
+        while before >= 0 and statements[before].kind == "comment":
             before -= 1
-        total += 1
-        spaced += document.statements[before].kind == "blank"
-    return spaced * 2 >= total
+        spaced += statements[before].kind == "blank"
+    return spaced * 2 >= max(0, len(document.headers) - 1)
 
 
 def _section_place(document: Document, path: Path) -> int:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import tomllib
@@ -14,12 +14,16 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import Gv
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd import toml_text as toml
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd.runtime_config import (
     DEFAULT_RUNTIME,
-    RUNC,
     default_name,
+    deprecated_default,
     handlers,
     is_cri_disabled,
     same,
+    table_in,
 )
+
+# What containerd puts in the place of a key that is not there when its CRI plugin starts.
+FILLED_IN = {"sandbox_mode": "podsandbox"}
 
 
 def describe_config(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -47,11 +51,13 @@ def judge(
     name: str,
     wanted: dict[str, Any] | None,
     default: bool | None,
+    others: Sequence[str] = (),
 ) -> None:
     """Raise GvisorError unless the host's containerd understands the candidate as it is meant.
 
     ``before`` and ``after`` are the dumps (rc, stdout, stderr) of the file as it is and as it would be; ``wanted`` is the handler's
-    table, None when it is to be absent. containerd's own exit code is not enough: it ignores much without a word.
+    table, None when it is to be absent. containerd's own exit code is not enough: it ignores much without a word. ``others`` says what
+    is known of files that may decide instead.
     """
     who = f"containerd {containerd}"
     if after["rc"] != 0:
@@ -61,31 +67,19 @@ def judge(
             validation=after["stderr"],
         )
     is_read = before["rc"] == 0
-    old, new = (
-        toml.parse(before["stdout"], f"{who}'s dump").data if is_read else {},
-        toml.parse(after["stdout"], f"{who}'s dump").data,
-    )
+    old = toml.parse(before["stdout"], f"{who}'s dump").data if is_read else {}
+    new = toml.parse(after["stdout"], f"{who}'s dump").data
     had, has = handlers(old), handlers(new)
-    faults: list[str] = []
-    if wanted is None:
-        if name in has and name != DEFAULT_RUNTIME:
-            faults.append(f"handler {name} would still be there, from a file that another file imports")
-    elif name not in has:
-        faults.append(f"handler {name} would have no effect: {_why_ignored(after)}")
-    else:
-        missing = _difference(wanted, has[name])
-        faults += [f"handler {name}: {missing} would not be in effect"] if missing else []
+    because = f": {'; '.join(others)}" if others else ""
+    faults = unmet(after, new, name, wanted, default, others, would=True)
     for other, table in had.items():
-        # The built-in runc has keys filled in that ours gets when the CRI plugin starts (sandbox_mode): its type is what counts.
         if other != name and other not in has:
-            faults.append(f"handler {other} would be lost")
-        elif other != name and _difference(RUNC if other == DEFAULT_RUNTIME else table, has[other]):
-            faults.append(f"handler {other} would change: {_difference(table, has[other])}")
+            faults.append(f"handler {other} would be lost{because}")
+        elif other != name:
+            faults += [f"handler {other} would change: {change}" for change in _changes(table, has[other])]
     chosen = default_name(new)
-    if has and chosen not in has and (wanted is not None or default_name(old) in had):
+    if has and chosen not in has and not _is_deprecated(new) and (wanted is not None or default_name(old) in had):
         faults.append(f"the default runtime {chosen} would name no handler, and the CRI plugin would not start")
-    if default and chosen != name:
-        faults.append(f"the default runtime would be {chosen}")
     notes = _unknown_keys(after["stderr"]) - (_unknown_keys(before["stderr"]) if is_read else set())
     faults += [f"it does not know {note}" for note in sorted(notes)]
     if faults:
@@ -95,12 +89,82 @@ def judge(
         )
 
 
-def _why_ignored(after: dict[str, Any]) -> str:
-    if _unknown_keys(after["stderr"]):
+def judge_as_it_is(
+    told: dict[str, Any],
+    *,
+    where: str,
+    containerd: str,
+    name: str,
+    wanted: dict[str, Any] | None,
+    default: bool | None,
+    others: Sequence[str] = (),
+) -> None:
+    """Raise GvisorError where the files need no change and the host's containerd makes something else of them than is wanted.
+
+    ``told`` is the dump of the configuration as it is. Of a CRI plugin that is turned off nothing can be told: below 2.0 it is not in the dump.
+    """
+    who = f"containerd {containerd}"
+    if told["rc"] != 0:
+        if wanted is None:  # no file has it, and what else is wrong is no matter of this handler
+            return
+        raise GvisorError(f"{where}: {who} cannot read its configuration: {told['stderr']}", file=where, validation=told["stderr"])
+    data = toml.parse(told["stdout"], f"{who}'s dump").data
+    if is_cri_disabled(data):
+        return
+    faults = unmet(told, data, name, wanted, default, others)
+    if faults:
+        state = "is as it should be" if wanted is not None else f"has no handler {name}"
+        raise GvisorError(
+            f"{where} {state}, but {who}, which reads all files together, sees it otherwise: {'; '.join(faults)}. Nothing was written; "
+            f"{'change or remove what decides there' if wanted is not None else 'take it out there'}, then run again.",
+            file=where,
+        )
+
+
+def unmet(
+    told: dict[str, Any],
+    data: dict[str, Any],
+    name: str,
+    wanted: dict[str, Any] | None,
+    default: bool | None,
+    others: Sequence[str] = (),
+    *,
+    would: bool = False,
+) -> list[str]:
+    """Return what is wanted of the handler and is not in effect in a dump, or with ``would`` would not be; ``data`` is what the dump says."""
+    has, because = handlers(data), f": {'; '.join(others)}" if others else ""
+    will_have, will_be, still = ("would have", "would be", "would still be") if would else ("has", "is", "is still")
+    if wanted is None:
+        return [f"handler {name} {still} there{because}"] if name in has and name != DEFAULT_RUNTIME else []
+    faults = []
+    if name not in has:
+        faults.append(f"handler {name} {will_have} no effect{because or ': ' + _why_ignored(data, told)}")
+    else:
+        faults += [
+            f"handler {name}: {key} {will_be.replace('would', 'would not') if would else 'is not'} in effect, it {will_be} {there} instead of "
+            f"{value!r}{because}"
+            for key, there, value in _differences(wanted, has[name])
+        ]
+    chosen = default_name(data)
+    if default and _is_deprecated(data):
+        faults.append("the deprecated table default_runtime decides which runtime is the default")
+    elif default and chosen != name:
+        faults.append(f"the default runtime {will_be} {chosen} instead of {name}{because}")
+    elif default is False and chosen == name:
+        faults.append(f"the default runtime {still} {name}{because}")
+    return faults
+
+
+def _is_deprecated(data: dict[str, Any]) -> bool:
+    return bool(deprecated_default(data, table_in(data)))
+
+
+def _why_ignored(data: dict[str, Any], told: dict[str, Any]) -> str:
+    if data.get("version", 1) > 2 and _unknown_keys(told["stderr"]):
         return (
             "it ignores the CRI plugin's settings in a file without a version line; convert the file with `containerd config migrate` first"
         )
-    return "it ignores the table without saying why"
+    return f"its dump has none of it{': ' + told['stderr'] if told['stderr'] else ''}"
 
 
 def _unknown_keys(stderr: str) -> set[str]:
@@ -110,14 +174,25 @@ def _unknown_keys(stderr: str) -> set[str]:
     }
 
 
-def _difference(wanted: dict[str, Any], there: Any) -> str:
-    """Return the first of the wanted keys that ``there`` does not have as wanted, "" when it has them all."""
+def _differences(wanted: dict[str, Any], there: Any, prefix: str = "") -> list[tuple[str, str, Any]]:
+    """Return which of the wanted keys ``there`` does not have as wanted: the key, what is there in words, what is wanted."""
+    found = []
     for key, value in wanted.items():
-        found = there.get(key, toml.MISSING) if isinstance(there, dict) else toml.MISSING
+        has = there.get(key, toml.MISSING) if isinstance(there, dict) else toml.MISSING
         if isinstance(value, dict):
-            inner = _difference(value, found)
-            if inner:
-                return f"{key}.{inner}"
-        elif found is toml.MISSING or not same(value, found):
-            return key
-    return ""
+            found += _differences(value, has, f"{prefix}{key}.")
+        elif has is toml.MISSING or not same(value, has):
+            found.append((f"{prefix}{key}", "missing" if has is toml.MISSING else repr(has), value))
+    return found
+
+
+def _changes(old: Any, new: Any, prefix: str = "") -> list[str]:
+    """Return which keys of a table have another value than before; a key that is not there counts like its empty value."""
+    if isinstance(old, dict) or isinstance(new, dict):
+        old, new = (value if isinstance(value, dict) else {} for value in (old, new))
+        return [change for key in dict.fromkeys((*old, *new)) for change in _changes(old.get(key), new.get(key), f"{prefix}.{key}")]
+    key = prefix.lstrip(".")
+    empty = FILLED_IN.get(key)
+    if (old or empty) == (new or empty):
+        return []
+    return [f"{key} was {old!r} and would be {new!r}"]

@@ -27,8 +27,8 @@ def drift(
 ) -> list[str]:
     """Return a sentence for each thing on the host that is not as it should be.
 
-    ``info`` is containerd_info's result, ``plan`` host_plan's; ``handler`` is the runtime handler's name, runtime_type and options; ``image`` has the
-    references, digest and namespaces of an image that should be there.
+    ``info`` is containerd_info's result with its option runtime, so that what is said of the configuration is what containerd_runtime would do;
+    ``plan`` is host_plan's; ``handler`` has the runtime handler's name; ``image`` has the references, digest and namespaces of an image that should be there.
     """
     containerd, config = info["containerd"], info["config"]
     found = [f"{plan['folder']}/{name} is missing, changed or has another mode" for name in plan["files"]]
@@ -39,7 +39,7 @@ def drift(
         found.append("containerd is not installed")
     elif not containerd["running"]:
         found.append(f"containerd does not answer on {containerd['address']}")
-    found += [f"{config['path']} has {difference}" for difference in _handler_drift(config["runtimes"], handler)]
+    found += config["drift"]
     found += filter(
         None, [boot_configs.sentence(config["boot_config"], handler["name"], config["path"])] if "boot_config" in config else []
     )
@@ -52,17 +52,6 @@ def drift(
         there = info["images"].get(namespace, {}).get(name, "missing")
         found.append(f"image {name} in namespace {namespace} is {there} instead of {image['digest']}")
     return found
-
-
-def _handler_drift(runtimes: Mapping[str, Any], handler: Mapping[str, Any]) -> list[str]:
-    name, there = handler["name"], runtimes.get(handler["name"])
-    if there is None:
-        return [f"no runtime handler {name}"]
-    wanted = {"runtime_type": handler["runtime_type"], **{f"options.{key}": value for key, value in handler["options"].items()}}
-    found = {"runtime_type": there.get("runtime_type"), **{f"options.{key}": value for key, value in (there.get("options") or {}).items()}}
-    return [
-        f"{key} {found.get(key)!r} instead of {value!r} for the handler {name}" for key, value in wanted.items() if found.get(key) != value
-    ]
 
 
 def faults(

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
-from ansible_collections.ggen.gvisor.plugins.module_utils._base import platform
+from ansible_collections.ggen.gvisor.plugins.module_utils._base import platform, processes
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd import host as _host
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.config_files import read_for
@@ -41,13 +41,13 @@ def test_version_numbers_lose_their_packaging(text, number):
 
 def test_the_listener_of_a_socket_is_known_by_the_kernel(tmp_path):
     address = str(tmp_path / "api.sock")
-    assert _host.listener_pid(address) is None
+    assert processes.listener_pid(address) is None
     with socket.socket(socket.AF_UNIX) as server:
         server.bind(address)
-        assert _host.listener_pid(address) is None, "bound and not listening"
+        assert processes.listener_pid(address) is None, "bound and not listening"
         server.listen()
-        assert _host.listener_pid(address) == os.getpid()
-    assert _host.listener_pid(address) is None, "the file is left and nobody listens"
+        assert processes.listener_pid(address) == os.getpid()
+    assert processes.listener_pid(address) is None, "the file is left and nobody listens"
 
 
 def test_capabilities_have_names(tmp_path, monkeypatch):
@@ -182,7 +182,7 @@ WANTED = {
 
 
 @pytest.mark.parametrize("name", ["absent", *sorted(path.stem for path in FIXTURES.glob("*.toml"))])
-def test_a_host_is_ready_exactly_when_nothing_would_be_edited(tmp_path, name):
+def test_a_host_has_drift_exactly_when_something_would_be_edited(tmp_path, name):
     """As containerd_runtime decides it: not before its edits, and after them; where it would refuse the file, not either."""
     path = tmp_path / "config.toml"
     if name != "absent":
@@ -196,17 +196,17 @@ def test_a_host_is_ready_exactly_when_nothing_would_be_edited(tmp_path, name):
     try:
         plan = containerd_plan.decide(found(), checked.validated_parameters)
     except GvisorError:
-        assert not containerd_plan.is_ready(found(), arguments)
+        assert containerd_plan.drift(found(), arguments)
         return
-    assert containerd_plan.is_ready(found(), arguments) == (not plan.edits)
+    assert bool(containerd_plan.drift(found(), arguments)) == bool(plan.edits)
     for file in plan.edits:
         target = Path(file.path)
         target.parent.mkdir(exist_ok=True)
         target.write_text(file.after)
-    assert containerd_plan.is_ready(found(), arguments)
-    assert not containerd_plan.is_ready(found(), {**arguments, "runtime_type": "io.containerd.other.v1"})
+    assert containerd_plan.drift(found(), arguments) == []
+    assert containerd_plan.drift(found(), {**arguments, "runtime_type": "io.containerd.other.v1"})
 
 
 def test_a_handler_that_containerd_runtime_would_not_take_is_an_error(tmp_path):
     with pytest.raises(GvisorError, match="nonsense"):
-        containerd_plan.is_ready(read_for(str(tmp_path / "config.toml"), "containerd", "runsc"), {**WANTED, "nonsense": 1})
+        containerd_plan.drift(read_for(str(tmp_path / "config.toml"), "containerd", "runsc"), {**WANTED, "nonsense": 1})

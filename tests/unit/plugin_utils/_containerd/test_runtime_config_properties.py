@@ -287,7 +287,7 @@ def test_present_is_the_old_meaning_and_the_handler(text: str, handler: config.H
     found = runtimes_of(new)[handler.name]
     for key, value in handler.table().items():
         if isinstance(value, dict):
-            assert verdict._difference(value, found.get(key, {})) == ""
+            assert verdict._differences(value, found.get(key, {})) == []
         else:
             assert config.same(found[key], value)
     assert repr(without(new, handler.name)) == repr(without(old, handler.name))  # repr: nan, order and types count too
