@@ -11,6 +11,8 @@ author: The ggen.gvisor authors (@ggen-gvisor)
 description:
   - Judges the result of M(ggen.gvisor.containerd_info) by the release that the host has, whatever release it should have. A host without faults
     can be upgraded, and can go back to what it has now.
+  - The configuration is judged as the module judged it for its option O(ggen.gvisor.containerd_info#module:runtime), so a host where
+    M(ggen.gvisor.containerd_runtime) would change something has a fault.
 positional: _input, handler, releases, built
 options:
   _input:
@@ -18,7 +20,7 @@ options:
     type: dict
     required: true
   handler:
-    description: The runtime handler that it should have, with C(name), C(runtime_type) and C(options).
+    description: The runtime handler that it should have, its C(name).
     type: dict
     required: true
   releases:

@@ -20,7 +20,7 @@ options:
     type: dict
     required: true
   handler:
-    description: The runtime handler that containerd's configuration should have, its C(name), C(runtime_type) and C(options).
+    description: The runtime handler that containerd's configuration should have, its C(name). How it differs is in the result of the module.
     type: dict
     required: true
   image:

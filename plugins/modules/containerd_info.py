@@ -59,7 +59,7 @@ options:
   runtime:
     description:
       - The runtime handler that the host should have, as M(ggen.gvisor.containerd_runtime) would be given it. C(config.ready) then tells whether that
-        would change nothing, so that it need not be run.
+        would change nothing, so that it need not be run, and C(config.drift) what it would change or refuse.
     type: dict
     version_added: 1.0.0
 attributes:
@@ -99,7 +99,8 @@ RETURN = r"""
 containerd:
   description:
     - The daemon. C(version) is that of the program on disk, C(server_version) that of the running daemon, C(candidate) what the package manager
-      would install where it is missing, C(plugins) maps I(type.id) to its status.
+      would install where it is missing, C(plugins) maps I(type.id) to its status. C(config) is the file that the running daemon reads, by its command
+      line (C(real_config) with links followed), C(running_version) and C(running_program) are those of its process.
   returned: always
   type: dict
   sample:
@@ -110,10 +111,12 @@ containerd:
     running: true
     server_version: 1.7.24
     plugins: {io.containerd.grpc.v1.cri: ok}
+    config: /etc/containerd/config.toml
 config:
   description:
     - The configuration file, its version (1 where it names none), and the runtime handlers that containerd reads from it.
-    - With O(runtime), C(ready) tells whether the handler is there as it should be. Where the next start brings other files (O(boot_config)) it is V(false).
+    - With O(runtime), C(ready) tells whether the daemon's own reading of its files has the handler as it should be, and C(drift) what is not so, a
+      sentence each. Where the next start brings other files (O(boot_config)) it is V(false).
     - With O(boot_config), C(boot_config) tells where the next start's configuration is from (C(source)), whether it is the C(same), and its C(handlers).
   returned: always
   type: dict

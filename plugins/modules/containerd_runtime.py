@@ -13,7 +13,10 @@ author: The ggen.gvisor authors (@ggen-gvisor)
 description:
   - Edits the runtime handlers of containerd's CRI plugin in the configuration file that is there, whoever wrote it. Comments, order,
     spacing, quoting and line endings of everything else stay byte for byte, and O(state=absent) after O(state=present) gives the
-    original file back byte for byte.
+    original file back byte for byte. One thing stays - the C(runc) that had to be added to a file whose other handlers replace the built-in
+    ones without it, as containerd 1.x would not start its CRI plugin otherwise.
+  - A result is judged by what the host's containerd makes of all its files together (C(config dump)), also where no file has to be changed. Where
+    another file that is imported decides instead, the module fails and names it.
   - Knows the configuration versions 1 to 4 and never changes a file's version. Where a file needs more than the handler (a version
     line, an imports line, or runc, which a runtimes table on containerd 1.x would otherwise turn off), it is added with a comment, and
     O(state=absent) takes it away again.

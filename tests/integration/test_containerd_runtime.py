@@ -32,7 +32,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.service im
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd import runtime_config as config
 from support import fixtures
 from support.containerd_debs import SUITES, ensure
-from support.containerd_runtime import ROOT, RUNSC, Host, run_action, runsc_dir
+from support.containerd_runtime import ROOT, RUNSC, Host, make_host, run_action
 from support.missing import MISSING
 
 INPUTS = fixtures.inputs()
@@ -50,21 +50,6 @@ def refusal(case: str, version: str) -> str | None:
     if case == "v1-kubespray-like" and version > "2":
         return "handler runsc would have no effect: it ignores the CRI plugin's settings in a file without a version line"
     return None
-
-
-def make_host(folder: Path, version: str, text: str | None, monkeypatch: pytest.MonkeyPatch, gvisor: bool = False) -> Host:
-    """Return a host with that configuration; paths in it that would leave the host's folder lead into it."""
-    monkeypatch.setenv("PATH", ensure(version).path)
-    if text is not None:
-        spec = folder / "base-runtime-spec.json"
-        text = text.replace("/etc/containerd/base-runtime-spec.json", str(spec))
-        text = text.replace("/var/lib/containerd", f"{folder}/lib").replace("/opt/containerd", f"{folder}/opt")
-        if str(spec) in text:
-            spec.write_text(subprocess.run(["ctr", "oci", "spec"], capture_output=True, text=True, check=True).stdout)
-    host = Host(folder, config_text=text or "", bin_dir=runsc_dir(version, folder / "bin") if gvisor else None)
-    if text is None:
-        os.unlink(host.config_path)
-    return host
 
 
 @pytest.fixture(name="host")

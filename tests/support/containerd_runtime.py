@@ -14,6 +14,7 @@ import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
+import pytest
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible_collections.ggen.gvisor.plugins.action.containerd_runtime import ActionModule
 from ansible_collections.ggen.gvisor.plugins.module_utils._base import processes as _processes
@@ -23,6 +24,7 @@ from ansible_collections.ggen.gvisor.plugins.modules.containerd_runtime import p
 
 from support import oci
 from support.containerd import Daemon
+from support.containerd_debs import ensure
 from support.gvisor import ROOT, SHIM, _has_cap_sys_resource
 
 # The release whose shim each containerd can talk to (vendors/gvisor/releases.yml).
@@ -157,3 +159,18 @@ class Host(Daemon):
         finally:
             self.ctr("tasks", "rm", "--force", pod, check=False)
             self.ctr("containers", "rm", pod, check=False)
+
+
+def make_host(folder: Path, version: str, text: str | None, monkeypatch: pytest.MonkeyPatch, gvisor: bool = False) -> Host:
+    """Return a host with that configuration; paths in it that would leave the host's folder lead into it."""
+    monkeypatch.setenv("PATH", ensure(version).path)
+    if text is not None:
+        spec = folder / "base-runtime-spec.json"
+        text = text.replace("/etc/containerd/base-runtime-spec.json", str(spec))
+        text = text.replace("/var/lib/containerd", f"{folder}/lib").replace("/opt/containerd", f"{folder}/opt")
+        if str(spec) in text:
+            spec.write_text(subprocess.run(["ctr", "oci", "spec"], capture_output=True, text=True, check=True).stdout)
+    host = Host(folder, config_text=text or "", bin_dir=runsc_dir(version, folder / "bin") if gvisor else None)
+    if text is None:
+        os.unlink(host.config_path)
+    return host

@@ -103,7 +103,7 @@ def refuse_another_daemon(found: dict[str, Any]) -> None:
     daemon, path = found["daemon"], found["main"]["path"]
     if daemon["config"] and daemon["real_config"] != path:
         raise GvisorError(
-            f"{path} is not what containerd reads: the daemon that runs (process {daemon['pid']}) has --config {daemon['config']}. Nothing was "
+            f"{path} is not what containerd reads: the daemon that runs (process {daemon['pid']}) reads {daemon['config']}. Nothing was "
             f"written; give that file as path (the role's containerd_gvisor_config), or restart the daemon if it is to read {path}.",
             file=path,
         )

@@ -6,10 +6,12 @@ UPDATE_GOLDEN=1 writes the golden files anew; look at their difference before co
 from __future__ import annotations
 
 import os
+import time
 
 import pytest
 import tomllib
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._containerd import config_files
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd import runtime_config as config
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd import toml_text as toml
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd import verdict
@@ -266,7 +268,66 @@ def test_a_default_that_was_nothing_becomes_runc() -> None:
     assert set(config.handlers(tomllib.loads(absent(present(kata)) or ""))) == {"kata", "runc"}
 
 
+def test_the_time_grows_with_the_number_of_tables_and_not_with_its_square() -> None:
+    def seconds(tables: int) -> float:
+        table = '[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.h{0}]\n  runtime_type = "io.containerd.runc.v2"\n'
+        text = "version = 2\n" + "".join(table.format(number) for number in range(tables))
+        start = time.process_time()
+        assert absent(present(text)) == text
+        return time.process_time() - start
+
+    few = seconds(1000)
+    many = seconds(10000)
+    assert many < 30 * few
+    assert many < 10, "2 s where nobody else uses the machine"
+
+
+def test_keys_with_escapes_and_dots_are_one_part() -> None:
+    assert toml._key_path('plugins . "a.b".\'c\\d\'."e\\u0041\\"f"') == ("plugins", "a.b", "c\\d", 'eA"f')
+
+
 # --- drop-ins ---
+
+
+@pytest.mark.parametrize(
+    ("path", "pattern", "is_read"),
+    [
+        ("/etc/containerd/conf.d/a.toml", "/etc/containerd/*.toml", False),
+        ("/etc/containerd/conf.d/a.toml", "/etc/containerd/*/*.toml", True),
+        ("/etc/containerd/conf.d/.a.toml", "/etc/containerd/conf.d/*.toml", True),
+        ("/etc/containerd/conf.d/a.toml", "/etc/containerd/conf.d/a.toml", True),
+        ("/etc/containerd/conf.d/a.toml", "/etc/containerd/conf.d/?.toml", False),  # without a star it is a name
+        ("/etc/containerd/conf.d/a.toml", "/etc/*/conf.d/[^b].toml", True),
+        ("/etc/containerd/conf.d/b.toml", "/etc/*/conf.d/[^b].toml", False),
+        ("/etc/containerd/conf.d/!.toml", "/etc/*/conf.d/[!b].toml", True),
+        ("/etc/containerd/conf.d/*.toml", "/etc/*/conf.d/\\*.toml", True),
+        ("/etc/containerd/conf.d/a.toml", "/etc/*/conf.d/\\*.toml", False),
+        ("/etc/containerd/conf.d/a.toml", "/etc/*/conf.d/[z-a].toml", False),
+    ],
+)
+def test_a_pattern_matches_as_in_go(path: str, pattern: str, is_read: bool) -> None:
+    assert config_files.matches(path, pattern) == is_read
+
+
+@pytest.mark.parametrize(
+    ("words", "path"),
+    [
+        ("", "/etc/containerd/config.toml"),
+        ("--log-level debug", "/etc/containerd/config.toml"),
+        ("--config /usr/share/containerd/config.toml", "/usr/share/containerd/config.toml"),
+        ("--config=/etc/k0s/containerd.toml --root /x", "/etc/k0s/containerd.toml"),
+        ("-c relative.toml", "/srv/relative.toml"),
+        ("-c=/a -config /b", "/b"),
+    ],
+)
+def test_the_file_that_a_daemon_reads_is_on_its_command_line(words: str, path: str) -> None:
+    assert config_files.config_of(["/usr/bin/containerd", *words.split()], "/srv") == path
+
+
+def test_left_over_tables_of_a_dump_are_nothing() -> None:
+    dumped = 'version = 3\n[plugins.cri.containerd.runtimes.old]\nruntime_type = "x.y"\n'
+    assert config.handlers(tomllib.loads(dumped)) == {}
+    assert config.default_name(tomllib.loads(f'{dumped}[plugins.cri.containerd]\ndefault_runtime_name = "old"\n')) == "runc"
 
 
 def test_imports_come_and_go() -> None:

@@ -1,0 +1,333 @@
+"""Configurations that people published, and situations in which "done" was believed and not so, on real containerds of three releases.
+
+What counts is what the daemon has: each result is compared with the host's own ``config dump``, and the daemon is restarted with it.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import tomllib
+from ansible_collections.ggen.gvisor.plugins.module_utils._containerd import config_transaction as tx
+from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.config_files import read_for
+from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.service import DaemonService
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd import plan as planning
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd import runtime_config as config
+from support import fixtures
+from support.containerd_debs import SUITES, ensure
+from support.containerd_runtime import Host, make_host, run_action
+
+pytestmark = pytest.mark.host
+
+WANTED = {
+    "name": "zz-sandbox",
+    "runtime_type": "io.containerd.runsc.v1",
+    "options": {"TypeUrl": "io.containerd.runsc.v1.options", "ConfigPath": "/etc/containerd/runsc.toml"},
+}
+NEEDS_2 = "config.toml, line 1: config version 3 needs containerd 2.0 or newer"
+# Where a case is refused: the message's words. All others get the handler, and give it back.
+OVERRIDDEN = r"config.toml is as it should be, but containerd .* has no effect: .*conf.d/99-nvidia.toml is read later and its table .*\(line 2\) replaces"
+NESTED = r".*/b.toml, which .*/a.toml imports, has the handler \(line 4\)"
+REFUSED = {
+    ("15-talos-v3", "1"): NEEDS_2,
+    ("F2-overridden-by-import", "1"): OVERRIDDEN,
+    (
+        "F2b-nested-import",
+        "1",
+    ): r"options.TypeUrl would not be in effect, it would be missing instead of .*: .*/b.toml, which .*/a.toml imports, has the handler \(line 4\)",
+    ("F5a-leftover-v1-table", "1"): NEEDS_2,
+    ("F5b-capital-version", ""): "line 1: containerd 2.x reads Version as version and older ones do not",
+    ("F10-drop-in-of-version-3", "1.7"): r"refuses the result: (?s:.*)conf.d/99-nvidia.toml: unsupported config version",
+    ("F15-bom", ""): "line 1: the file begins with a byte order mark",
+}
+# What of a case's own files a handler is written to, where that is not the main file or a drop-in of ours.
+PLACE = {("F3-import-has-the-cri-table", "1"): "conf.d/99-nvidia.toml"}
+
+
+def of_release(table: dict[tuple[str, str], str], case: str, version: str) -> str | None:
+    return next((value for (name, release), value in table.items() if name == case and version.startswith(release)), None)
+
+
+def dump(host: Host) -> dict:
+    argv = ["containerd", "--config", host.config_path, "config", "dump"]
+    return tomllib.loads(subprocess.run(argv, capture_output=True, text=True, check=True, cwd="/").stdout)
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*.toml")}
+
+
+def start(folder: Path, version: str, case: str, monkeypatch: pytest.MonkeyPatch) -> Host:
+    folder.mkdir(exist_ok=True)
+    return make_host(folder, version, fixtures.lay_out_case(case, folder), monkeypatch)
+
+
+@pytest.mark.parametrize("version", SUITES)
+@pytest.mark.parametrize("case", fixtures.cases())
+def test_a_case_is_done_when_the_daemon_has_it(case: str, version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = start(tmp_path / "etc", version, case, monkeypatch)
+    before = files(host.root)
+    options = host.options(restart=True)
+    words = of_release(REFUSED, case, version)
+    try:
+        if words:
+            result = run_action(**WANTED, **options)
+            assert result["failed"]
+            assert re.search(words, result["msg"]), result["msg"]
+            assert files(host.root) == before
+            return
+        host.start()
+        had = config.handlers(dump(host))
+        result = run_action(**WANTED, **options)
+        assert not result["failed"], result["msg"]
+        has = config.handlers(dump(host))
+        assert has["zz-sandbox"]["options"] == WANTED["options"]
+        assert {name: table.get("runtime_type") for name, table in had.items()}.items() <= {
+            name: table.get("runtime_type") for name, table in has.items()
+        }.items()
+        place = of_release(PLACE, case, version)
+        assert place is None or result["files"] == [f"{host.root}/{place}"]
+        assert run_action(**WANTED, **options)["phases"] == ["read"]
+        result = run_action(name="zz-sandbox", state="absent", **options)
+        if case == "F2b-nested-import":
+            assert re.search(f"zz-sandbox would still be there: {NESTED}", result["msg"])
+            return
+        assert not result["failed"], result["msg"]
+        assert "zz-sandbox" not in config.handlers(dump(host))
+        if case == "F12-runc-stays" and version < "2":
+            # kata needs it by now: a default runtime that names no handler would keep the CRI plugin down.
+            assert set(config.handlers(tomllib.loads(host.text() or ""))) == {"kata", "runc"}
+        elif case != "F2-overridden-by-import":
+            assert files(host.root) == before
+    finally:
+        host.stop()
+
+
+# --- nothing to do, and yet not so ---
+
+
+@pytest.mark.parametrize("version", ["1.6.20", "1.7.24"])
+def test_absent_is_not_believed_where_a_nested_import_has_the_handler(
+    version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    host = start(tmp_path / "etc", version, "F2b-nested-import", monkeypatch)
+    result = run_action(name="zz-sandbox", state="absent", **host.options())
+    assert result["failed"]
+    assert result["phases"] == ["read"]
+    assert re.search(f"is still there: {NESTED}", result["msg"])
+
+
+@pytest.mark.parametrize("version", SUITES)
+def test_a_relative_import_is_found_where_the_daemon_finds_it(version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """1.6 looks for it where it was started, which is the root; the newer ones beside the file."""
+    host = start(tmp_path / "etc", version, "F3-import-has-the-cri-table", monkeypatch)
+    Path(host.config_path).write_text('version = 2\nimports = ["conf.d/*.toml"]\n')
+    result = run_action(**WANTED, **host.options())
+    assert not result["failed"], result["msg"]
+    assert "zz-sandbox" in config.handlers(dump(host))
+    assert (result["file"] == host.config_path) == (version == "1.6.20")
+
+
+@pytest.mark.parametrize(
+    ("case", "version", "sentence"),
+    [
+        ("F2-overridden-by-import", "1.6.20", OVERRIDDEN),
+        ("F2-overridden-by-import", "1.7.24", OVERRIDDEN),
+        ("F2-overridden-by-import", "2.1.9", None),
+        ("F1a-runc-v1", "1.7.24", "config.toml has no runtime handler zz-sandbox"),
+        ("F15-bom", "1.7.24", "byte order mark"),
+    ],
+)
+def test_a_host_is_ready_when_the_daemon_has_the_handler(
+    case: str, version: str, sentence: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What containerd_info says, and with it site, verify and upgrade."""
+    host = start(tmp_path / "etc", version, case, monkeypatch)
+    found = read_for(host.config_path, "containerd", "zz-sandbox", address=host.address)
+    (said,) = planning.drift(found, {**WANTED, "path": host.config_path}) or [None]
+    assert said is None if sentence is None else re.search(sentence, said or "")
+
+
+def test_drift_names_annotations_and_the_default_with_both_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = start(tmp_path / "etc", "1.7.24", "F1a-runc-v1", monkeypatch)
+    assert not run_action(**WANTED, **host.options())["failed"]
+    found = read_for(host.config_path, "containerd", "zz-sandbox", address=host.address)
+    assert planning.drift(found, {**WANTED, "path": host.config_path}) == []
+    said = planning.drift(found, {**WANTED, "path": host.config_path, "pod_annotations": ["dev.gvisor.*"], "default": True})
+    assert said == [
+        f"{host.config_path}: handler zz-sandbox: pod_annotations is not in effect, it is [] instead of ['dev.gvisor.*']",
+        f"{host.config_path}: the default runtime is runc instead of zz-sandbox",
+    ]
+
+
+def test_default_false_is_judged_by_the_dump_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A nested import makes the handler the default: no file that would be edited says so."""
+    host = start(tmp_path / "etc", "2.1.9", "F2b-nested-import", monkeypatch)
+    assert not run_action(**WANTED, **host.options())["failed"]
+    with open(host.root / "b.toml", "a") as nested:
+        nested.write('[plugins."io.containerd.grpc.v1.cri".containerd]\ndefault_runtime_name = "zz-sandbox"\n')
+    result = run_action(**WANTED, **host.options(default=False))
+    assert re.search("the default runtime is still zz-sandbox: .*/b.toml", result["msg"])
+
+
+def test_both_tables_in_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On 2.x the newer table counts, whatever the file's version is; taking the handler out takes it out of both."""
+    new, old = ('[plugins."io.containerd.{0}".containerd.runtimes.{1}]\nruntime_type = "io.containerd.runc.v2"\n', "grpc.v1.cri")
+    text = f"version = 2\n{new.format(old, 'zz-sandbox')}{new.format('cri.v1.runtime', 'nvidia')}"
+    host = make_host(tmp_path, "2.1.9", text, monkeypatch)
+    assert not run_action(**{**WANTED, "options": {}}, dropin="never", **host.options())["failed"]
+    assert {"nvidia", "runc", "zz-sandbox"} == set(config.handlers(dump(host)))
+    assert not run_action(name="zz-sandbox", state="absent", **host.options())["failed"]
+    assert "zz-sandbox" not in (host.text() or "")
+
+
+@pytest.mark.parametrize("version", ["1.6.20", "1.7.24"])
+def test_the_deprecated_default_wins_and_is_named(version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = start(tmp_path / "etc", version, "F11-default-runtime-table", monkeypatch)
+    result = run_action(**WANTED, **host.options(default=True))
+    assert re.search(r"config.toml, line 2: the deprecated table .*default_runtime \(io.containerd.runc.v2\) wins", result["msg"])
+    # It is a default of its own, so runc need not be written out beside another handler.
+    kata = '[plugins."io.containerd.grpc.v1.cri".containerd.runtimes.kata]\nruntime_type = "io.containerd.kata.v2"\n'
+    Path(host.config_path).write_text(f"{host.text()}{kata}")
+    before = host.text()
+    assert not run_action(**WANTED, **host.options())["failed"]
+    assert "runc" not in config.handlers(tomllib.loads(host.text() or ""))
+    assert not run_action(name="zz-sandbox", state="absent", **host.options())["failed"]
+    assert host.text() == before
+
+
+def test_a_change_of_runc_is_told_with_both_values(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """runc's options come from an imported file; on 1.x our table in the main file would not replace them, on a file of ours it would."""
+    host = start(tmp_path / "etc", "1.7.24", "F1a-runc-v1", monkeypatch)
+    original = tx.dump
+
+    def before(program: str, path: str) -> dict:
+        told = original(program, path)
+        if path == host.config_path:
+            told["stdout"] = told["stdout"].replace("io.containerd.runc.v1", "io.containerd.runc.v9")
+        return told
+
+    monkeypatch.setattr("ansible_collections.ggen.gvisor.plugins.module_utils._containerd.config_files.dump", before)
+    result = run_action(**WANTED, **host.options())
+    assert "handler runc would change: runtime_type was 'io.containerd.runc.v9' and would be 'io.containerd.runc.v1'" in result["msg"]
+
+
+def test_the_real_file_is_judged_after_the_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What containerd accepted as a candidate and makes something else of in its place is put back."""
+    host = start(tmp_path / "etc", "1.7.24", "F1a-runc-v1", monkeypatch)
+    before = host.text()
+    original = tx.dump
+    monkeypatch.setattr(tx, "dump", lambda program, path: {**original(program, path), "stdout": "version = 2\n"})
+    result = run_action(**WANTED, **host.options())
+    assert "containerd makes something else of" in result["msg"]
+    assert (result["rolled_back"], host.text()) == (True, before)
+
+
+# --- the daemon that runs is asked ---
+
+
+@pytest.fixture(name="elsewhere")
+def fixture_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Host]:
+    """A containerd whose --config is not where its configuration is usually looked for."""
+    host = make_host(tmp_path / "etc", "1.7.24", "version = 2\n", monkeypatch)
+    try:
+        yield host.start()
+    finally:
+        host.stop()
+
+
+def test_a_file_that_the_daemon_does_not_read_is_refused(elsewhere: Host, tmp_path: Path) -> None:
+    other = tmp_path / "other.toml"
+    other.write_text("version = 2\n")
+    for state in ({**WANTED}, {"name": "zz-sandbox", "state": "absent"}):
+        result = run_action(**state, **{**elsewhere.options(restart=True), "path": str(other)})
+        assert result["failed"]
+        assert (
+            f"{other} is not what containerd reads: the daemon that runs (process {elsewhere.pid()}) reads {elsewhere.config_path}."
+            in result["msg"]
+        )
+    assert other.read_text() == "version = 2\n"
+
+
+def test_a_path_that_is_left_alone_follows_the_daemon(elsewhere: Host) -> None:
+    options = {key: value for key, value in elsewhere.options(restart=True).items() if key != "path"}
+    result = run_action(**WANTED, **options)
+    assert not result["failed"], result["msg"]
+    assert (result["file"], result["restarted"], result["cri"]) == (elsewhere.config_path, True, "ok")
+    assert run_action(**WANTED, **options)["phases"] == ["read"]
+    assert not run_action(name="zz-sandbox", state="absent", **options)["failed"]
+    assert elsewhere.text() == "version = 2\n"
+
+
+def test_another_containerd_on_the_path_is_refused(elsewhere: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", ensure("2.1.9").path)
+    result = run_action(**WANTED, **elsewhere.options(restart=True))
+    assert result["failed"]
+    assert re.search(
+        r"the containerd that runs \(.*/1.7.24/usr/bin/containerd, process \d+\) is 1.7.24.*the program on the PATH is 2.1.9", result["msg"]
+    )
+    assert elsewhere.text() == "version = 2\n"
+
+
+def test_a_file_that_the_service_writes_anew_is_told(elsewhere: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = DaemonService.start
+
+    def generate(self: DaemonService, timeout: float = 60.0) -> None:
+        Path(elsewhere.config_path).write_text("version = 2\n# made at each start\n")
+        original(self, timeout)
+
+    monkeypatch.setattr(DaemonService, "start", generate)
+    result = run_action(**WANTED, **elsewhere.options(restart=True))
+    assert result["failed"]
+    assert f"{elsewhere.config_path} was written anew when containerd was restarted" in result["msg"]
+    assert [path for path in elsewhere.root.rglob(".*ggen.gvisor*")] == []
+
+
+# --- what is no configuration file ---
+
+
+def test_a_fifo_a_folder_and_a_template_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", ensure("1.7.24").path)
+    os.mkfifo(tmp_path / "fifo")
+    template = tmp_path / "config.toml.tmpl"
+    template.write_text('version = 2\n{{ template "base" . }}\n')
+    options = {"address": str(tmp_path / "none.sock")}
+    for path, words in (
+        (tmp_path / "fifo", "fifo is a FIFO, which has no content to read; name the configuration file"),
+        (tmp_path, "is a folder; name the configuration file"),
+        (template, "line 2: not valid TOML: .*looks like a Go template"),
+    ):
+        assert re.search(words, run_action(**WANTED, path=str(path), **options)["msg"])
+    (tmp_path / "config.toml").write_text(f'version = 2\nimports = ["{tmp_path}/fifo"]\n')
+    assert "fifo is a FIFO" in run_action(**WANTED, path=str(tmp_path / "config.toml"), **options)["msg"]
+
+
+def test_a_file_that_is_a_mount_is_named_with_what_helps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = make_host(tmp_path / "etc", "1.7.24", "version = 2\n", monkeypatch)
+    real = tmp_path / "real.toml"
+    real.write_text("version = 2\n")
+    subprocess.run(["mount", "--bind", str(real), host.config_path], check=True)
+    try:
+        result = run_action(**WANTED, **host.options())
+    finally:
+        subprocess.run(["umount", host.config_path], check=True)
+    assert re.search(
+        f"^{host.config_path}: .*; it is a mount of its own and cannot be replaced: unmount it, or change the file", result["msg"]
+    )
+    assert (os.listdir(host.root), real.read_text()) == (["config.toml"], "version = 2\n")
+
+
+def test_a_read_only_folder_is_named_with_what_helps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    host = make_host(tmp_path / "etc", "1.7.24", "version = 2\n", monkeypatch)
+    subprocess.run(["mount", "--bind", str(host.root), str(host.root)], check=True)
+    try:
+        subprocess.run(["mount", "-o", "remount,bind,ro", str(host.root)], check=True)
+        result = run_action(**WANTED, **host.options())
+    finally:
+        subprocess.run(["umount", str(host.root)], check=True)
+    assert result["msg"] == f"{host.config_path}: Read-only file system; mount it writable. Nothing was written."
