@@ -53,9 +53,9 @@ class ActionModule(Action):
         moved = bool(boot_config and outcome and outcome.text != boot_config.text)
         containerd = found["containerd"] or ""
         result: dict[str, Any] = {
-            "changed": bool(plan.edits) or moved,
+            "changed": bool(plan.written) or moved,
             "file": plan.file,
-            "files": [file.path for file in plan.edits],
+            "files": [file.path for file in plan.written],
             "config_version": plan.version,
             "containerd_version": containerd,
             "validation": "not needed",
@@ -63,7 +63,7 @@ class ActionModule(Action):
             "rolled_back": False,
             "warnings": warnings + plan.notes,
         }
-        edits = [(file.path, file.path, file.text, file.after) for file in plan.edits]
+        edits = [(file.path, file.path, file.text, file.after) for file in plan.written]
         if boot_config and outcome:
             result["boot_config"] = {"file": boot_config.path, "source": boot_config.source, "changed": moved}
             edits += [(boot_config.path, f"{boot_config.path} (on the controller)", boot_config.text, outcome.text)] if moved else []
@@ -75,20 +75,26 @@ class ActionModule(Action):
             for _path, header, before, after in edits
         ]
         meaning = None
-        if plan.edits:
+        if plan.written:
             result["validation"], meaning = self._validate(task_vars, found, params, plan)
         if self._task.check_mode:
             return result
         with contextlib.ExitStack() as stack:
             staged = stack.enter_context(boot_configs.Staged(boot_config, outcome.text)) if boot_config and outcome and moved else None
-            if plan.edits:
-                self._apply(task_vars, params, plan, meaning, result)
+            if plan.written:
+                self._apply(task_vars, found, params, plan, meaning, result)
             if staged:
                 staged.commit()
         return result
 
     def _apply(
-        self, task_vars: dict[str, Any], params: dict[str, Any], plan: planning.ConfigPlan, meaning: str | None, result: dict[str, Any]
+        self,
+        task_vars: dict[str, Any],
+        found: dict[str, Any],
+        params: dict[str, Any],
+        plan: planning.ConfigPlan,
+        meaning: str | None,
+        result: dict[str, Any],
     ) -> None:
         """Have the host write its files and restart containerd, and put what came of it into the result.
 
@@ -96,7 +102,7 @@ class ActionModule(Action):
         """
         main_folder = posixpath.dirname(plan.main.path)
         service = {
-            "service": params["service"],
+            "service": (found["service"] if "service" not in self._task.args else None) or params["service"],
             "manager": params["manager"],
             "config": params["path"],
             "address": plan.address,
@@ -110,7 +116,8 @@ class ActionModule(Action):
             phase="apply",
             folder=main_folder,
             main=plan.main.path,
-            meaning=meaning,
+            meaning=None if plan.sources else meaning,
+            handler={"name": params["name"], "present": params["state"] == "present"} if plan.sources else None,
             files=planning.changes_of(plan),
             emptied=plan.emptied,
             backup=params["backup"],

@@ -132,7 +132,9 @@ options:
 requirements:
   - tomlkit (on the controller)
 notes:
-  - Distributions that generate containerd's configuration from a template at each start (k3s, rke2) need the handler in their template.
+  - k3s, rke2, k0s and MicroK8s write containerd's configuration anew at each of their starts. The handler is then written to what they make it from,
+    a drop-in or their template, and the unit that makes it is the one that is restarted. A file that says at its head that something else makes it is
+    refused. What was written is compared again after the restart.
   - The lock that serialises concurrent runs on a host is on the folder of O(path).
 """
 

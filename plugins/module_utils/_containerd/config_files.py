@@ -16,7 +16,7 @@ import os
 import re
 import stat
 import tempfile
-from typing import Any, Dict, List, Optional
+from typing import Any, Dict, List, Optional, Sequence
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import locked, read_text
@@ -24,6 +24,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._base.process import r
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.processes import argv_of, listener_pid
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.config_transaction import LOCK_SECONDS, dump, unwritable
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.ctr import DEFAULT_ADDRESS
+from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.generators import generator_of, sources_of
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.service import DEFAULT_CONFIG
 
 # Good enough to find what to read along with the main file; the controller, which parses it, asks again if this was wrong.
@@ -188,10 +189,22 @@ def _nested(entries: List[Dict[str, Any]], containerd: Optional[str], known: Lis
     return found
 
 
-def read_all(path: str, program: str, dropin: str, patterns: Optional[List[str]] = None) -> Dict[str, Any]:
-    """Return the main file, the files that are imported and the drop-in, containerd's version, and what it makes of the files (``dump``)."""
+def _active(services: Sequence[str]) -> Optional[str]:
+    """Return the one of the units that runs here, None without systemd."""
+    if not os.path.isdir("/run/systemd/system"):
+        return None
+    return next((unit for unit in services if run(["systemctl", "is-active", "--quiet", unit]).rc == 0), None)
+
+
+def read_all(path: str, program: str, name: str, wish: str = "auto", patterns: Optional[List[str]] = None) -> Dict[str, Any]:
+    """Return the main file, the files that are imported and the drop-in, containerd's version, and what it makes of the files (``dump``).
+
+    Where a service makes the main file anew at each start, it is the ``generator``, and the files that it may take the handler from are ``sources``.
+    """
     path = os.path.realpath(path)
     main = read_file(path)
+    made = generator_of(path, base64.b64decode(main["content"] or "").decode("utf-8", "replace"))
+    dropin = "conf.d/{0}.toml".format(name) if wish in ("auto", "never") else wish
     containerd = containerd_version(program)
     base = imports_base(containerd, path)
     if patterns is None:
@@ -199,6 +212,9 @@ def read_all(path: str, program: str, dropin: str, patterns: Optional[List[str]]
     imports = {pattern: expand(pattern, base) for pattern in patterns}
     names = dict.fromkeys(name for found in imports.values() for name in found)
     names.pop(path, None)
+    if made and wish == "auto":
+        folders = [os.path.join(os.path.dirname(path), folder, name + ".toml") for folder in made.dropins.values()]
+        dropin = next((place for place in folders if any(matches(place, os.path.join(base, pattern)) for pattern in imports)), dropin)
     dropin = os.path.normpath(os.path.join(os.path.dirname(path), dropin))
     active = [read_file(name) for name in names if not os.path.isdir(name)]
     return {
@@ -211,6 +227,9 @@ def read_all(path: str, program: str, dropin: str, patterns: Optional[List[str]]
         "dropin_folder": [name for name in _names(os.path.dirname(dropin)) if name.endswith(".toml")],
         "containerd": containerd,
         "dump": dump(program, path) if containerd else None,
+        "generator": made.name if made else None,
+        "service": _active(made.services) if made else None,
+        "sources": [read_file(place) for place in sources_of(made, path, name)] if made else [],
     }
 
 
@@ -224,10 +243,9 @@ def read_for(
 ) -> Dict[str, Any]:
     """Return all that is to be known for a change of the runtime handler ``name``, while nobody writes it."""
     daemon = daemon_at(address or address_in(read_text(path) or "" if not kind_of(path) else "") or DEFAULT_ADDRESS)
-    place = dropin if dropin not in ("auto", "never") else "conf.d/{0}.toml".format(name)
     folder = os.path.dirname(os.path.realpath(path))
     with locked(folder, LOCK_SECONDS, shared=True) if os.path.isdir(folder) else contextlib.nullcontext():
-        return {**read_all(path, program, place, patterns), "daemon": daemon}
+        return {**read_all(path, program, name, dropin, patterns), "daemon": daemon}
 
 
 def validate(program: str, main: Dict[str, Any], others: List[Dict[str, Any]]) -> Dict[str, Any]:

@@ -222,6 +222,7 @@ class Transaction:
         self.timeout = float(plan.get("timeout", 60))
         self.main = os.path.realpath(plan.get("main") or os.path.join(self.folder, "config.toml"))
         self.meaning: Optional[str] = plan.get("meaning")  # of the dump that was judged; None where none was
+        self.handler: Optional[Dict[str, Any]] = plan.get("handler")  # what a service that makes the file is to have put in, or left out
         self.service_options = plan["service"]
         self.service = service_for(**plan["service"])
         self.step = ""
@@ -312,6 +313,19 @@ class Transaction:
                     "{0} was written anew when containerd was restarted, so the service makes it at each start and the change is lost; "
                     "change what it is made from".format(change.path),
                     file=change.path,
+                )
+        if self.handler:
+            told = dump(self.service.program, self.main)
+            pattern = r"(?m)^\s*\[.*\.runtimes\.[\"']?{0}[\"']?\]".format(re.escape(self.handler["name"]))
+            if told["rc"] != 0 or bool(re.search(pattern, told["stdout"])) != self.handler["present"]:
+                raise GvisorError(
+                    "{0}, which is made from it, {1} handler {2} after the restart{3}".format(
+                        self.main,
+                        "has no" if self.handler["present"] else "still has the",
+                        self.handler["name"],
+                        ": " + told["stderr"] if told["rc"] else "",
+                    ),
+                    file=self.main,
                 )
 
     def _make_folder(self, folder: str) -> None:

@@ -14,6 +14,7 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.config_files import matches
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.config_options import ARGUMENT_SPEC
+from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.generators import GENERATORS, says_generated
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd import runtime_config as config
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd import toml_text as toml
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd import verdict
@@ -56,16 +57,82 @@ class ConfigPlan:
     cri: toml.Path | None = None  # the CRI plugin's table that counts, where it is not for each file to say
     notes: list[str] = field(default_factory=list)
     emptied: list[str] = field(default_factory=list)  # folders that go if nothing is left in them
+    sources: list[File] = field(default_factory=list)  # what a service makes the main file from; then ``files`` are only tried
+    generator: str = ""
 
     @property
     def edits(self) -> list[File]:
-        """The files that change."""
+        """The files that change, as containerd reads them."""
         return [file for file in self.files if file.changed]
+
+    @property
+    def written(self) -> list[File]:
+        """The files that are to be written: those that change, or what a service makes them from."""
+        return [file for file in self.sources if file.changed] if self.sources else self.edits
 
 
 def decide(found: dict[str, Any], params: dict[str, Any]) -> ConfigPlan:
     """Return the plan for what the module has read (``found``) and the user wants (``params``). Raises GvisorError on refusals."""
     refuse_another_daemon(found)
+    plan = _decide_on_files(found, params)
+    if found["generator"] and not _is_dropin(plan, found):
+        _plan_sources(plan, found, params)
+    elif not found["generator"] and plan.main.changed:
+        _refuse_generated(plan.main)
+    return plan
+
+
+def _is_dropin(plan: ConfigPlan, found: dict[str, Any]) -> bool:
+    """Tell whether the handler comes, stays and goes with a drop-in, which the service leaves alone."""
+    return not plan.main.changed and any(file.path == found["dropin"] and (file.text or file.changed) for file in plan.files)
+
+
+def _refuse_generated(main: File) -> None:
+    """Raise GvisorError where the file says that something makes it which this module does not know."""
+    said = says_generated(main.text or "")
+    if said:
+        line = (main.text or "").splitlines().index(next(line for line in (main.text or "").splitlines() if line.strip() == said)) + 1
+        raise GvisorError(
+            f"{main.path}, line {line}: the file says that it is made by something else ({said}), and a change would be lost. Nothing was written; "
+            "change what it is made from, name a drop-in that it imports (dropin), or take that comment out if it is not so.",
+            file=main.path,
+            line=line,
+        )
+
+
+def _plan_sources(plan: ConfigPlan, found: dict[str, Any], params: dict[str, Any]) -> None:
+    """Plan the change of what the service makes the main file from; what was planned for the file itself is what that is to come to."""
+    row = next(row for row in GENERATORS if row.name == found["generator"])
+    sources = {entry["path"]: _file(entry) for entry in found["sources"]}
+    folder = posixpath.dirname(plan.main.path)
+    place = posixpath.join(row.merged, f"{params['name']}.toml") if row.merged else row.templates.get(plan.version)
+    if place is None:
+        raise GvisorError(
+            f"{plan.main.path} is made by {row.name}, which has no template for config version {plan.version}. Nothing was written."
+        )
+    source = sources[posixpath.join(folder, place)]
+    handler, is_present = handler_of(params), params["state"] == "present"
+    plan.generator, plan.sources, plan.file = row.name, [source], source.path
+    if row.merged or not row.base:
+        if source.text is None and not row.merged:
+            raise GvisorError(
+                f"{source.path}, from which {row.name} makes {plan.main.path}, is not there. Nothing was written.", file=source.path
+            )
+        source.after = (
+            config.set_present(source.text, handler, where=source.path, dropin_for=plan.version if row.merged else None).text
+            if is_present
+            else config.set_absent(source.text, params["name"], where=source.path).text
+        )
+    else:
+        source.after = config.set_block(
+            source.text, handler if is_present else None, params["name"], row.base, plan.version, where=source.path
+        )
+    if plan.written:
+        plan.notes.append(f"{plan.main.path} is made by {row.name} at each of its starts; what it is made from is {source.path}.")
+
+
+def _decide_on_files(found: dict[str, Any], params: dict[str, Any]) -> ConfigPlan:
+    """Return the plan for the files that containerd reads."""
     files = [_file(entry) for entry in (found["main"], *found["imported"])]
     main, allow_newer = files[0], params["allow_newer_config_version"]
     document = toml.parse(main.text or "", main.path)
@@ -92,7 +159,7 @@ def decide(found: dict[str, Any], params: dict[str, Any]) -> ConfigPlan:
         plan.file = holders[-1].path if holders else plan.file
     else:
         holders = [file for file in active if _holds(file, params["name"], allow_newer, plan.cri)]
-        target = holders[-1] if holders else _new_place(plan, dropin, document, active, found["containerd"], params["dropin"])
+        target = holders[-1] if holders else _new_place(plan, dropin, document, active, found, params["dropin"])
         _plan_present(plan, target, active, params, found["containerd"])
         plan.file = target.path
     return plan
@@ -130,10 +197,10 @@ def drift(found: dict[str, Any], arguments: dict[str, Any]) -> list[str]:
         confirm(found, plan, params)
     except GvisorError as error:
         return [error.message]
-    if not plan.edits:
+    if not plan.written:
         # What the host could not find without a TOML parser has to be read first.
         return [] if imports_of(plan.main) == list(found["imports"]) else [f"{plan.main.path} has imports that could not be followed yet"]
-    return _unmet(found, params) or [f"{', '.join(file.path for file in plan.edits)} differs from what is wanted"]
+    return _unmet(found, params) or [f"{', '.join(file.path for file in plan.written)} differs from what is wanted"]
 
 
 def _unmet(found: dict[str, Any], params: dict[str, Any]) -> list[str]:
@@ -149,8 +216,13 @@ def _unmet(found: dict[str, Any], params: dict[str, Any]) -> list[str]:
 
 def confirm(found: dict[str, Any], plan: ConfigPlan, params: dict[str, Any]) -> None:
     """Raise GvisorError where nothing is to be edited and the host's containerd says that it is not as it should be all the same."""
-    if plan.edits or not found["dump"] or not params["validate"]:
+    if plan.written or not found["dump"] or not params["validate"]:
         return
+    if plan.sources and plan.edits:
+        raise GvisorError(
+            f"{plan.file} is as it should be, but {plan.main.path} was not made from it yet: restart {found['service'] or plan.generator}.",
+            file=plan.file,
+        )
     verdict.judge_as_it_is(
         found["dump"],
         where=plan.file,
@@ -218,8 +290,9 @@ def _replaces(file: File) -> bool:
     return table in config.REPLACES_BUILTIN and toml.table_at(document, table) is not None
 
 
-def _new_place(plan: ConfigPlan, dropin: File, document: toml.Document, active: list[File], containerd: str | None, wish: str) -> File:
+def _new_place(plan: ConfigPlan, dropin: File, document: toml.Document, active: list[File], found: dict[str, Any], wish: str) -> File:
     """Return the file that gets a new handler."""
+    containerd = found["containerd"]
     daemon = config.version_tuple(containerd)
     merges = daemon is not None and daemon >= (2, 0)
     if wish == "never" or dropin is plan.main:
@@ -236,7 +309,7 @@ def _new_place(plan: ConfigPlan, dropin: File, document: toml.Document, active: 
     # Its folder's other files would come into effect with ours where the main file does not import them yet.
     alone = set(plan.folder_of_dropin) <= {dropin.path}
     covered = covers(plan.imports, dropin.path, plan.base)
-    safe = plan.main.text is not None and "version" in document.data and (covered or alone)
+    safe = plan.main.text is not None and "version" in document.data and (covered or (alone and not found["generator"]))
     return dropin if safe else plan.main
 
 
@@ -367,4 +440,6 @@ def missing_imports(found: dict[str, Any]) -> list[str]:
 
 def changes_of(plan: ConfigPlan) -> list[dict[str, Any]]:
     """Return the edits for the module that writes them."""
-    return [{"path": file.path, "before": file.sha256, "after": None if file.after is None else _encode(file.after)} for file in plan.edits]
+    return [
+        {"path": file.path, "before": file.sha256, "after": None if file.after is None else _encode(file.after)} for file in plan.written
+    ]

@@ -292,6 +292,44 @@ def set_absent(text: str | None, name: str, *, where: str, allow_newer: bool = F
     return Edit(None if _marked(before, ("version",), FILE_MARK) and not document.text else document.text, version)
 
 
+def set_block(
+    text: str | None, handler: Handler | None, name: str, base: str, version: int, *, where: str, is_met: bool = False
+) -> str | None:
+    """Return a Go template's text with the handler at its end, between comments of ours, or without it (``handler`` None).
+
+    A template that is not there yet begins with ``base``, and goes when nothing else is left of it. One that has the handler by hand stays as it is
+    where what is made from it is as wanted (``is_met``). Raises GvisorError for what a table
+    of its own cannot say.
+    """
+    begin, end = f"{MARK}{name} begins\n", f"{MARK}{name} ends\n"
+    rest = re.sub(f"(?ms)^{re.escape(begin)}.*?^{re.escape(end)}", "", text or "")
+    by_hand = re.search(rf"(?m)^[ \t]*\[.*\.runtimes\.[\"']?{re.escape(name)}[\"']?\]", rest)
+    if by_hand and is_met:
+        return text
+    if by_hand:
+        line = (text or "").count("\n", 0, (text or "").index(by_hand[0])) + 1
+        raise GvisorError(
+            f"{where}, line {line}: the template has the handler {name} already, and not by this module. Nothing was written; take it out there, "
+            "or leave it to the template.",
+            file=where,
+            line=line,
+        )
+    if handler is None:
+        return None if text is None or (rest == base and begin in text) else rest
+    if handler.default:
+        raise GvisorError(
+            f"default: {where} is a template whose service has an option of its own for the default runtime. Nothing was written."
+        )
+    check_handler(handler)
+    table = set_present(None, handler, where=where, dropin_for=version).text or ""
+    block = begin + table.partition("\n")[2].lstrip("\n") + end
+    if text is None:
+        return base + block
+    if begin in text:
+        return re.sub(f"(?ms)^{re.escape(begin)}.*?^{re.escape(end)}", lambda _match: block, text)
+    return text + ("" if text.endswith("\n") or not text else "\n") + block
+
+
 def unset_default(text: str, name: str, *, where: str, allow_newer: bool = False, cri: toml.Path | None = None) -> str:
     """Return the text with the earlier default runtime where ``name`` is the default, else as it is."""
     document = toml.parse(text, where)
