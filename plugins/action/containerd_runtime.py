@@ -48,7 +48,7 @@ class ActionModule(Action):
         warnings = [read["recovered"]] if read["recovered"] else []
         plan = _decide(read, boot_config)
         read, plan = self._read_imports(task_vars, read, plan, boot_config)
-        found = read["found"]
+        found, params = read["found"], {**params, "program": read["program"]}
         outcome = _settle(boot_config, plan, found, params) if boot_config else None
         moved = bool(boot_config and outcome and outcome.text != boot_config.text)
         containerd = found["containerd"] or ""
@@ -164,7 +164,7 @@ class ActionModule(Action):
                 "first, or set validate: false."
             )
         candidates = planning.validation_of(plan, containerd)
-        after = self._on_host(task_vars, phase="validate", **candidates)["after"]
+        after = self._on_host(task_vars, phase="validate", program=params["program"], **candidates)["after"]
         verdict.judge(
             found["dump"],
             after,

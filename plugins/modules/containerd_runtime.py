@@ -122,7 +122,7 @@ options:
     description: The socket of containerd's API. Taken from the configuration when it is not given.
     type: path
   program:
-    description: The containerd program, by name or path.
+    description: The containerd program, by name or path. Where it is not installed, it is the program of the daemon that runs.
     type: str
     default: containerd
   plan:
@@ -240,7 +240,7 @@ from typing import Any, Dict
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.module import run
-from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.config_files import daemon_at, read_for, validate
+from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.config_files import daemon_at, program_for, read_for, validate
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.config_options import ARGUMENT_SPEC
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.config_transaction import JOURNAL, recover, run_detached
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.ctr import DEFAULT_ADDRESS
@@ -249,14 +249,15 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.ctr import
 def read(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
     """Return the configuration as it is, after undoing what a killed run has left."""
     plan = params["plan"]
-    daemon_file = daemon_at(params["address"] or DEFAULT_ADDRESS)["config"] if plan.get("follow") else None
-    path = daemon_file if daemon_file and os.path.exists(daemon_file) else params["path"]
+    daemon = daemon_at(params["address"] or DEFAULT_ADDRESS)
+    follows = plan.get("follow") and daemon["config"] and os.path.exists(daemon["config"])
+    path, program = daemon["config"] if follows else params["path"], program_for(params["program"], daemon)
     folder = os.path.dirname(os.path.realpath(path))
     recovered = None
     if os.path.exists(os.path.join(folder, JOURNAL)) and not check_mode:
         recovered = recover(folder)
-    found = read_for(path, params["program"], params["name"], params["dropin"], plan.get("imports"), params["address"])
-    return {"params": {**params, "path": path}, "found": found, "recovered": recovered}
+    found = read_for(path, program, params["name"], params["dropin"], plan.get("imports"), params["address"])
+    return {"params": {**params, "path": path}, "program": program, "found": found, "recovered": recovered}
 
 
 def perform(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
@@ -267,7 +268,7 @@ def perform(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
         if phase == "read":
             return {"changed": False, **read(params, check_mode)}
         if phase == "validate":
-            return {"changed": False, **validate(params["program"], plan["main"], plan["others"])}
+            return {"changed": False, **validate(plan["program"], plan["main"], plan["others"])}
         if phase == "apply" and not check_mode:
             return {"changed": True, **run_detached(plan)}
     except OSError as error:

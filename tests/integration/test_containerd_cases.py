@@ -265,6 +265,19 @@ def test_a_path_that_is_left_alone_follows_the_daemon(elsewhere: Host) -> None:
     assert elsewhere.text() == "version = 2\n"
 
 
+def test_the_program_of_the_daemon_is_taken_where_the_path_has_none(
+    elsewhere: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on k3s, whose containerd is in a folder of its own."""
+    (tmp_path / "none").mkdir()
+    monkeypatch.setattr(
+        "ansible_collections.ggen.gvisor.plugins.module_utils._containerd.config_files.shutil.which", lambda *_a, **_k: None
+    )
+    result = run_action(**WANTED, **elsewhere.options())
+    assert not result["failed"], result["msg"]
+    assert result["validation"] == "accepted by containerd 1.7.24"
+
+
 def test_another_containerd_on_the_path_is_refused(elsewhere: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", ensure("2.1.9").path)
     result = run_action(**WANTED, **elsewhere.options(restart=True))
@@ -286,6 +299,7 @@ def test_a_file_that_the_service_writes_anew_is_told(elsewhere: Host, monkeypatc
     result = run_action(**WANTED, **elsewhere.options(restart=True))
     assert result["failed"]
     assert f"{elsewhere.config_path} was written anew when containerd was restarted" in result["msg"]
+    assert f"Rolled back: what was written to {elsewhere.config_path} meanwhile stays and containerd runs with it again." in result["msg"]
     assert [path for path in elsewhere.root.rglob(".*ggen.gvisor*")] == []
 
 

@@ -14,13 +14,14 @@ import errno
 import hashlib
 import os
 import re
+import shutil
 import stat
 import tempfile
 from typing import Any, Dict, List, Optional, Sequence
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import locked, read_text
-from ansible_collections.ggen.gvisor.plugins.module_utils._base.process import run
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.process import SEARCH_PATH, run
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.processes import argv_of, listener_pid
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.config_transaction import LOCK_SECONDS, dump, unwritable
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.ctr import DEFAULT_ADDRESS
@@ -159,6 +160,12 @@ def daemon_at(address: str) -> Dict[str, Any]:
     told["config"] = config_of(argv, cwd)
     told["real_config"] = os.path.realpath(told["config"])
     return told
+
+
+def program_for(program: str, daemon: Dict[str, Any]) -> str:
+    """Return the containerd to ask: the one with that name, else, where no such program is installed, the one that runs."""
+    path = "{0}:{1}".format(os.environ.get("PATH", ""), SEARCH_PATH)
+    return program if shutil.which(program, path=path) else daemon["running_program"] or program
 
 
 def address_in(text: str) -> Optional[str]:

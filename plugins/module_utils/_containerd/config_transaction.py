@@ -406,6 +406,7 @@ class Transaction:
                 _restore(change.path, change.old, change.before, change.after_sha, self.old_bytes.get(change.path))
             except OSError as problem:
                 problems.append("{0} could not be put back: {1}".format(change.path, problem.strerror))
+        theirs = [change.path for change in self.changes if sha_of(change.path) != change.before]
         if not problems:
             self._clean_up()
             _remove_folders(self.made)
@@ -419,7 +420,8 @@ class Transaction:
             except (GvisorError, OSError) as problem:
                 problems.append(_named(problem).message)
         state = "containerd runs with it again" if before.running else "containerd is not running, as before"
-        back = "the old configuration is back{0}{1}".format(" and " + state if self.restart else "", remark)
+        kept = "what was written to {0} meanwhile stays".format(", ".join(theirs)) if theirs else "the old configuration is back"
+        back = "{0}{1}{2}".format(kept, " and " + state if self.restart else "", remark)
         outcome = "Rolling back failed: " + "; ".join(problems) if problems else "Rolled back: " + back
         return GvisorError(
             "{0}\n{1}.".format(error.message, outcome),

@@ -31,7 +31,8 @@ def _candidate(package: str) -> Optional[str]:
 
 def containerd(address: str, package: str = "containerd") -> Dict[str, Any]:
     """Describe containerd: the program or the ``package`` that would bring it, the daemon behind ``address`` and its plugins."""
-    path = shutil.which("containerd", path=SEARCH_PATH)
+    daemon = daemon_at(address)
+    path = shutil.which("containerd", path=SEARCH_PATH) or daemon["running_program"]
     state: Dict[str, Any] = {
         "installed": path is not None,
         "path": path,
@@ -41,7 +42,7 @@ def containerd(address: str, package: str = "containerd") -> Dict[str, Any]:
         "running": False,
         "server_version": None,
         "plugins": {},
-        **daemon_at(address),
+        **daemon,
     }
     if path and state["pid"]:
         ctr = Ctr(address)
