@@ -308,7 +308,7 @@ def test_dropin_where_and_whether(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_without_containerd(tmp_path: Path) -> None:
     """Where nothing is installed, check mode goes through and a real run says what is missing."""
-    options = {"path": f"{tmp_path}/etc/config.toml", "program": f"{MISSING}/containerd"}
+    options = {"path": f"{tmp_path}/etc/config.toml", "program": f"{MISSING}/containerd", "address": f"{tmp_path}/none.sock"}
     result = run_action(check=True, **RUNSC, **options)
     assert (result["failed"], result["changed"], result["phases"]) == (False, True, ["read"])
     assert result["validation"] == "not possible: containerd is not installed here yet"
@@ -757,7 +757,7 @@ def mounted(folder: Path, options: str) -> Iterator[None]:
 
 def without_daemon(folder: Path, text: str) -> dict:
     (folder / "config.toml").write_text(text)
-    return {"path": f"{folder}/config.toml", "validate": False}
+    return {"path": f"{folder}/config.toml", "validate": False, "address": f"{folder}/none.sock"}
 
 
 def test_full_disk(tmp_path: Path) -> None:

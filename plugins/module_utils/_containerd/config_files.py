@@ -163,9 +163,9 @@ def daemon_at(address: str) -> Dict[str, Any]:
 
 
 def program_for(program: str, daemon: Dict[str, Any]) -> str:
-    """Return the containerd to ask: the one with that name, else, where no such program is installed, the one that runs."""
+    """Return the containerd to ask: the one that is named, or where none of that name is installed the one that runs."""
     path = "{0}:{1}".format(os.environ.get("PATH", ""), SEARCH_PATH)
-    return program if shutil.which(program, path=path) else daemon["running_program"] or program
+    return program if os.sep in program or shutil.which(program, path=path) else daemon["running_program"] or program
 
 
 def address_in(text: str) -> Optional[str]:
