@@ -1,0 +1,260 @@
+# Copyright (c) 2026, the ggen.gvisor authors
+# Simplified BSD License (see LICENSES/BSD-2-Clause.txt or https://opensource.org/licenses/BSD-2-Clause)
+# SPDX-License-Identifier: BSD-2-Clause
+"""Folders and files that others can change, opened by root so that none of them decides what root opens. See docs/decisions/pinned-paths.md.
+
+A path is walked name by name. A link is followed only where root alone could have put it: below the first folder that somebody else can write,
+a link is an error. What counts afterwards is the descriptor, never the path again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+import uuid
+from typing import Iterator, List, Optional, Tuple
+
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+
+O_PATH = getattr(os, "O_PATH", 0)  # the controller imports this too and need not be Linux
+NAMED = O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
+FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# A pipe in a file's place does not hold its reader.
+FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
+MAX_LINKS = 40  # the kernel's own limit
+MAX_TEXT_FILE = 1 << 20  # bytes of a file that is read whole
+
+_ABSENT = (errno.ENOENT, errno.ENAMETOOLONG)
+
+
+class Pinned:
+    """What a path led to, held by a descriptor (O_PATH). A context manager that closes it."""
+
+    def __init__(self, descriptor: int, path: str, made: bool = False) -> None:
+        self.descriptor = descriptor
+        self.path = path  # without links, for messages and for telling which folders lie in which
+        self.made = made  # whether it was not there before
+        self.status = os.fstat(descriptor)
+
+    @property
+    def owner(self) -> Tuple[int, int]:
+        """The owner's uid and gid."""
+        return self.status.st_uid, self.status.st_gid
+
+    @property
+    def identity(self) -> Tuple[int, int]:
+        """What tells this file or folder from all others of the host."""
+        return self.status.st_dev, self.status.st_ino
+
+    @property
+    def is_folder(self) -> bool:
+        """Whether it is a folder."""
+        return stat.S_ISDIR(self.status.st_mode)
+
+    def __enter__(self) -> Pinned:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        os.close(self.descriptor)
+
+
+def is_root_s_alone(status: os.stat_result) -> bool:
+    """Tell whether nobody but root can change what is in a folder. (An access control list shows in the group's bits.)"""
+    return status.st_uid == 0 and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
+def through(descriptor: int) -> str:
+    """Return a path that leads to what ``descriptor`` holds, whatever became of its name; for calls that take no descriptor of O_PATH."""
+    return f"/proc/self/fd/{descriptor}"
+
+
+def _open(name: str, folder: int) -> int:
+    """Return a descriptor of what ``name`` is, a link itself."""
+    try:
+        return os.open(name, NAMED | os.O_DIRECTORY, dir_fd=folder)  # asking for a folder mounts what is mounted on demand
+    except OSError as error:
+        if error.errno not in (errno.ENOTDIR, errno.ELOOP):
+            raise
+    return os.open(name, NAMED, dir_fd=folder)
+
+
+def pin(path: str, what: str, make: Optional[int] = None) -> Pinned:
+    """Open the absolute ``path``, which ``what`` says the use of in messages. With ``make`` missing folders are made with that mode.
+
+    Raises GvisorError that names the part which is absent, no folder, or a link that is not followed.
+    """
+    if not os.path.isabs(path) or "\0" in path:
+        raise GvisorError(f"{what}={path!r} is no absolute path; write where it is from / on")
+    words = path.split("/")[::-1]
+    names: List[str] = []
+    links, made, trusted = 0, False, True
+    here = os.open("/", NAMED | os.O_DIRECTORY)
+    try:
+        trusted = is_root_s_alone(os.fstat(here))
+        while words:
+            word = words.pop()
+            if word in ("", "."):
+                continue
+            if word == ".." and not trusted:
+                raise GvisorError(f"{what} {path} goes up from /{'/'.join(names)}, which others than root can change; write it without ..")
+            if not stat.S_ISDIR(os.fstat(here).st_mode):
+                raise GvisorError(f"{what} {path}: /{'/'.join(names)} is not a folder; name a folder there", path=path)
+            below, made = _step(word, here, make, f"{what} {path}")
+            status = os.fstat(below)
+            if stat.S_ISLNK(status.st_mode):
+                place = "/".join(["", *names, word])
+                try:
+                    target = os.readlink("", dir_fd=below)
+                finally:
+                    os.close(below)
+                links += 1
+                _check_link(place, target, trusted and status.st_uid == 0, links, f"{what} {path}")
+                words += target.split("/")[::-1]
+                if target.startswith("/"):
+                    names = []
+                    os.close(here)
+                    here = os.open("/", NAMED | os.O_DIRECTORY)
+                continue
+            os.close(here)
+            here = below
+            if word == "..":
+                names = names[:-1]
+            else:
+                names.append(word)
+                trusted = trusted and is_root_s_alone(status)
+        if path.endswith("/") and not stat.S_ISDIR(os.fstat(here).st_mode):
+            raise GvisorError(f"{what} {path} is not a folder; name a folder there", path=path)
+        return Pinned(here, f"/{'/'.join(names)}", made)
+    except OSError as error:
+        os.close(here)
+        raise GvisorError(f"{what} {path} cannot be opened at /{'/'.join(names)}: {error.strerror}", path=path) from error
+    except BaseException:
+        os.close(here)
+        raise
+
+
+def _step(word: str, here: int, make: Optional[int], told: str) -> Tuple[int, bool]:
+    """Return the descriptor of ``word`` in the folder ``here``, and whether it was made."""
+    try:
+        return _open(word, here), False
+    except OSError as error:
+        if error.errno not in _ABSENT:
+            raise
+        if make is None or error.errno == errno.ENAMETOOLONG:
+            raise GvisorError(f"{told} does not exist on this host: {word[:80]} is missing", missing_path=True) from error
+    made = False
+    with contextlib.suppress(FileExistsError):  # another run was faster
+        os.mkdir(word, 0o700, dir_fd=here)
+        made = True
+    below = _open(word, here)
+    if made:
+        os.chmod(through(below), make)  # whatever the umask is
+    return below, made
+
+
+def _check_link(place: str, target: str, ours: bool, links: int, told: str) -> None:
+    if not ours:
+        raise GvisorError(
+            f"{told}: {place} is a link (to {target}) in a place that others than root can change, and is not followed; "
+            "name the folder that it leads to"
+        )
+    if links > MAX_LINKS:
+        raise GvisorError(f"{told}: too many links at {place}")
+
+
+@contextlib.contextmanager
+def acting_as(uid: int, gid: int) -> Iterator[None]:
+    """Use files with the rights of ``uid`` and ``gid`` and no others'; only root can, and others stay who they are."""
+    if os.geteuid() != 0 or uid == 0:
+        yield
+        return
+    groups, group = os.getgroups(), os.getegid()
+    try:
+        os.setgroups([gid])
+        os.setegid(gid)
+        os.seteuid(uid)
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(group)
+        os.setgroups(groups)
+
+
+def _folder_below(folder: int, names: List[str], make: Optional[int]) -> int:
+    """Open the folder ``names`` below ``folder`` without following a link, made with the mode ``make`` where it is missing."""
+    here = os.open(".", FOLDER, dir_fd=folder)
+    try:
+        for name in names:
+            if make is not None:
+                with contextlib.suppress(FileExistsError):
+                    os.mkdir(name, 0o700, dir_fd=here)
+                    os.chmod(name, make, dir_fd=here)
+            below = os.open(name, FOLDER, dir_fd=here)
+            os.close(here)
+            here = below
+    except BaseException:
+        os.close(here)
+        raise
+    return here
+
+
+def read_file(folder: Pinned, path: str, limit: int = MAX_TEXT_FILE) -> Optional[bytes]:
+    """Return the bytes of the file ``path`` below ``folder``, read as the folder's owner; None where there is none.
+
+    Raises GvisorError where it is a link (or behind one), no file, larger than ``limit``, or not the owner's to read.
+    """
+    told = f"{folder.path}/{path}"
+    *parents, name = path.split("/")
+    with acting_as(*folder.owner):
+        try:
+            above = _folder_below(folder.descriptor, parents, None)
+            try:
+                descriptor = os.open(name, FILE, dir_fd=above)
+            finally:
+                os.close(above)
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            if error.errno in (errno.ELOOP, errno.ENOTDIR):
+                raise GvisorError(f"{told} is a link or behind one, and is not followed", link=True) from error
+            raise GvisorError(f"{told} cannot be read by the owner of {folder.path}: {error.strerror}") from error
+        with open(descriptor, "rb") as stream:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise GvisorError(f"{told} is not a regular file")
+            data = stream.read(limit + 1)
+    if len(data) > limit:
+        raise GvisorError(f"{told} is larger than {limit} bytes")
+    return data
+
+
+def write_file(folder: Pinned, path: str, data: bytes, mode: int, folder_mode: int) -> None:
+    """Write the file ``path`` below ``folder`` whole or not at all, as the folder's owner, in place of what is there, a link too.
+
+    Missing folders on the way get ``folder_mode``; one that is a link is an error. Raises OSError with the file's name.
+    """
+    *parents, name = path.split("/")
+    temporary = f".{name[:100]}.{uuid.uuid4().hex[:12]}"
+    with acting_as(*folder.owner):
+        try:
+            above = _folder_below(folder.descriptor, parents, folder_mode)
+            try:
+                descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=above)
+                try:
+                    with open(descriptor, "wb") as stream:
+                        stream.write(data)
+                        stream.flush()
+                        os.fchmod(stream.fileno(), mode)
+                        os.fsync(stream.fileno())
+                    os.replace(temporary, name, src_dir_fd=above, dst_dir_fd=above)
+                except BaseException:
+                    os.unlink(temporary, dir_fd=above)
+                    raise
+                os.fsync(above)  # the rename itself must survive a power cut
+            finally:
+                os.close(above)
+        except OSError as error:
+            error.filename = f"{folder.path}/{path}"
+            error.filename2 = None
+            raise
