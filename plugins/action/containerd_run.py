@@ -73,8 +73,8 @@ class ActionModule(Action):
 
     def _written(self, workspace: str, sent: Any, done: dict[str, Any]) -> dict[str, Any]:
         """Bring what a run did to its copy back to the workspace; return the run's result."""
-        contents = done.pop("contents", {})
-        if self._task.check_mode or "changed_files" not in done:
+        contents = done.pop("contents", None)
+        if self._task.check_mode or contents is None:  # a rehearsal, or something was wrong with what the command left
             return done
         try:
             remarks = workspace_copy.write_back(workspace, sent, done["changed_files"], contents)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import stat
 import time
 import uuid
 from collections import deque
@@ -16,24 +17,30 @@ from typing import Any, Deque, Dict, Iterator, List, Mapping, NamedTuple, Option
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.ctr import Ctr
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.cgroup import Limits
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.cleaning import Kept, Note, clean, let_age, look_for_kept
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.host_tools import TARGET, HostTools, prepare
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pinned import FOLDER, NAMED, Absent, Pinned, pin
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pod import MAX_ID, Command, Mount, PodSpec
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.supervisor import PodFolder, Supervisor, sweep
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.walker import identity
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.workspace import (
     Scan,
-    close_to_others,
     compare,
     contents_of,
     copy_tree,
+    counts,
+    differences,
     diffs,
     ignore_matcher,
+    listed,
     scan,
-    strip_setid,
     unpack,
 )
 
 WORKSPACE = "/workspace"
 GVISOR = "io.containerd.runsc."
+NOBODY = (65534, 65534)
+LEAST_SECONDS = 30.0  # for looking at a workspace, however short a command's own time is
 _ID = re.compile(r"[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*")
 _IMAGE = re.compile(r"[A-Za-z0-9][\x21-\x7e]{0,511}")
 _SIZES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
@@ -102,35 +109,60 @@ def check(params: Dict[str, Any]) -> None:
 
 
 def _check_folders(params: Dict[str, Any]) -> None:
-    workspace = params["workspace"]
-    if workspace is not None:
-        if not os.path.isabs(workspace):
-            raise GvisorError(f"workspace={workspace!r} is a relative path; write where it is from / on")
-        if not os.path.exists(workspace):
-            raise GvisorError(f"workspace {workspace} does not exist on this host; make the folder or copy the project there")
-        if not os.path.isdir(workspace):
-            raise GvisorError(f"workspace {workspace} is not a folder; name the folder that the project is in")
-        if os.path.realpath(workspace) == "/":
-            raise GvisorError("workspace / is the whole host; name the project's folder")
     for mount in params["mounts"]:
-        source, target = mount["source"], mount["target"]
-        if not os.path.isabs(source) or not os.path.exists(source):
-            raise GvisorError(f"mounts has the source {source!r}, which is not an existing absolute path of this host")
+        target = mount["target"]
         if not target.startswith("/") or os.path.normpath(target) != target or "\0" in target:
             raise GvisorError(f"mounts has the target {target!r}, which is not a plain absolute path")
         if target in ("/", WORKSPACE, TARGET) or target.split("/")[1] in ("proc", "sys", "dev"):
             raise GvisorError(f"mounts has the target {target!r}, which the pod itself needs; choose another place")
 
 
-def owner_of(params: Dict[str, Any], workspace: Optional[str]) -> str:
-    """Return the uid:gid that the command runs as; ``workspace`` is the folder that will be mounted, links resolved."""
-    uid, gid = 65534, 65534
-    if workspace:
-        status = os.lstat(workspace)
-        uid, gid = status.st_uid, status.st_gid
-    if not params["user"]:
-        return f"{uid}:{gid}"
-    return params["user"] if ":" in params["user"] else f"{params['user']}:{gid}"
+def pin_workspace(path: str) -> Pinned:
+    """Open a workspace for good. Raises GvisorError."""
+    try:
+        pinned = pin(path, "workspace")
+    except Absent as error:
+        raise GvisorError(f"workspace {path} does not exist on this host; make the folder or copy the project there") from error
+    if pinned.is_folder and pinned.path != "/":
+        return pinned
+    with pinned:
+        if pinned.is_folder:
+            raise GvisorError("workspace / is the whole host; name the project's folder")
+        raise GvisorError(f"workspace {path} is not a folder; name the folder that the project is in")
+
+
+def pin_source(path: str) -> Pinned:
+    """Open the source of a mount for good. Raises GvisorError."""
+    if not os.path.isabs(path):
+        raise GvisorError(f"mounts has the source {path!r}, which is not an existing absolute path of this host")
+    try:
+        pinned = pin(path, "the source of a mount")
+    except Absent as error:
+        raise GvisorError(f"mounts has the source {path!r}, which is not an existing absolute path of this host") from error
+    if pinned.is_folder or stat.S_ISREG(pinned.status.st_mode):
+        return pinned
+    with pinned:
+        raise GvisorError(f"mounts has the source {path!r}, which is neither a folder nor a regular file")
+
+
+def user_of(params: Dict[str, Any], owner: Tuple[int, int]) -> str:
+    """Return the uid:gid that the command runs as; ``owner`` has the workspace. Raises GvisorError where that would be root and nobody said so."""
+    uid, gid = owner
+    user = params["user"]
+    if user and ":" in user:
+        return user
+    if user and int(user) == 0:
+        return f"0:{gid}"
+    if user:
+        if gid == 0:
+            raise GvisorError(f"user={user!r} would have root's group, which the workspace has; write uid:gid, for example {user}:{user}")
+        return f"{user}:{gid}"
+    if 0 in owner:
+        raise GvisorError(
+            f"workspace {params['workspace']} belongs to {uid}:{gid}, and a command is root, or in root's group, only where that is asked for; "
+            'give the folder to another user (chown -R USER:GROUP), or write user: "0:0" (in role ggen_run ggen_run_user: "0:0")'
+        )
+    return f"{uid}:{gid}"
 
 
 def message_of(outcome: Dict[str, Any], params: Dict[str, Any]) -> str:
@@ -161,34 +193,69 @@ class Job:
         self.mode = mode
         self.params = params
         self.number = number
-        self.workspace = os.path.realpath(params["workspace"]) if params["workspace"] else None
-        self.user = owner_of(params, self.workspace)
-        self.seen: Optional[str] = self.workspace  # what the pod sees of the host: the workspace, or a copy of it
+        self.workspace: Optional[str] = None  # without links
+        self._identity: Optional[Tuple[int, int]] = None
+        owner = NOBODY
+        if params["workspace"]:
+            with pin_workspace(params["workspace"]) as pinned:
+                self.workspace, self._identity, owner = pinned.path, pinned.identity, pinned.owner
+        self.sources: List[Tuple[int, int]] = []
+        for mount in params["mounts"]:
+            with pin_source(mount["source"]) as pinned:
+                self.sources.append(pinned.identity)
+        self.user = user_of(params, owner)
+        self.source: Optional[str] = (
+            None  # what the pod sees of the host: a mount of the workspace, or a copy of it, in the pod's own folder
+        )
         self.target = WORKSPACE
         self.begin = time.monotonic()
         self.timings: Dict[str, float] = {}
         self.warnings: List[str] = []
-        self._before: Scan = {}
-        self._after: Scan = {}
+        self._before = Scan()
+        self._note: Optional[Note] = None
 
-    def place(self, folder: str, target: str) -> None:
-        """Make the copy, where the pod works on one, in the pod's own ``folder``, whole before the pod can see it."""
+    @property
+    def _deadline(self) -> float:
+        """Until when something else than the command may go on that begins now."""
+        return time.monotonic() + max(self.params["timeout"], LEAST_SECONDS)
+
+    @property
+    def note_name(self) -> str:
+        """What the note about the workspace is called in the pod's folder."""
+        return f"workspace{self.number}"
+
+    def place(self, folder: PodFolder, target: str) -> None:
+        """Have the workspace in the pod's own ``folder``, or its copy, whole before the pod can see it. Raises GvisorError."""
         self.target = target
-        copy = os.path.join(folder, f"copy{self.number}")
+        self._note = None
+        copy = os.path.join(folder.path, f"copy{self.number}")
         if self.params["archive"]:
-            self.seen = copy
             unpack(self.params["archive"], copy, *map(int, self.user.split(":")))
-        elif self.workspace and self.mode.check:
-            self.seen = copy
-            os.mkdir(copy, 0o700)
-            skipped = copy_tree(self.workspace, copy)
-            if skipped:
-                self.warnings.append(f"check mode's copy is without {len(skipped)} sockets, pipes or devices: {', '.join(skipped[:5])}")
+            self.source = copy
+        elif self.workspace:
+            with pin_workspace(self.params["workspace"]) as pinned:
+                if pinned.identity != self._identity:
+                    raise GvisorError(f"workspace {self.workspace} is another folder now than when the run began; run again")
+                if self.mode.check:
+                    os.mkdir(copy, 0o700)
+                    self._copy(pinned, copy)
+                self.source = copy if self.mode.check else folder.bind(pinned)
+
+    def _copy(self, pinned: Pinned, copy: str) -> None:
+        writer = os.open(copy, FOLDER)
+        try:
+            skipped = copy_tree(pinned.descriptor, writer, self._deadline)
+        except GvisorError as error:
+            raise GvisorError(f"workspace {self.workspace}: {error.message}", **error.details) from error
+        finally:
+            os.close(writer)
+        if skipped:
+            self.warnings.append(f"check mode's copy is without {len(skipped)} sockets, pipes or devices: {', '.join(skipped[:5])}")
 
     @property
     def mounts(self) -> List[Mount]:
         """What of the host the pod needs for this command alone."""
-        return [Mount(self.seen, self.target, True)] if self.seen else []
+        return [Mount(self.source, self.target, True)] if self.source else []
 
     @property
     def command(self) -> Command:
@@ -197,42 +264,111 @@ class Job:
         return Command(
             argv=params["argv"],
             user=self.user,
-            cwd=params["cwd"] or (self.target if self.seen else "/"),
+            cwd=params["cwd"] or (self.target if self.source else "/"),
             env={str(key): str(value) for key, value in params["env"].items()},
             timeout=params["timeout"],
             max_output=params["max_output"],
         )
 
-    def look(self) -> None:
-        """Remember the workspace as it is before the command."""
+    @contextlib.contextmanager
+    def _root(self) -> Iterator[int]:
+        """Give the descriptor of what the pod sees; its path leads through root's own folders to the folder that was pinned."""
+        descriptor = os.open(str(self.source), FOLDER)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+    def look(self, folder: PodFolder) -> None:
+        """Remember the workspace as it is before the command, and write down what cleaning it needs. Raises GvisorError."""
         begin = time.monotonic()
-        if self.seen:
-            self._before = scan(self.seen, None, texts=self.mode.diff)
-            self.timings["scan_before"] = round(time.monotonic() - begin, 3)
+        if not self.source:
+            return
+        with self._root() as root:
+            self._before = scan(root, self._deadline, texts=self.mode.diff)
+            if self._before.missed:
+                told = "; ".join(self._before.problems[:5])
+                raise GvisorError(f"workspace {self.workspace} cannot be looked at whole before the command: {told}; name a smaller folder")
+            if not self._note:
+                self.write_note(folder, root, self._before.set_id)
+        self.timings["scan_before"] = round(time.monotonic() - begin, 3)
+
+    def look_ahead(self, folder: PodFolder) -> None:
+        """Write down what cleaning the workspace needs before another job of the pod, which could write there, begins. Raises GvisorError."""
+        if self.source:
+            with self._root() as root:
+                self.write_note(folder, root, look_for_kept(root, self._deadline))
+
+    def write_note(self, folder: PodFolder, root: int, kept: Kept) -> None:
+        """Write down what cleaning the workspace, whose descriptor is ``root``, needs. Raises OSError."""
+        let_age(kept)
+        source = str(self.source)
+        uid = int(self.user.split(":")[0])
+        self._note = Note(source, self.workspace or source, list(identity(root)), uid, kept, list(self.params["private"]))
+        folder.note(self.note_name, self._note)
+
+    def clean(self) -> List[str]:
+        """Take off the workspace what must not stay; return what could not be done."""
+        if not self._note:
+            return []
+        with self._root() as root:
+            cleaned = clean(root, self._note)
+        if cleaned.count:
+            self.warnings.append(
+                f"set-user-id or set-group-id bits were taken off {cleaned.count} files: {', '.join(cleaned.stripped[:5])}"
+            )
+        return cleaned.problems
 
     def compare(self, outcome: Dict[str, Any], pod: str) -> Dict[str, Any]:
-        """Return the result of ``outcome``, the supervisor's message, once the workspace stays as the command left it."""
-        params, real = self.params, not self.mode.check
-        begin = time.monotonic()
+        """Return the result of ``outcome``, the supervisor's message, once the workspace stays as the command left it.
+
+        Nothing that the command left there takes its exit code or output away: what cannot be done is told and fails the job.
+        """
         result = self._result(pod, outcome)
-        if self.seen:
-            self._after = scan(self.seen, self._before, texts=self.mode.diff)
+        if self.source:
+            begin = time.monotonic()
+            try:
+                faults = self.clean()
+                faults += self._differences(result)
+            except GvisorError as error:
+                faults = [error.message]
+            except OSError as error:
+                faults = [f"{error.filename or self.workspace}: {error.strerror}"]
             self.timings["scan_after"] = round(time.monotonic() - begin, 3)
-            if self.workspace and real:
-                stripped = strip_setid(self.workspace, self._before, self._after)
-                if stripped:
-                    self.warnings.append(
-                        f"set-user-id or set-group-id bits were taken off {len(stripped)} files: {', '.join(stripped[:5])}"
-                    )
-            close_to_others(self.seen, params["private"], self._after)
-            ignored = ignore_matcher(params["ignore"])
-            result["changed_files"] = compare(self._before, self._after, ignored)
-            result["changed"] = any(not item["ignored"] for item in result["changed_files"])
-            if self.mode.diff:
-                result["diff"] = diffs(self._before, self._after, ignored)
-            if params["archive"] and real:
-                result["contents"] = contents_of(self.seen, compare(self._before, self._after, ignore_matcher([])))
+            self.fail(result, faults)
         return result
+
+    @staticmethod
+    def fail(result: Dict[str, Any], faults: Sequence[str]) -> None:
+        """Let ``faults``, if there are some, fail the job beside what it came to by itself."""
+        if faults:
+            result.update(failed=True, changed=True, msg="; ".join([*([result["msg"]] if "msg" in result else []), *faults]))
+
+    def _differences(self, result: Dict[str, Any]) -> List[str]:
+        """Add to the result what the command did to the workspace; return what is wrong with that. Raises GvisorError."""
+        params = self.params
+        uid, gid = (int(number) for number in self.user.split(":"))
+        with self._root() as root:
+            after = scan(root, self._deadline, self._before, self.mode.diff, (uid, gid))
+            ignored = ignore_matcher(params["ignore"])
+            paths = differences(self._before, after)
+            result["changed_counts"] = counts(self._before, after, paths, ignored)
+            shown = listed(paths, ignored)
+            result["changed_files"] = compare(self._before, after, shown, ignored)
+            result["changed"] = len(paths) > result["changed_counts"]["ignored"]
+            if self.mode.diff:
+                result["diff"] = diffs(self._before, after, shown, ignored)
+            faults = []
+            if after.missed:
+                faults.append(f"not all of the workspace was looked at after the command: {'; '.join(after.problems[:5])}")
+            if after.strangers:
+                faults.append(
+                    f"{len(after.strangers)} files do not belong to the command's user {self.user} after it: {', '.join(after.strangers[:5])}; "
+                    "remove them"
+                )
+            if params["archive"] and not self.mode.check and not faults:
+                result["contents"] = contents_of(root, self._before, after, self._deadline)
+        return faults
 
     def _result(self, pod: str, outcome: Dict[str, Any]) -> Dict[str, Any]:
         self.timings.update(outcome["timings"])
@@ -270,27 +406,98 @@ class PodJobs:
         self.pod = f"{params['name']}-{uuid.uuid4().hex[:12]}"
         tools = prepare(params["state_dir"])
         # From here to the supervisor's start a kill leaves an empty folder, for the next run to sweep: the less between, the better.
-        folder = PodFolder(params["state_dir"], self.pod, ctr)
+        folder = self.folder = PodFolder(params["state_dir"], self.pod, ctr)
+        self._shared: List[Tuple[Note, str]] = []  # what all can write
         try:
             for job in jobs:
-                job.place(folder.path, WORKSPACE if len(jobs) == 1 else f"{WORKSPACE}s/{job.number}")
-            self.supervisor = Supervisor(folder, self._spec(tools), [job.command for job in jobs])
+                job.place(folder, WORKSPACE if len(jobs) == 1 else f"{WORKSPACE}s/{job.number}")
+            self.supervisor = Supervisor(folder, self._spec(tools, self._place_mounts()), [job.command for job in jobs])
+        except OSError as error:
+            folder.remove()
+            raise GvisorError(f"{error.filename or folder.path}: {error.strerror}") from error
         except BaseException:
             folder.remove()
             raise
 
+    def _place_mounts(self) -> List[Mount]:
+        """Have what the options mount in the pod's own folder, and a note of each that can be written. Raises GvisorError or OSError."""
+        first = self.jobs[0]
+        found = []
+        for number, (item, wanted) in enumerate(zip(first.params["mounts"], first.sources)):
+            with pin_source(item["source"]) as pinned:
+                if pinned.identity != wanted:
+                    raise GvisorError(f"mounts has the source {item['source']}, which is another than when the run began; run again")
+                source = self.folder.bind(pinned)
+                if item["writable"]:
+                    note = self._mount_note(pinned, source)
+                    self._shared.append((note, f"mount{number}"))
+                    self.folder.note(f"mount{number}", note)
+            found.append(Mount(source, item["target"], item["writable"]))
+        return found
+
+    def _mount_note(self, pinned: Pinned, source: str) -> Note:
+        first = self.jobs[0]
+        try:
+            kept = (
+                look_for_kept(pinned.descriptor, time.monotonic() + max(first.params["timeout"], LEAST_SECONDS)) if pinned.is_folder else {}
+            )
+        except GvisorError as error:
+            raise GvisorError(f"mounts has the writable source {pinned.path}: {error.message}") from error
+        let_age(kept)
+        return Note(source, pinned.path, list(pinned.identity), int(first.user.split(":")[0]), kept, [])
+
     def __enter__(self) -> "PodJobs":
         """Let the first command begin as soon as the pod is there."""
-        self._go(self.jobs[0])
+        try:
+            if len(self.jobs) > 1:
+                self._look_ahead()
+            self._go(self.jobs[0])
+        except BaseException:
+            self.supervisor.__exit__()
+            raise
         return self
 
     def __exit__(self, *exc: Any) -> None:
         """Remove the pod."""
         self.supervisor.__exit__(*exc)
 
+    def _look_ahead(self) -> None:
+        try:
+            for job in self.jobs:
+                job.look_ahead(self.folder)
+        except OSError as error:
+            raise GvisorError(f"{error.filename or self.folder.path}: {error.strerror}") from error
+
     def _go(self, job: Job) -> None:
-        job.look()
+        try:
+            job.look(self.folder)
+        except OSError as error:
+            raise GvisorError(f"{error.filename or self.folder.path}: {error.strerror}") from error
         self.supervisor.go()
+
+    def _clean_all(self, last: Job) -> List[str]:
+        """Clean, when the sandbox is dead, what its jobs could write after their own end; return what could not be done."""
+        problems = []
+        try:
+            for job in (job for job in self.jobs if job is not last):
+                problems += [f"{job.workspace}: {problem}" for problem in job.clean()]
+            for note, name in self._shared:
+                descriptor = os.open(note.source, NAMED)
+                try:
+                    cleaned = clean(descriptor, note)
+                finally:
+                    os.close(descriptor)
+                problems += [f"{note.path}: {problem}" for problem in cleaned.problems]
+                if cleaned.count:
+                    last.warnings.append(
+                        f"set-user-id or set-group-id bits were taken off {cleaned.count} files of {note.path}: {', '.join(cleaned.stripped[:5])}"
+                    )
+                self.folder.done(name)
+            for job in self.jobs:
+                self.folder.done(job.note_name)
+        except OSError as error:
+            problems.append(f"{error.filename or self.folder.path}: {error.strerror}")
+        return problems
 
     def results(self) -> Iterator[Dict[str, Any]]:
         """Yield the jobs' results; the pod is gone with the last one, or with one that did not end by itself. Raises GvisorError."""
@@ -302,6 +509,7 @@ class PodJobs:
             result = job.compare(outcome, self.pod)
             last = job is self.jobs[-1] or outcome["why"] != "exit"
             if last:
+                job.fail(result, self._clean_all(job))
                 try:
                     job.timings["removed"] = self.supervisor.expect("removed")["seconds"]
                 except GvisorError as error:
@@ -312,10 +520,9 @@ class PodJobs:
             if last:
                 return
 
-    def _spec(self, tools: HostTools) -> PodSpec:
+    def _spec(self, tools: HostTools, shared: List[Mount]) -> PodSpec:
         params = self.jobs[0].params
-        mounts = [mount for job in self.jobs for mount in job.mounts]
-        mounts += [Mount(os.path.realpath(item["source"]), item["target"], item["writable"]) for item in params["mounts"]]
+        mounts = [*(mount for job in self.jobs for mount in job.mounts), *shared]
         memory = bytes_of(params["memory"]) if params["memory"] else None
         return PodSpec(
             id=self.pod,

@@ -29,6 +29,14 @@ MAX_TEXT_FILE = 1 << 20  # bytes of a file that is read whole
 _ABSENT = (errno.ENOENT, errno.ENAMETOOLONG)
 
 
+class Absent(GvisorError):
+    """There is nothing at a path."""
+
+
+class LinkRefused(GvisorError):
+    """There is a link in a path where none is followed."""
+
+
 class Pinned:
     """What a path led to, held by a descriptor (O_PATH). A context manager that closes it."""
 
@@ -143,7 +151,7 @@ def _step(word: str, here: int, make: Optional[int], told: str) -> Tuple[int, bo
         if error.errno not in _ABSENT:
             raise
         if make is None or error.errno == errno.ENAMETOOLONG:
-            raise GvisorError(f"{told} does not exist on this host: {word[:80]} is missing", missing_path=True) from error
+            raise Absent(f"{told} does not exist on this host: {word[:80]} is missing") from error
     made = False
     with contextlib.suppress(FileExistsError):  # another run was faster
         os.mkdir(word, 0o700, dir_fd=here)
@@ -156,7 +164,7 @@ def _step(word: str, here: int, make: Optional[int], told: str) -> Tuple[int, bo
 
 def _check_link(place: str, target: str, ours: bool, links: int, told: str) -> None:
     if not ours:
-        raise GvisorError(
+        raise LinkRefused(
             f"{told}: {place} is a link (to {target}) in a place that others than root can change, and is not followed; "
             "name the folder that it leads to"
         )
@@ -218,7 +226,7 @@ def read_file(folder: Pinned, path: str, limit: int = MAX_TEXT_FILE) -> Optional
             return None
         except OSError as error:
             if error.errno in (errno.ELOOP, errno.ENOTDIR):
-                raise GvisorError(f"{told} is a link or behind one, and is not followed", link=True) from error
+                raise LinkRefused(f"{told} is a link or behind one, and is not followed") from error
             raise GvisorError(f"{told} cannot be read by the owner of {folder.path}: {error.strerror}") from error
         with open(descriptor, "rb") as stream:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):

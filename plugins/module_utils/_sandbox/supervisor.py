@@ -15,16 +15,21 @@ import fcntl
 import json
 import os
 import select
-import shutil
 import signal
 import time
 from typing import Any, Dict, Iterator, List, NoReturn, Optional
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.ctr import Ctr
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.binds import bind, unbind
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.cleaning import Note, clean_noted
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.host_tools import HostTools
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pinned import FOLDER, Pinned
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pod import Command, Pod, PodSpec
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.walker import remove_tree
 
+REMOVE_SECONDS = 120.0  # for a pod's own folder, which may hold copies of workspaces
+SWEEP_SECONDS = 30.0  # for what earlier runs left; what is not done then the next run goes on with
 DEFAULT_STATE_DIR = "/var/lib/ggen.gvisor"
 
 
@@ -39,16 +44,80 @@ class PodFolder:
             with _registry(state_dir):
                 os.mkdir(self.path, 0o700)
                 self.lock = _lock(self.path)
+            for name in ("mounts", "notes"):
+                os.mkdir(os.path.join(self.path, name), 0o700)
             with open(os.path.join(self.path, "pod.json"), "w", encoding="utf-8") as stream:
                 json.dump({"address": ctr.address, "namespace": ctr.namespace, "program": ctr.program}, stream)
         except OSError as error:
             raise GvisorError(f"{self.path} cannot be made: {error.strerror}", path=self.path) from error
 
+    def bind(self, pinned: Pinned) -> str:
+        """Return a path in the folder that shows what ``pinned`` holds until the folder is removed. Raises GvisorError."""
+        mounts = os.path.join(self.path, "mounts")
+        target = os.path.join(mounts, str(len(os.listdir(mounts))))
+        bind(pinned, target, self.ctr.address)
+        return target
+
+    def note(self, name: str, note: Note) -> None:
+        """Write down what cleaning up after a job needs, before the job begins. Raises OSError."""
+        path = os.path.join(self.path, "notes", name)
+        with open(f"{path}.new", "w", encoding="utf-8") as stream:
+            json.dump(note._asdict(), stream)
+        os.rename(f"{path}.new", path)
+
+    def done(self, name: str) -> None:
+        """Forget the note: what it says was done, and nobody can write there any more."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(self.path, "notes", name))
+
     def remove(self) -> None:
-        """Remove the folder and what is in it, and give up the lock."""
-        shutil.rmtree(self.path, ignore_errors=True)
+        """Do what the notes say that are left, remove the folder and what is in it, and give up the lock."""
+        settle(self.path, time.monotonic() + REMOVE_SECONDS)
         with contextlib.suppress(OSError):
             os.close(self.lock)
+
+
+def settle(folder: str, deadline: float) -> List[str]:
+    """Clean up what the notes in a pod's folder tell of, and remove the folder with its mounts; return what was found, and what could not be done."""
+    said: List[str] = []
+    for name in _names(os.path.join(folder, "notes")):
+        try:
+            with open(os.path.join(folder, "notes", name), encoding="utf-8") as stream:
+                fields = json.load(stream)
+            cleaned = clean_noted(fields)
+            if cleaned.count:
+                said.append(
+                    f"set-user-id or set-group-id bits that a run which was killed had left in {fields['path']} were taken off "
+                    f"{cleaned.count} files: {', '.join(cleaned.stripped[:5])}"
+                )
+            said += [f"{fields['path']}: {problem}" for problem in cleaned.problems]
+        except GvisorError as error:
+            said.append(error.message)
+        except (OSError, ValueError, TypeError) as error:
+            said.append(f"{folder}/notes/{name}: {error}")
+    for name in _names(os.path.join(folder, "mounts")):
+        try:
+            unbind(os.path.join(folder, "mounts", name))
+        except OSError as error:
+            said.append(f"{folder}/mounts/{name}: {error.strerror}")
+    try:
+        above = os.open(os.path.dirname(folder), FOLDER)
+        try:
+            said += [
+                f"{folder} could not be removed whole: {problem}" for problem in remove_tree(above, os.path.basename(folder), deadline)[:1]
+            ]
+        finally:
+            os.close(above)
+    except OSError as error:
+        said.append(f"{folder}: {error.strerror}")
+    return said
+
+
+def _names(folder: str) -> List[str]:
+    try:
+        return sorted(os.listdir(folder))
+    except OSError:
+        return []
 
 
 @contextlib.contextmanager
@@ -86,6 +155,7 @@ def sweep(state_dir: str) -> List[str]:
             if name != ".lock":
                 with contextlib.suppress(OSError):
                     stale[folder] = _lock(folder)
+    deadline = time.monotonic() + SWEEP_SECONDS
     for folder, lock in stale.items():
         name = os.path.basename(folder)
         try:
@@ -99,9 +169,9 @@ def sweep(state_dir: str) -> List[str]:
                 said.append(f"pod {name} of an earlier run that was killed is still there: {known['address']} is missing")
                 continue
             # A containerd whose whole run folder is gone has no pods.
-            shutil.rmtree(folder, ignore_errors=True)
-        except (OSError, ValueError, KeyError):
-            shutil.rmtree(folder, ignore_errors=True)  # killed before the pod was begun
+            said += settle(folder, deadline)
+        except (OSError, ValueError, KeyError, TypeError):
+            said += settle(folder, deadline)  # killed before the pod was begun
         except GvisorError as error:
             said.append(error.message)
         finally:

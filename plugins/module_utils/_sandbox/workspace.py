@@ -9,6 +9,7 @@ Nothing here follows a symbolic link or opens anything but regular files: the fo
 from __future__ import annotations
 
 import base64
+import contextlib
 import errno
 import fcntl
 import hashlib
@@ -18,15 +19,24 @@ import shutil
 import stat
 import tarfile
 import time
-from typing import Any, Callable, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pinned import FILE, FOLDER
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.walker import ENTER, ENTRY, LEAVE, Bounds, Walk, printable
 
 MAX_TEXT = 64 << 10  # bytes of a file that a diff still shows
 MAX_TEXTS = 16 << 20  # bytes of all such files together
 MAX_CONTENTS = 64 << 20  # bytes of changed files that are sent back in a module's result
+MAX_LISTED = 5000  # changes that a result lists; all are counted
+MAX_ENTRIES = 500_000  # about 350 MB of memory
+MAX_DEPTH = 10_000
+MAX_PATHS = 128 << 20  # characters of all paths: a name in a thousand long folders has a long path
+SPARSE = 64 << 20  # bytes from which on a file that is mostly holes has a digest of its data alone
+BLOCK = 1 << 16
 _FICLONE = 0x40049409  # ioctl: share the blocks of another file where the file system can (btrfs, xfs)
-_RACY_NS = 50_000_000  # a file changed within this time of being looked at may change again under the same time stamp
+RACY_NS = 50_000_000  # a file changed within this time of being looked at may change again under the same time stamp
+SET_ID = stat.S_ISUID | stat.S_ISGID
 _KINDS = {stat.S_IFREG: "file", stat.S_IFLNK: "symlink", stat.S_IFIFO: "fifo", stat.S_IFSOCK: "socket"}
 
 
@@ -37,67 +47,117 @@ class Entry(NamedTuple):
     mode: int  # permission bits
     owner: Tuple[int, int]
     size: int
-    digest: str  # sha256 of a file's bytes or of a link's target; empty for the rest
+    digest: str  # sha256 of a file's bytes or of a link's target, "data:" and that of the data of a huge sparse file; empty for the rest
     text: Optional[str]  # kept for diffs on request
     stamp: Tuple[int, ...]  # inode, size, mtime and ctime: the same stamp means the same bytes; empty when not sure
 
 
-Scan = Dict[str, Entry]
+class Scan(Dict[str, Entry]):
+    """Every file, link and special file of a folder by its relative path."""
 
-
-def _fail(path: str, error: OSError) -> GvisorError:
-    return GvisorError(f"{path} cannot be read: {error.strerror}", path=path)
-
-
-def _walk(root: str) -> Iterator[Tuple[str, List[str], List[str], int]]:
-    """Yield (relative folder, folders, other names, folder's descriptor), links to folders among the other names."""
-
-    def refuse(error: OSError) -> None:
-        raise _fail(error.filename or root, error)
-
-    try:
-        for folder, folders, names, descriptor in os.fwalk(root, onerror=refuse, follow_symlinks=False):
-            relative = os.path.relpath(folder, root)
-            links = [name for name in folders if stat.S_ISLNK(os.lstat(name, dir_fd=descriptor).st_mode)]
-            real = [name for name in folders if name not in links] if links else folders
-            yield "" if relative == "." else f"{relative}/", real, names + links, descriptor
-    except OSError as error:
-        raise _fail(error.filename or root, error) from error
-    except RecursionError as error:
-        raise GvisorError(f"{root} is nested too deeply to be looked at") from error
+    def __init__(self) -> None:
+        super().__init__()
+        self.owners: Set[Tuple[int, int, int]] = set()  # inode, uid and gid of all, folders too
+        self.set_id: Dict[str, List[Any]] = {}  # the files with such bits, see set_id_row
+        self.strangers: List[str] = []  # what belongs to somebody whom nobody expected, and was not so before
+        self.problems: List[str] = []  # what was not looked at, as far as it is told
+        self.missed = 0  # how much that is
 
 
 def _open(name: str, folder: int) -> int:
     """Open a regular file for reading; a link or a pipe put in its place meanwhile cannot lead astray or block."""
-    descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=folder)
+    descriptor = os.open(name, FILE, dir_fd=folder)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise OSError(errno.ELOOP, "no longer a regular file", name)
     return descriptor
 
 
-def _look(name: str, folder: int, known: Optional[Entry], keep: int, now_ns: int) -> Entry:
-    status = os.lstat(name, dir_fd=folder)
+def data_ranges(descriptor: int, size: int) -> Iterator[Tuple[int, int]]:
+    """Yield where a file of ``size`` bytes has data, as (begin, end); what is between is holes. Raises OSError."""
+    end = 0
+    while end < size:
+        try:
+            begin = os.lseek(descriptor, end, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # nothing but a hole is left
+                return
+            if error.errno != errno.EINVAL:
+                raise
+            yield end, size  # a file system that does not tell
+            return
+        end = min(os.lseek(descriptor, begin, os.SEEK_HOLE), size)
+        if end <= begin:
+            return
+        yield begin, end
+
+
+def in_time(deadline: float, name: str) -> None:
+    """Raise TimeoutError when ``deadline`` is over."""
+    if time.monotonic() > deadline:
+        raise TimeoutError(errno.ETIMEDOUT, "the time for looking was over here", name)
+
+
+def _digest(descriptor: int, status: os.stat_result, deadline: float, name: str, begun: bytes) -> str:
+    """Return the digest of a file of which ``begun`` was read already. Raises OSError, TimeoutError among them."""
+    hasher = hashlib.sha256()
+    if status.st_size > SPARSE and status.st_blocks * 512 < status.st_size // 2:
+        hasher.update(b"%d" % status.st_size)
+        done = 0
+        for begin, end in data_ranges(descriptor, status.st_size):
+            for place in range(max(done, begin - begin % BLOCK), end, BLOCK):
+                in_time(deadline, name)
+                block = os.pread(descriptor, BLOCK, place)
+                done = place + BLOCK
+                if block.strip(b"\0"):  # zeros that were written are like those of a hole
+                    hasher.update(b"%d:" % place + block)
+        return f"data:{hasher.hexdigest()}"
+    hasher.update(begun)
+    left = status.st_size - len(begun)  # one that grows meanwhile has no end
+    while left > 0:
+        in_time(deadline, name)
+        block = os.read(descriptor, min(1 << 20, left))
+        if not block:
+            break
+        hasher.update(block)
+        left -= len(block)
+    return hasher.hexdigest()
+
+
+def stamp_of(status: os.stat_result) -> Tuple[int, ...]:
+    """Return what is another when a file's bytes are."""
+    return status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def has_set_id(status: os.stat_result) -> bool:
+    """Tell whether it is a file with the set-user-id or set-group-id bit."""
+    return stat.S_ISREG(status.st_mode) and bool(status.st_mode & SET_ID)
+
+
+def set_id_row(status: os.stat_result) -> List[Any]:
+    """Return what such a file must still be for the bits to stay; JSON carries it."""
+    return [stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid, list(stamp_of(status))]
+
+
+def _look(name: str, folder: int, status: os.stat_result, known: Optional[Entry], keep: int, now_ns: int, deadline: float) -> Entry:
     kind = _KINDS.get(stat.S_IFMT(status.st_mode), "device")
     digest, text = "", None
-    stamp = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+    stamp = stamp_of(status)
     if kind == "symlink":
-        target = os.fsencode(os.readlink(name, dir_fd=folder))
-        digest, text = hashlib.sha256(target).hexdigest(), None
+        digest = hashlib.sha256(os.fsencode(os.readlink(name, dir_fd=folder))).hexdigest()
     elif kind == "file" and known is not None and known.stamp == stamp:
         digest, text = known.digest, known.text
     elif kind == "file":
-        hasher = hashlib.sha256()
-        with open(_open(name, folder), "rb") as stream:
-            data = stream.read(MAX_TEXT + 1)
-            hasher.update(data)
-            if len(data) > MAX_TEXT:
-                for block in iter(lambda: stream.read(1 << 20), b""):
-                    hasher.update(block)
-            elif len(data) <= keep:
-                text = _text(data)
-        digest = hasher.hexdigest()
-    sure = now_ns - status.st_ctime_ns > _RACY_NS
+        descriptor = _open(name, folder)
+        try:
+            begun = b""
+            if status.st_size <= MAX_TEXT:
+                begun = os.read(descriptor, MAX_TEXT + 1)
+                text = _text(begun) if len(begun) <= keep else None
+            digest = _digest(descriptor, os.fstat(descriptor), deadline, name, begun)
+        finally:
+            os.close(descriptor)
+    sure = now_ns - status.st_ctime_ns > RACY_NS
     return Entry(
         kind,
         stat.S_IMODE(status.st_mode),
@@ -118,27 +178,61 @@ def _text(data: bytes) -> Optional[str]:
         return None
 
 
-def scan(root: str, known: Optional[Scan] = None, texts: bool = False) -> Scan:
-    """Return every file, link and special file below ``root`` by its relative path.
+def scan(
+    root: int,
+    deadline: float,
+    known: Optional[Scan] = None,
+    texts: bool = False,
+    expected: Optional[Tuple[int, int]] = None,
+    most: int = MAX_ENTRIES,
+) -> Scan:
+    """Return what is below the folder ``root`` (a descriptor), as far as it can be looked at; never raises for what is there.
 
     ``known`` is an earlier scan: a file with the same inode, size and times is not read again (its change time cannot be
-    set by a job, and a time stamp too young to be trusted is not). ``texts`` keeps the text of small files for diffs.
-    Raises GvisorError when something cannot be read.
+    set by a job, and a time stamp too young to be trusted is not). ``texts`` keeps the text of small files for diffs. ``expected`` is whose
+    uid and gid everything must be that ``known`` does not have from another owner. ``deadline`` (time.monotonic) and ``most`` entries end it.
     """
-    found: Scan = {}
+    found = Scan()
     left = MAX_TEXTS if texts else 0
+    letters = 0
     now_ns = time.time_ns()
-    for folder, _folders, names, descriptor in _walk(root):
-        for name in names:
-            path = folder + name
-            try:
-                entry = _look(name, descriptor, (known or {}).get(path), left, now_ns)
-            except FileNotFoundError:
-                continue  # gone between listing and looking
-            except OSError as error:
-                raise _fail(os.path.join(root, path), error) from error
-            left -= len(entry.text or "")
-            found[path] = entry
+    prefix, group = "", -1
+    walk = Walk(root, Bounds(deadline, most, MAX_DEPTH))
+
+    def note_owner(path: str, status: os.stat_result) -> None:
+        owner = (status.st_ino, status.st_uid, status.st_gid)
+        found.owners.add(owner)
+        # In a folder with the set-group-id bit everything has the folder's group.
+        mine = expected is None or (status.st_uid == expected[0] and status.st_gid in (expected[1], group))
+        if not mine and (known is None or owner not in known.owners):
+            found.strangers.append(f"{printable(path)} ({status.st_uid}:{status.st_gid})")
+
+    for step in walk:
+        try:
+            if step.kind == ENTER:
+                status = os.fstat(step.descriptor)
+                prefix = walk.path()
+                if prefix:
+                    note_owner(prefix, status)
+                    prefix += "/"
+                group = status.st_gid if status.st_mode & stat.S_ISGID else -1
+            elif step.kind == ENTRY and step.entry is not None:
+                path = prefix + step.name
+                letters += len(path)
+                if letters > MAX_PATHS:
+                    walk.end(f"paths of more than {MAX_PATHS} characters together")
+                status = step.entry.stat(follow_symlinks=False)
+                note_owner(path, status)
+                if has_set_id(status):
+                    found.set_id[path] = set_id_row(status)
+                entry = _look(step.name, step.descriptor, status, (known or {}).get(path), left, now_ns, deadline)
+                left -= len(entry.text or "")
+                found[path] = entry
+        except FileNotFoundError:
+            continue  # gone between listing and looking
+        except OSError as error:
+            walk.complain(step.name, error)
+    found.problems, found.missed = walk.problems, walk.missed
     return found
 
 
@@ -158,21 +252,24 @@ def ignore_matcher(patterns: Sequence[str]) -> Callable[[str], bool]:
     return lambda path: bool(expression and expression.fullmatch(path))
 
 
-def printable(path: str) -> str:
-    """Return ``path`` as text that JSON can carry, bytes that are no UTF-8 as backslash escapes."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
-
-
-def compare(before: Scan, after: Scan, ignored: Callable[[str], bool]) -> List[Dict[str, Any]]:
-    """Return what differs: path, change (created, modified or removed), kind, size, sha256, mode, ignored; sorted by path.
+def differences(before: Scan, after: Scan) -> List[str]:
+    """Return the sorted paths of what differs; of a scan that did not see everything nothing is taken for removed.
 
     A file written again with the same bytes, mode and owner is no difference.
     """
+    paths = before.keys() | after.keys() if not after.missed else after.keys()
+    return sorted(path for path in paths if not _same(before.get(path), after.get(path)))
+
+
+def _same(old: Optional[Entry], new: Optional[Entry]) -> bool:
+    return bool(old and new and old[:3] == new[:3] and old.digest == new.digest)
+
+
+def compare(before: Scan, after: Scan, paths: Sequence[str], ignored: Callable[[str], bool]) -> List[Dict[str, Any]]:
+    """Return how ``paths`` differ: path, change (created, modified or removed), kind, size, sha256, mode, ignored."""
     changes = []
-    for path in sorted(before.keys() | after.keys()):
+    for path in paths:
         old, new = before.get(path), after.get(path)
-        if old and new and old[:3] == new[:3] and old.digest == new.digest:
-            continue
         entry = new or old
         changes.append(
             {
@@ -180,7 +277,7 @@ def compare(before: Scan, after: Scan, ignored: Callable[[str], bool]) -> List[D
                 "change": "modified" if old and new else "created" if new else "removed",
                 "kind": entry.kind,
                 "size": new.size if new else 0,
-                "sha256": new.digest if new else "",
+                "sha256": new.digest if new and ":" not in new.digest else "",
                 "mode": f"{entry.mode:04o}",
                 "ignored": ignored(path),
             }
@@ -188,8 +285,24 @@ def compare(before: Scan, after: Scan, ignored: Callable[[str], bool]) -> List[D
     return changes
 
 
-def diffs(before: Scan, after: Scan, ignored: Callable[[str], bool]) -> List[Dict[str, str]]:
-    """Return Ansible's diff of what differs outside ``ignored``; the scans must have been made with ``texts``."""
+def counts(before: Scan, after: Scan, paths: Sequence[str], ignored: Callable[[str], bool]) -> Dict[str, int]:
+    """Return how many of ``paths`` were created, modified and removed, and how many of all these are ignored."""
+    found = dict.fromkeys(("created", "modified", "removed", "ignored"), 0)
+    for path in paths:
+        found["created" if path not in before else "modified" if path in after else "removed"] += 1
+        found["ignored"] += ignored(path)
+    return found
+
+
+def listed(paths: Sequence[str], ignored: Callable[[str], bool]) -> List[str]:
+    """Return the paths that a result lists: all, or as many as there is room for, those that count first."""
+    if len(paths) <= MAX_LISTED:
+        return list(paths)
+    return sorted(sorted(paths, key=ignored)[:MAX_LISTED])
+
+
+def diffs(before: Scan, after: Scan, paths: Sequence[str], ignored: Callable[[str], bool]) -> List[Dict[str, str]]:
+    """Return Ansible's diff of ``paths`` outside ``ignored``; the scans must have been made with ``texts``."""
 
     def shown(entry: Optional[Entry]) -> str:
         if entry is None:
@@ -199,9 +312,9 @@ def diffs(before: Scan, after: Scan, ignored: Callable[[str], bool]) -> List[Dic
         return entry.text
 
     result = []
-    for path in sorted(before.keys() | after.keys()):
+    for path in paths:
         old, new = before.get(path), after.get(path)
-        if ignored(path) or (old and new and old[:3] == new[:3] and old.digest == new.digest):
+        if ignored(path):
             continue
         name = printable(path)
         result.append(
@@ -215,97 +328,54 @@ def diffs(before: Scan, after: Scan, ignored: Callable[[str], bool]) -> List[Dic
     return result
 
 
-def strip_setid(root: str, before: Scan, after: Scan) -> List[str]:
-    """Take set-user-id and set-group-id bits off files that got them since ``before``; return their paths.
+def copy_tree(source: int, target: int, deadline: float, most: int = MAX_ENTRIES) -> List[str]:
+    """Copy the folder ``source`` into the empty folder ``target`` (descriptors): bytes, modes, owners, times; return what was skipped.
 
-    A job may give them to files that it owns; outside of the sandbox they would lend that owner's rights to everybody.
-    """
-    stripped = []
-    wanted = {path for path, new in after.items() if new.kind == "file" and new.mode & 0o6000}
-    wanted -= {path for path in wanted if path in before and before[path].mode & 0o6000 == after[path].mode & 0o6000}
-    if not wanted:
-        return []
-    for folder, _folders, names, descriptor in _walk(root):
-        for name in names:
-            path = folder + name
-            if path in wanted:
-                with open(_open(name, descriptor), "rb") as stream:
-                    os.fchmod(stream.fileno(), after[path].mode & 0o1777)
-                after[path] = after[path]._replace(mode=after[path].mode & 0o1777)
-                stripped.append(printable(path))
-    return sorted(stripped)
-
-
-def close_to_others(root: str, paths: Iterable[str], after: Scan) -> None:
-    """Take the rights of group and others off those of ``paths`` (below ``root``) that are files, and note it in ``after``.
-
-    No link is followed on the way. Raises GvisorError.
-    """
-    for path in paths:
-        entry = after.get(path)
-        if entry is None or entry.kind != "file" or not entry.mode & 0o077:
-            continue
-        *folders, name = path.split("/")
-        descriptor = _open_folder(root)
-        try:
-            for folder in folders:
-                above, descriptor = descriptor, _open_folder(folder, descriptor)
-                os.close(above)
-            with open(_open(name, descriptor), "rb") as stream:
-                os.fchmod(stream.fileno(), entry.mode & 0o700)
-        except OSError as error:
-            raise _fail(os.path.join(root, path), error) from error
-        finally:
-            os.close(descriptor)
-        after[path] = entry._replace(mode=entry.mode & 0o700)
-
-
-def copy_tree(source: str, target: str) -> List[str]:
-    """Copy the folder ``source`` into the empty folder ``target``: bytes, modes, owners, times; return what was skipped.
-
-    Blocks are shared where the file system can. Sockets, pipes and devices are skipped. Everything goes by descriptors of
+    Blocks are shared where the file system can, and holes stay holes. Sockets, pipes and devices are skipped. Everything goes by descriptors of
     folders, on both sides: a name that becomes a link meanwhile leads nowhere. Raises GvisorError.
     """
     skipped: List[str] = []
+    statuses = [os.fstat(source)]
+    writer = os.open(".", FOLDER, dir_fd=target)
+    walk = Walk(source, Bounds(deadline, most, MAX_DEPTH))
     try:
-        reader, writer = _open_folder(source), _open_folder(target)
-        try:
-            _fill(reader, writer, "", skipped)
-        finally:
-            os.close(reader)
-            os.close(writer)
+        for step in walk:
+            if step.kind == ENTRY:
+                with contextlib.suppress(FileNotFoundError):
+                    _copy_entry(step.name, step.descriptor, writer, deadline, lambda name: skipped.append(printable(walk.path(name))))
+            elif step.kind == ENTER and step.name:
+                os.mkdir(step.name, 0o700, dir_fd=writer)
+                below = os.open(step.name, FOLDER, dir_fd=writer)
+                os.close(writer)
+                writer = below
+                statuses.append(os.fstat(step.descriptor))
+            elif step.kind == LEAVE:
+                _dress(writer, statuses.pop())  # last: filling a folder changes its times and needs its write permission
+                above = os.open("..", FOLDER, dir_fd=writer)
+                os.close(writer)
+                writer = above
+        if not walk.missed:
+            _dress(writer, statuses.pop())
     except OSError as error:
         why = "the throw-away copy for check mode does not fit" if error.errno == errno.ENOSPC else "the copy failed"
-        raise GvisorError(f"{source} → {target}: {why}: {error.strerror}", path=source) from error
-    except RecursionError as error:
-        raise GvisorError(f"{source} is nested too deeply to be copied") from error
-    return skipped
+        raise GvisorError(f"{why}: {error.strerror}", path=walk.path()) from error
+    finally:
+        os.close(writer)
+    if walk.missed:
+        raise GvisorError(f"the workspace cannot be copied whole: {'; '.join(walk.problems)}")
+    return sorted(skipped)
 
 
-def _open_folder(name: str, folder: Optional[int] = None) -> int:
-    return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
-
-
-def _fill(reader: int, writer: int, path: str, skipped: List[str]) -> None:
-    for name in sorted(os.listdir(reader)):
-        status = os.lstat(name, dir_fd=reader)
-        if stat.S_ISDIR(status.st_mode):
-            os.mkdir(name, 0o700, dir_fd=writer)
-            below, made = _open_folder(name, reader), _open_folder(name, writer)
-            try:
-                _fill(below, made, f"{path}{name}/", skipped)
-            finally:
-                os.close(below)
-                os.close(made)
-        elif stat.S_ISLNK(status.st_mode):
-            os.symlink(os.readlink(name, dir_fd=reader), name, dir_fd=writer)
-            os.chown(name, status.st_uid, status.st_gid, dir_fd=writer, follow_symlinks=False)
-            os.utime(name, ns=(status.st_atime_ns, status.st_mtime_ns), dir_fd=writer, follow_symlinks=False)
-        elif stat.S_ISREG(status.st_mode):
-            _copy(name, reader, writer)
-        else:
-            skipped.append(printable(path + name))
-    _dress(writer, os.fstat(reader))  # last: filling a folder changes its times and needs its write permission
+def _copy_entry(name: str, reader: int, writer: int, deadline: float, skip: Callable[[str], None]) -> None:
+    status = os.stat(name, dir_fd=reader, follow_symlinks=False)
+    if stat.S_ISLNK(status.st_mode):
+        os.symlink(os.readlink(name, dir_fd=reader), name, dir_fd=writer)
+        os.chown(name, status.st_uid, status.st_gid, dir_fd=writer, follow_symlinks=False)
+        os.utime(name, ns=(status.st_atime_ns, status.st_mtime_ns), dir_fd=writer, follow_symlinks=False)
+    elif stat.S_ISREG(status.st_mode):
+        _copy(name, reader, writer, deadline)
+    else:
+        skip(name)
 
 
 def _dress(descriptor: int, status: os.stat_result) -> None:
@@ -314,15 +384,22 @@ def _dress(descriptor: int, status: os.stat_result) -> None:
     os.utime(descriptor, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
-def _copy(name: str, folder: int, target: int) -> None:
+def _copy(name: str, folder: int, target: int, deadline: float) -> None:
     made = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=target)
-    with open(_open(name, folder), "rb") as reader, open(made, "wb") as writer:
+    with open(made, "wb", buffering=0) as writer, open(_open(name, folder), "rb", buffering=0) as reader:
+        status = os.fstat(reader.fileno())
         try:
             fcntl.ioctl(writer.fileno(), _FICLONE, reader.fileno())
         except OSError:
-            shutil.copyfileobj(reader, writer, 1 << 20)
-        writer.flush()
-        _dress(writer.fileno(), os.fstat(reader.fileno()))
+            for begin, end in data_ranges(reader.fileno(), status.st_size):
+                for place in range(begin, end, 1 << 20):
+                    in_time(deadline, name)
+                    block = os.pread(reader.fileno(), min(1 << 20, end - place), place)
+                    while block:
+                        written = os.pwrite(writer.fileno(), block, place)
+                        block, place = block[written:], place + written
+            os.ftruncate(writer.fileno(), status.st_size)
+        _dress(writer.fileno(), status)
 
 
 def unpack(archive: str, target: str, uid: int, gid: int) -> None:
@@ -365,19 +442,25 @@ def _unpack_one(tar: tarfile.TarFile, info: tarfile.TarInfo, path: str) -> None:
         raise GvisorError(f"the workspace's archive has {info.name!r}, which is neither file, folder nor link")
 
 
-def contents_of(root: str, changes: Sequence[Dict[str, Any]]) -> Dict[str, str]:
-    """Return the bytes of the files among ``changes`` (compare's) in base64 by path. Raises GvisorError when they are too many for a result."""
-    wanted = {change["path"]: change for change in changes if change["change"] != "removed" and change["kind"] == "file"}
-    size = sum(change["size"] for change in wanted.values())
+def contents_of(root: int, before: Scan, after: Scan, deadline: float) -> Dict[str, str]:
+    """Return the bytes of the files that differ in base64 by path. Raises GvisorError when they are too many for a result."""
+    wanted = {path for path in differences(before, after) if path in after and after[path].kind == "file"}
+    size = sum(after[path].size for path in wanted)
+    hint = "put the workspace on the host (workspace_from: host)"
     if size > MAX_CONTENTS:
-        raise GvisorError(
-            f"the command wrote {size} bytes, more than the {MAX_CONTENTS} that can be copied back; put the workspace on the host (workspace_from: host)"
-        )
+        raise GvisorError(f"the command wrote {size} bytes, more than the {MAX_CONTENTS} that can be copied back; {hint}")
+    if len(differences(before, after)) > MAX_LISTED:
+        raise GvisorError(f"the command changed more than the {MAX_LISTED} files that can be copied back; {hint}")
     found: Dict[str, str] = {}
-    for folder, _folders, names, descriptor in _walk(root):
-        for name in names:
-            path = printable(folder + name)
-            if path in wanted:
-                with open(_open(name, descriptor), "rb") as stream:
-                    found[path] = base64.b64encode(stream.read()).decode("ascii")
+    walk = Walk(root, Bounds(deadline, MAX_ENTRIES, MAX_DEPTH))
+    for step in walk:
+        path = walk.path(step.name) if step.kind == ENTRY else ""
+        if path in wanted:
+            try:
+                with open(_open(step.name, step.descriptor), "rb") as stream:
+                    found[printable(path)] = base64.b64encode(stream.read(after[path].size + 1)).decode("ascii")
+            except OSError as error:
+                walk.complain(step.name, error)
+    if walk.missed:
+        raise GvisorError(f"not all that the command wrote can be copied back: {'; '.join(walk.problems)}")
     return found

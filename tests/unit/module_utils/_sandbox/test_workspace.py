@@ -5,29 +5,54 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import stat
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
-from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.workspace import (
-    compare,
-    copy_tree,
-    diffs,
-    ignore_matcher,
-    scan,
-    strip_setid,
-)
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox import workspace as _workspace
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pinned import FOLDER
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.workspace import MAX_LISTED, counts, differences, ignore_matcher, listed
 from hypothesis import given
 from hypothesis import strategies as st
 
 
 def nothing(_path: str) -> bool:
     return False
+
+
+@contextlib.contextmanager
+def opened(path: object) -> Iterator[int]:
+    descriptor = os.open(str(path), FOLDER)
+    yield descriptor
+    os.close(descriptor)
+
+
+def scan(path: object, known: object = None, texts: bool = False, seconds: float = 60, **options: object) -> _workspace.Scan:
+    with opened(path) as root:
+        return _workspace.scan(root, time.monotonic() + seconds, known, texts, **options)
+
+
+def compare(before: dict, after: dict, ignored: object) -> list[dict]:
+    return _workspace.compare(before, after, differences(before, after), ignored)
+
+
+def diffs(before: dict, after: dict, ignored: object) -> list[dict]:
+    return _workspace.diffs(before, after, differences(before, after), ignored)
+
+
+def copy_tree(source: object, target: object, seconds: float = 60) -> list[str]:
+    with opened(source) as reader, opened(target) as writer:
+        return _workspace.copy_tree(reader, writer, time.monotonic() + seconds)
+
+
+NONE = _workspace.Scan()
 
 
 def changes(before: dict, after: dict) -> dict:
@@ -110,29 +135,102 @@ def test_odd_names(tmp_path: Path) -> None:
     names = [b"line\nbreak", b"\xff\xfe", "grün".encode(), b"-rf", b" ", b"$(id)", b"\\", b"x" * 255]
     for name in names:
         Path(os.fsdecode(bytes(tmp_path) + b"/" + name)).write_text("x")
-    listed = compare({}, scan(str(tmp_path)), nothing)
+    listed = compare(NONE, scan(str(tmp_path)), nothing)
     assert {item["path"] for item in listed} == {name.decode("utf-8", "backslashreplace") for name in names}
 
 
-def test_deep_nesting_is_an_error_or_works(tmp_path: Path) -> None:
-    folder = os.open(tmp_path, os.O_RDONLY)
-    for _level in range(1500):
+def nest(root: Path, levels: int, last: str = "") -> None:
+    folder = os.open(root, os.O_RDONLY)
+    for _level in range(levels):
         os.mkdir("d", dir_fd=folder)
         deeper = os.open("d", os.O_RDONLY, dir_fd=folder)
         os.close(folder)
         folder = deeper
+    if last:
+        os.close(os.open(last, os.O_WRONLY | os.O_CREAT, 0o600, dir_fd=folder))
+        os.chmod(last, 0o4755, dir_fd=folder)
     os.close(folder)
-    try:
-        scan(str(tmp_path))
-    except GvisorError as error:
-        assert "nested too deeply" in error.message
-    finally:
-        subprocess.run(["rm", "-rf", str(tmp_path / "d")], check=True)  # Python's own rmtree recurses, too
 
 
-def test_a_missing_folder(tmp_path: Path) -> None:
-    with pytest.raises(GvisorError, match="absent"):
-        scan(str(tmp_path / "absent"))
+def test_deep_nesting(tmp_path: Path) -> None:
+    """… beyond what a path may have in characters."""
+    nest(tmp_path, 3000, "file")
+    found = scan(tmp_path)
+    assert [(len(path), entry.mode) for path, entry in found.items()] == [(6004, 0o4755)]
+    assert found.missed == 0
+    (tmp_path.parent / "copy").mkdir()
+    copy_tree(tmp_path, tmp_path.parent / "copy")
+    assert changes(found, scan(tmp_path.parent / "copy")) == {}
+    for folder in (tmp_path, tmp_path.parent / "copy"):
+        subprocess.run(["rm", "-rf", str(folder / "d")], check=True)  # Python's own rmtree recurses
+
+
+def test_a_bound_is_told_and_what_was_not_seen_is_not_taken_for_removed(tmp_path: Path) -> None:
+    for number in range(50):
+        (tmp_path / f"{number}").write_text("x")
+    before = scan(tmp_path)
+    after = scan(tmp_path, before, most=20)
+    assert (after.missed, after.problems) == (1, [": more than 20 files and folders"])
+    assert changes(before, after) == {}
+    late = scan(tmp_path, seconds=-1)
+    assert "the time for looking was over" in late.problems[0]
+
+
+def test_a_huge_sparse_file_takes_no_time(tmp_path: Path) -> None:
+    """Its digest is of its data, wherever the file system has made holes."""
+    sparse = tmp_path / "sparse"
+    with sparse.open("wb") as stream:
+        stream.truncate(1 << 40)
+        stream.seek(1 << 39)
+        stream.write(b"data")
+    begin = time.monotonic()
+    before = scan(tmp_path)
+    (tmp_path.parent / "copy").mkdir()
+    copy_tree(tmp_path, tmp_path.parent / "copy")
+    with (tmp_path.parent / "copy/sparse").open("r+b") as stream:
+        stream.seek(1 << 30)
+        stream.write(b"\0" * 300000)
+    assert changes(before, scan(tmp_path.parent / "copy")) == {}
+    assert (tmp_path.parent / "copy/sparse").stat().st_blocks * 512 < 1 << 20
+    with sparse.open("r+b") as stream:
+        stream.seek(1 << 38)
+        stream.write(b"x")
+    assert changes(before, scan(tmp_path, before)) == {"sparse": "modified"}
+    assert compare(before, scan(tmp_path, before), nothing)[0]["sha256"] == ""
+    assert time.monotonic() - begin < 5
+
+
+def test_no_more_is_listed_than_there_is_room_for(tmp_path: Path) -> None:
+    for number in range(MAX_LISTED + 10):
+        (tmp_path / f"{number}").touch()
+    (tmp_path / "z.backup").touch()
+    after = scan(tmp_path)
+    ignored = ignore_matcher(["?", "??", "???"])
+    paths = differences(NONE, after)
+    assert counts(NONE, after, paths, ignored) == {"created": MAX_LISTED + 11, "modified": 0, "removed": 0, "ignored": 1000}
+    shown = listed(paths, ignored)
+    assert len(shown) == MAX_LISTED
+    assert shown == sorted(shown)
+    assert "z.backup" in shown
+
+
+def test_what_belongs_to_somebody_else_is_named(tree: Path) -> None:
+    for path in [tree, *tree.rglob("*")]:
+        os.lchown(path, 1000, 1000)
+    os.chown(tree / "one", 2000, 2000)
+    before = scan(tree)
+    (tree / "one").rename(tree / "two")
+    (tree / "root-s").write_text("x")
+    (tree / "a/folder").mkdir()
+    (tree / "mine").touch()
+    os.chown(tree / "mine", 1000, 1000)
+    (tree / "common").mkdir()
+    os.chown(tree / "common", 1000, 4000)
+    (tree / "common").chmod(0o2775)
+    (tree / "common/file").touch()
+    os.chown(tree / "common/file", 1000, 4000)
+    after = scan(tree, before, expected=(1000, 1000))
+    assert sorted(after.strangers) == ["a/folder (0:0)", "common (1000:4000)", "root-s (0:0)"]
 
 
 @pytest.mark.parametrize(
@@ -175,7 +273,7 @@ def test_any_pattern_is_possible(patterns: list[str], path: str) -> None:
 
 def test_ignored_changes_are_listed(tree: Path) -> None:
     after = scan(str(tree))
-    listed = compare({}, after, ignore_matcher(["one"]))
+    listed = compare(NONE, after, ignore_matcher(["one"]))
     assert [item["path"] for item in listed if item["ignored"]] == ["one"]
 
 
@@ -193,26 +291,58 @@ def test_diffs(tree: Path) -> None:
     assert len(shown) == 3
 
 
-def test_a_copy_that_does_not_fit_says_so(tree: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_args: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("shutil.copyfileobj", full)
+def test_copy(tree: Path, tmp_path: Path) -> None:
+    (tree / "one").chmod(0o4755)
+    (tree / "a").chmod(0o555)
+    os.chown(tree / "a/two", 1234, 4321)
+    os.chown(tree / "link", 1234, 4321, follow_symlinks=False)
+    os.utime(tree / "a", ns=(5, 7))
+    (tree / "back").symlink_to(tree)
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(tree / "socket"))
     target = tmp_path / "copy"
     target.mkdir()
-    with pytest.raises(GvisorError, match="does not fit: No space left"):
-        copy_tree(str(tree), str(target))
+    assert copy_tree(str(tree), str(target)) == ["pipe", "socket"]
+    listener.close()
+    source = scan(str(tree))
+    assert dict(changes(source, scan(str(target)))) == {
+        "pipe": "removed",
+        "socket": "removed",
+    }
+    assert os.stat(target / "a").st_mtime_ns == 7
+    assert stat.S_IMODE(os.stat(target / "a").st_mode) == 0o555
+    assert os.lstat(target / "link").st_uid == 1234
+    assert os.stat(target).st_mtime_ns == os.stat(tree).st_mtime_ns
 
 
-def test_setid_bits_are_taken_off_new_files_only(tree: Path) -> None:
-    (tree / "old").write_text("had it before")
-    (tree / "old").chmod(0o4755)
-    before = scan(str(tree))
-    (tree / "one").chmod(0o6755)
-    (tree / "a/new").write_text("x")
-    (tree / "a/new").chmod(0o2755)
-    after = scan(str(tree), before)
-    assert strip_setid(str(tree), before, after) == ["a/new", "one"]
-    assert stat.S_IMODE(os.stat(tree / "one").st_mode) == 0o755
-    assert stat.S_IMODE(os.stat(tree / "old").st_mode) == 0o4755
-    assert after["one"].mode == 0o755
+def test_a_copy_that_does_not_fit_says_so(tree: Path, tmp_path: Path) -> None:
+    target = tmp_path / "copy"
+    target.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", target], check=True)
+    try:
+        with pytest.raises(GvisorError, match="does not fit: No space left"):
+            copy_tree(str(tree), str(target))
+    finally:
+        subprocess.run(["umount", target], check=True)
+
+
+def test_a_folder_that_becomes_a_link_while_it_is_copied_leads_nowhere(tmp_path, monkeypatch):
+    """A job, or the workspace's owner, swaps names while root copies: nothing outside of the copy is touched."""
+    source, target, victim = (tmp_path / name for name in ("source", "target", "victim"))
+    for folder in (source, target, victim):
+        folder.mkdir()
+    victim.chmod(0o700)
+    (source / "a").symlink_to(victim)
+    real = os.readlink
+
+    def swap(name, **options):
+        found = real(name, **options)
+        (source / "a").unlink()
+        (source / "a").mkdir(mode=0o777)
+        os.chown(source / "a", 1234, 1234)
+        return found
+
+    monkeypatch.setattr(os, "readlink", swap)
+    copy_tree(str(source), str(target))
+    assert (victim.stat().st_mode & 0o777, victim.stat().st_uid) == (0o700, 0)
+    assert list(victim.iterdir()) == []

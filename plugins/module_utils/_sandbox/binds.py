@@ -1,0 +1,65 @@
+# Copyright (c) 2026, the ggen.gvisor authors
+# Simplified BSD License (see LICENSES/BSD-2-Clause.txt or https://opensource.org/licenses/BSD-2-Clause)
+# SPDX-License-Identifier: BSD-2-Clause
+"""Bind mounts of what a descriptor holds, at places that root alone can reach: a path that stays what it was when it was opened."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+from typing import Optional
+
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.processes import listener_pid
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pinned import Pinned, through
+
+_MS_BIND, _MS_REC, _MS_PRIVATE = 0x1000, 0x4000, 1 << 18
+_MNT_DETACH, _UMOUNT_NOFOLLOW = 2, 8
+
+
+def _mount(source: Optional[str], target: str, flags: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    where = None if source is None else os.fsencode(source)
+    if libc.mount(where, os.fsencode(target), None, ctypes.c_ulong(flags), None) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), target)
+
+
+def bind(pinned: Pinned, target: str, address: str) -> None:
+    """Let ``target``, which is made, show what ``pinned`` holds, for the containerd at ``address`` too. Raises GvisorError.
+
+    The program mount would look up the path that the descriptor has now, which may lead elsewhere; the system call takes the descriptor.
+    """
+    try:
+        if pinned.is_folder:
+            os.mkdir(target, 0o700)
+        else:
+            os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
+        _mount(through(pinned.descriptor), target, _MS_BIND | _MS_REC)
+        # What is unmounted here must not be unmounted there.
+        _mount(None, target, _MS_REC | _MS_PRIVATE)
+        seen = [os.stat(target)]
+        daemon = listener_pid(address)
+        if daemon is not None:
+            seen.append(os.stat(f"/proc/{daemon}/root{os.path.realpath(target)}"))
+    except OSError as error:
+        raise GvisorError(f"{pinned.path} cannot be shown to a pod: {error.strerror}", path=pinned.path) from error
+    if any((status.st_dev, status.st_ino) != pinned.identity for status in seen):
+        raise GvisorError(
+            f"containerd does not see {pinned.path} at {target}: it has mounts of its own (PrivateMounts or a container); run it with the host's",
+            path=pinned.path,
+        )
+
+
+def unbind(target: str) -> None:
+    """Take away all that is mounted at ``target``, and ``target``. Raises OSError where that cannot be."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    with contextlib.suppress(OSError):
+        _mount(None, target, _MS_REC | _MS_PRIVATE)  # a run that was killed between the two calls of bind
+    while libc.umount2(os.fsencode(target), _MNT_DETACH | _UMOUNT_NOFOLLOW) == 0:
+        pass
+    try:
+        os.rmdir(target)
+    except NotADirectoryError:
+        os.unlink(target)

@@ -1,0 +1,177 @@
+# Copyright (c) 2026, the ggen.gvisor authors
+# Simplified BSD License (see LICENSES/BSD-2-Clause.txt or https://opensource.org/licenses/BSD-2-Clause)
+# SPDX-License-Identifier: BSD-2-Clause
+"""What is done to a folder that a job could write, whatever the job came to and whoever is left to do it.
+
+A note of what that needs is written before the job begins, so that the supervisor or the next run can when the module was killed.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence
+
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pinned import FOLDER, NAMED, pin, through
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.walker import (
+    ENTRY,
+    MAX_TOLD,
+    Bounds,
+    Walk,
+    change_mode,
+    close_folder,
+    identity,
+    printable,
+)
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.workspace import RACY_NS, SET_ID, has_set_id, set_id_row
+
+SECONDS = 300.0  # for one folder, about 30 million files
+MAX_KEPT = 10_000  # files with such bits that a folder may have before
+
+# Path → mode, uid, gid and stamp of a file that had the bits before and may keep them as long as nobody as much as touched it.
+Kept = Dict[str, List[Any]]
+
+
+class Note(NamedTuple):
+    """What cleaning a folder or file needs; JSON carries it."""
+
+    source: str  # where the pod's private folder has it mounted, or a copy
+    path: str  # where the host has it
+    identity: List[int]
+    uid: int  # the job's
+    kept: Kept
+    private: List[str]
+
+
+class Cleaned(NamedTuple):
+    """What was done, and what could not be."""
+
+    stripped: List[str]
+    count: int
+    problems: List[str]
+
+
+def look_for_kept(root: int, deadline: float) -> Kept:
+    """Return the files below the folder ``root`` that have such bits. Raises GvisorError where it cannot be told for all of it."""
+    found: Kept = {}
+    walk = Walk(root, Bounds(deadline))
+    for step in walk:
+        if step.kind != ENTRY or step.entry is None:
+            continue
+        try:
+            status = step.entry.stat(follow_symlinks=False)
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            walk.complain(step.name, error)
+            continue
+        if has_set_id(status):
+            found[walk.path(step.name)] = set_id_row(status)
+        if len(found) > MAX_KEPT:
+            walk.end(f"more than {MAX_KEPT} files with set-user-id or set-group-id bits")
+    if walk.missed:
+        raise GvisorError(f"not all of it can be looked at: {'; '.join(walk.problems)}")
+    return found
+
+
+def let_age(kept: Kept) -> None:
+    """Wait until a change of one of these files would show in its times."""
+    newest = max((row[-1][-1] for row in kept.values()), default=0)
+    if time.time_ns() - newest < RACY_NS:
+        time.sleep(RACY_NS / 1e9)
+
+
+def clean(root: int, note: Note) -> Cleaned:
+    """Take set-user-id and set-group-id bits off what got them, or got them for other bytes, and close the private files; never raises.
+
+    ``root`` is the descriptor of the folder, or of a file. A job may give such bits to files that it owns; outside of the sandbox they would lend
+    that owner's rights to everybody. A folder of which not everything could be looked at is closed to others instead.
+    """
+    deadline = time.monotonic() + SECONDS
+    problems: List[str] = []
+    try:
+        if not stat.S_ISDIR(os.fstat(root).st_mode):
+            return _clean_file(root)
+        for path in note.private:
+            _close(root, path, note.uid, problems)
+        stripped, count, walk = _strip(root, note, deadline)
+        if walk.missed:
+            problems += walk.problems
+            close_folder(root)
+            problems.append("not all was looked at, so the folder was closed to group and others")
+        return Cleaned(stripped, count, problems)
+    except OSError as error:
+        return Cleaned([], 0, [*problems, str(error.strerror or error)])
+
+
+def _clean_file(descriptor: int) -> Cleaned:
+    mode = stat.S_IMODE(os.fstat(descriptor).st_mode)
+    if not mode & SET_ID:
+        return Cleaned([], 0, [])
+    os.chmod(through(descriptor), mode & ~SET_ID)
+    return Cleaned(["itself"], 1, [])
+
+
+def _strip(root: int, note: Note, deadline: float) -> "tuple[List[str], int, Walk]":
+    stripped: List[str] = []
+    count = 0
+    walk = Walk(root, Bounds(deadline))
+    for step in walk:
+        if step.kind != ENTRY or step.entry is None:
+            continue
+        try:
+            status = step.entry.stat(follow_symlinks=False)
+            if not has_set_id(status) or (note.kept and note.kept.get(walk.path(step.name)) == set_id_row(status)):
+                continue
+            if change_mode(step.name, step.descriptor, 0o7777 & ~SET_ID, note.uid):
+                count += 1
+                if count <= MAX_TOLD:
+                    stripped.append(printable(walk.path(step.name)))
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            walk.complain(step.name, error)
+    return sorted(stripped), count, walk
+
+
+def _close(root: int, path: str, uid: int, problems: List[str]) -> None:
+    """Take the rights of group and others off a file, if it is there; no link is followed on the way."""
+    *folders, name = path.split("/")
+    here = os.open(".", FOLDER, dir_fd=root)
+    try:
+        for folder in folders:
+            below = os.open(folder, FOLDER, dir_fd=here)
+            os.close(here)
+            here = below
+        change_mode(name, here, 0o7700, uid)
+    except FileNotFoundError:
+        pass
+    except NotADirectoryError:
+        pass  # a link, or a file
+    except OSError as error:
+        problems.append(f"{printable(path)}: {error.strerror}")
+    finally:
+        os.close(here)
+
+
+def clean_noted(fields: Mapping[str, Any]) -> Cleaned:
+    """Clean what a note is about, at its mount, or after a restart of the host where it was then. Raises GvisorError, or OSError."""
+    note = Note(**fields)
+    descriptor = -1
+    try:
+        try:
+            descriptor = os.open(note.source, NAMED)
+        except FileNotFoundError:
+            descriptor = -1
+        if descriptor < 0 or list(identity(descriptor)) != list(note.identity):
+            with pin(note.path, "the workspace of a run that was killed") as pinned:
+                # A device may have another number after a restart.
+                if pinned.identity[1] != note.identity[1]:
+                    raise GvisorError(f"{note.path}, the workspace of a run that was killed, is another folder now and was left alone")
+                return clean(pinned.descriptor, note)
+        return clean(descriptor, note)
+    finally:
+        if descriptor >= 0:
+            os.close(descriptor)
