@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import stat
 import time
-from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence
+from typing import Any, Dict, List, Mapping, NamedTuple
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pinned import FOLDER, NAMED, pin, through

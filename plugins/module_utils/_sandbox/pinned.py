@@ -228,9 +228,10 @@ def read_file(folder: Pinned, path: str, limit: int = MAX_TEXT_FILE) -> Optional
             if error.errno in (errno.ELOOP, errno.ENOTDIR):
                 raise LinkRefused(f"{told} is a link or behind one, and is not followed") from error
             raise GvisorError(f"{told} cannot be read by the owner of {folder.path}: {error.strerror}") from error
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise GvisorError(f"{told} is not a regular file")
         with open(descriptor, "rb") as stream:
-            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-                raise GvisorError(f"{told} is not a regular file")
             data = stream.read(limit + 1)
     if len(data) > limit:
         raise GvisorError(f"{told} is larger than {limit} bytes")

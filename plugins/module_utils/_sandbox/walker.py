@@ -83,8 +83,8 @@ class Walk:
         self._mount = mount_of(root) if one_mount else ""
 
     def path(self, name: str = "") -> str:
-        """Return the path of ``name`` in the current folder, from the root on."""
-        return "/".join([*self.names, name])
+        """Return the path of ``name`` in the current folder, or of that folder, from the root on."""
+        return "/".join([*self.names, name] if name else self.names)
 
     def complain(self, name: str, why: object) -> None:
         """Note that something about ``name`` in the current folder could not be done."""

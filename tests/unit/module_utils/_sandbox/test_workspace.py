@@ -10,6 +10,7 @@ import os
 import shutil
 import stat
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,8 +31,10 @@ def nothing(_path: str) -> bool:
 @contextlib.contextmanager
 def opened(path: object) -> Iterator[int]:
     descriptor = os.open(str(path), FOLDER)
-    yield descriptor
-    os.close(descriptor)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
 
 
 def scan(path: object, known: object = None, texts: bool = False, seconds: float = 60, **options: object) -> _workspace.Scan:
@@ -147,22 +150,26 @@ def nest(root: Path, levels: int, last: str = "") -> None:
         os.close(folder)
         folder = deeper
     if last:
-        os.close(os.open(last, os.O_WRONLY | os.O_CREAT, 0o600, dir_fd=folder))
-        os.chmod(last, 0o4755, dir_fd=folder)
+        made = os.open(last, os.O_WRONLY | os.O_CREAT, 0o600, dir_fd=folder)
+        os.fchmod(made, 0o4755)
+        os.close(made)
     os.close(folder)
 
 
 def test_deep_nesting(tmp_path: Path) -> None:
     """… beyond what a path may have in characters."""
-    nest(tmp_path, 3000, "file")
-    found = scan(tmp_path)
-    assert [(len(path), entry.mode) for path, entry in found.items()] == [(6004, 0o4755)]
-    assert found.missed == 0
-    (tmp_path.parent / "copy").mkdir()
-    copy_tree(tmp_path, tmp_path.parent / "copy")
-    assert changes(found, scan(tmp_path.parent / "copy")) == {}
-    for folder in (tmp_path, tmp_path.parent / "copy"):
-        subprocess.run(["rm", "-rf", str(folder / "d")], check=True)  # Python's own rmtree recurses
+    source, target = tmp_path / "source", tmp_path / "target"
+    source.mkdir()
+    target.mkdir()
+    try:
+        nest(source, 3000, "file")
+        found = scan(source)
+        assert [(len(path), entry.mode) for path, entry in found.items()] == [(6004, 0o4755)]
+        assert found.missed == 0
+        copy_tree(source, target)
+        assert changes(found, scan(target)) == {}
+    finally:
+        subprocess.run(["rm", "-rf", source, target], check=True)  # Python's own rmtree recurses, and pytest's with it
 
 
 def test_a_bound_is_told_and_what_was_not_seen_is_not_taken_for_removed(tmp_path: Path) -> None:
@@ -185,13 +192,13 @@ def test_a_huge_sparse_file_takes_no_time(tmp_path: Path) -> None:
         stream.write(b"data")
     begin = time.monotonic()
     before = scan(tmp_path)
-    (tmp_path.parent / "copy").mkdir()
-    copy_tree(tmp_path, tmp_path.parent / "copy")
-    with (tmp_path.parent / "copy/sparse").open("r+b") as stream:
-        stream.seek(1 << 30)
-        stream.write(b"\0" * 300000)
-    assert changes(before, scan(tmp_path.parent / "copy")) == {}
-    assert (tmp_path.parent / "copy/sparse").stat().st_blocks * 512 < 1 << 20
+    with tempfile.TemporaryDirectory() as copy:
+        copy_tree(tmp_path, copy)
+        with Path(copy, "sparse").open("r+b") as stream:
+            stream.seek(1 << 30)
+            stream.write(b"\0" * 300000)
+        assert changes(before, scan(copy)) == {}
+        assert Path(copy, "sparse").stat().st_blocks * 512 < 1 << 20
     with sparse.open("r+b") as stream:
         stream.seek(1 << 38)
         stream.write(b"x")
