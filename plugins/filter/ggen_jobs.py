@@ -56,7 +56,7 @@ options:
     default: {}
     version_added: 1.0.0
   in_place:
-    description: Use a folder of O(moved) where it lies if O(mounts) show it.
+    description: Use a folder of O(moved) where it lies if it is here or O(mounts) show it, unless it is root's.
     type: bool
     default: false
     version_added: 1.0.0
@@ -98,7 +98,7 @@ def ggen_jobs(
     places = [
         _place(entry.get("path"), moved or {}, mounts or [], in_place)
         if from_controller and not local
-        else ((moved or {}).get(entry.get("path"), entry.get("path")), "host")
+        else (_moved(entry.get("path"), moved or {}, local and in_place), "host")
         for entry in workspaces
     ]
     placed = [{**entry, "path": path} for entry, (path, _where) in zip(workspaces, places, strict=True)]
@@ -107,10 +107,17 @@ def ggen_jobs(
 
 
 def _run(job: dict[str, Any], where: str, program: str, env: dict[str, Any]) -> dict[str, Any]:
-    """Return the job of containerd_run. An empty limit is none."""
-    limits = {name: job[name] for name in ("memory", "cpus") if job.get(name)}
+    """Return the job of containerd_run. An empty limit is none, and no user the workspace's owner."""
+    limits = {name: job[name] for name in ("memory", "cpus", "user") if job.get(name)}
     fixed = {"workspace": job["path"], "workspace_from": where, "argv": [program, *job["args"]], "env": {**env, **(job.get("env") or {})}}
     return {**fixed, **limits, **{name: job[name] for name in ("mounts", "ignore", "timeout") if name in job}}
+
+
+def _moved(path: Any, moved: dict[str, str], stay: bool) -> Any:
+    """Return where the host has the folder. One that may stay where it is does so unless it is root's: a command would run there as root."""
+    if path in moved and stay and os.path.isdir(path) and os.stat(path).st_uid != 0:
+        return path
+    return moved.get(path, path)
 
 
 def _place(path: Any, moved: dict[str, str], mounts: list[dict[str, Any]], in_place: bool) -> tuple[Any, str]:
@@ -120,7 +127,7 @@ def _place(path: Any, moved: dict[str, str], mounts: list[dict[str, Any]], in_pl
     here = os.path.realpath(os.path.expanduser(path))  # a link of the controller would lead nowhere in the guest
     real = [{**mount, "location": os.path.realpath(mount["location"])} for mount in mounts]
     there, writable = in_guest(here, real)
-    if path in moved and not (in_place and writable):
+    if path in moved and not (in_place and writable and os.stat(here).st_uid != 0):
         return moved[path], "host"
     if there is not None and writable:
         return there, "host"

@@ -11,15 +11,21 @@ author: The ggen.gvisor authors (@ggen-gvisor)
 description:
   - Looks at the text of a ggen.toml before anything runs. Finds a manifest that is missing, broken or no manifest at all, and files outside
     of the workspace that no mount shows to the sandbox.
+  - One behind a link is not looked at, as only the sandbox may follow that.
+positional: _input, texts
 options:
   _input:
-    description: One of the C(results) of M(ansible.builtin.slurp) on the C(manifest) of what P(ggen.gvisor.ggen_jobs#filter) gives.
+    description: One of what P(ggen.gvisor.ggen_jobs#filter) gives, with a C(manifest). One of the controller's is read here.
     type: dict
     required: true
+  texts:
+    description: The C(texts) that M(ggen.gvisor.workspace_texts) has read on the host.
+    type: dict
+    default: {}
 """
 
 EXAMPLES = r"""
-problems: "{{ manifests.results | map('ggen.gvisor.ggen_problem') | select }}"
+problems: "{{ jobs | map('ggen.gvisor.ggen_problem', read.texts) | select }}"
 """
 
 RETURN = r"""
@@ -28,19 +34,40 @@ _value:
   type: str
 """
 
-import base64
+import os
+import stat
+from collections.abc import Mapping
 from typing import Any
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._base.filters import Filter, filters
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._ggen.manifest import check_manifest
 
+LIMIT = 1 << 20  # bytes of a manifest
 
-def ggen_problem(read: dict[str, Any]) -> str:
-    """Return the problem, or an empty string; see DOCUMENTATION."""
-    text = base64.b64decode(read["content"]).decode("utf-8", "replace") if "content" in read else None
+
+def read_here(path: str) -> dict[str, Any]:
+    """Return what workspace_texts does, of a file of whoever runs Ansible."""
     try:
-        check_manifest(text, read[read["ansible_loop_var"]])
+        with open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as stream:
+            if not stat.S_ISREG(os.fstat(stream.fileno()).st_mode):
+                return {"problem": f"{path} is not a regular file"}
+            data = stream.read(LIMIT + 1)
+    except OSError:
+        return {}
+    return {"problem": f"{path} is larger than {LIMIT} bytes"} if len(data) > LIMIT else {"text": data.decode("utf-8", "replace")}
+
+
+def ggen_problem(job: dict[str, Any], texts: Mapping[str, Mapping[str, Any]] | None = None) -> str:
+    """Return the problem, or an empty string; see DOCUMENTATION."""
+    path = job["manifest"]
+    read = read_here(path) if job.get("from") == "controller" else (texts or {}).get(path, {})
+    if read.get("link"):
+        return ""
+    if read.get("problem"):
+        return str(read["problem"])
+    try:
+        check_manifest(read.get("text"), job)
     except GvisorError as error:
         return error.message
     return ""

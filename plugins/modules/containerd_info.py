@@ -173,16 +173,28 @@ host:
     space: {/usr/local/lib/gvisor: {free_mb: 41230, device: 65024}}
 """
 
+import hashlib
 import os
-from typing import Any, Dict
+from typing import Any, Dict, Optional
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import sha256_file
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.module import run
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.config_files import kind_of, read_for
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.config_transaction import JOURNAL
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.host import containerd, host, images, read_config
 from ansible_collections.ggen.gvisor.plugins.module_utils._gvisor.history import gvisor
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pinned import pin, read_file
+
+
+def stamp(path: str) -> Optional[str]:
+    """Return the sha256 of a small file as its folder's owner can read it; None where there is none. A job may have had that folder."""
+    try:
+        with pin(os.path.dirname(path), "stamps") as folder:
+            data = read_file(folder, os.path.basename(path))
+    except GvisorError:
+        return None
+    return None if data is None else hashlib.sha256(data).hexdigest()
 
 
 def perform(module: AnsibleModule) -> Dict[str, Any]:
@@ -204,7 +216,7 @@ def perform(module: AnsibleModule) -> Dict[str, Any]:
         "gvisor": gvisor(parameters["releases"], parameters["bin"], parameters["runsc_config"]),
         "images": images(parameters["address"]) if daemon["running"] else {},
         "host": host(daemon["pid"] or os.getpid(), parameters["space"]),
-        "stamps": {path: sha256_file(path) if os.path.isfile(path) else None for path in parameters["stamps"]},
+        "stamps": {path: stamp(path) for path in parameters["stamps"]},
     }
 
 

@@ -48,6 +48,7 @@ options:
   workspace:
     description:
       - Absolute path of a folder on the host that the command sees as C(/workspace) and may write to.
+      - A link in it is followed only where root alone can change it. What the path leads to is opened once, and only that is shown to the command.
       - Without it the command has no folder of the host.
     type: path
   workspace_from:
@@ -89,14 +90,16 @@ options:
   user:
     description:
       - Numeric C(uid) or C(uid:gid) of the command. The default is the workspace's owner and group, without a workspace 65534.
-      - In a workspace that belongs to root the command is root as far as files go. Set-user-id bits are taken off when it has ended, so until
-        then nobody else should be able to reach such a workspace.
+      - A workspace that belongs to root, or to root's group, is refused unless V(0:0), or another user, is said here. With V(0:0) the command is root as
+        far as files go. Set-user-id bits are taken off when it has ended, so until then nobody else should be able to reach such a workspace.
     type: str
   cwd:
     description: The command's working folder. The default is C(/workspace), without a workspace C(/).
     type: str
   timeout:
-    description: Seconds after which the command is killed.
+    description:
+      - Seconds after which the command is killed.
+      - Looking at the workspace before and after it may take as long again each, and at least 30 seconds.
     type: float
     default: 600
   memory:
@@ -320,10 +323,23 @@ timings:
 changed_files:
   description:
     - Files that the command created, modified or removed, in the workspace or, in check mode, in its copy.
-    - Each has path, change, kind, size, sha256, mode and ignored.
+    - Each has path, change, kind, size, sha256, mode and ignored. C(sha256) is empty for a file of more than 64 MiB that is mostly holes.
+    - At most 5000 are listed, those that are not ignored first.
   type: list
   elements: dict
   returned: when a workspace was given
+changed_counts:
+  description: How many files were created, modified and removed, listed or not, and how many of all these are ignored.
+  type: dict
+  returned: when a workspace was given
+  sample: {created: 3, modified: 0, removed: 0, ignored: 1}
+faults:
+  description:
+    - What is wrong with what the command left, beside its exit code, each of which fails the task. Not all of the workspace could be looked at or cleaned,
+      or files in it do not belong to the command's user.
+  type: list
+  elements: str
+  returned: when there is something
 kernel:
   description: The first line of the kernel log that a program in the pod read; null for runtimes other than gVisor's.
   type: str

@@ -138,6 +138,7 @@ def test_runc_is_not_taken_for_gvisor(runsc: Host, tmp_path: Path) -> None:
     fake.mkdir()
     (fake / "containerd-shim-runsc-v1").symlink_to("/usr/bin/containerd-shim-runc-v2")
     (tmp_path / "ws").mkdir()
+    os.chown(tmp_path / "ws", OWNER, OWNER)
     with Daemon(tmp_path / "fake", bin_dir=fake) as other:
         oci.busybox_archive(tmp_path / "busybox.tar", IMAGE)
         other.ctr("images", "import", str(tmp_path / "busybox.tar"))
@@ -214,6 +215,7 @@ def test_no_rights(host: Host, workspace: Path) -> None:
         "grep -E '^Cap(Prm|Eff)' /proc/self/status; touch /etc/x /bin/x /x 2>/dev/null && echo WROTE;"
         "echo t > /tmp/t && cat /tmp/t; chown 5:5 . 2>/dev/null && echo CHOWNED; id -u",
         workspace,
+        user="0:0",
     )
     assert "WROTE" not in result["stdout"]
     assert "CHOWNED" not in result["stdout"]
@@ -588,7 +590,8 @@ def test_a_pod_that_cannot_be_removed_does_not_take_its_jobs_result() -> None:
     }
     job = Job(Mode(check=False, diff=False), {**params, "fail_on_rc": True})
     group = object.__new__(PodJobs)
-    group.jobs, group.pod, group.supervisor = [job], "run-1", Messages()
+    group.jobs, group.pod, group.supervisor, group._shared = [job], "run-1", Messages(), []
+    group.folder = type("Folder", (), {"done": lambda _self, _name: None})()
     (result,) = group.results()
     assert (result["rc"], result["stdout"]) == (3, "said")
     assert "could not be removed" in job.warnings[0]
@@ -598,6 +601,7 @@ def test_two_at_once(host: Host, tmp_path: Path) -> None:
     folders = [tmp_path / f"ws{number}" for number in range(4)]
     for folder in folders:
         folder.mkdir()
+        os.chown(folder, OWNER, OWNER)
 
     def one(folder: Path) -> dict:
         return host.run(f"echo {folder.name} > out; exit {folder.name[2:]}", folder, fail_on_rc=False)

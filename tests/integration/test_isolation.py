@@ -149,7 +149,7 @@ def test_a_job_of_root_s_has_nothing_of_the_shell_that_runs_it(daemon: Daemon, s
         "ls /workspace/others",
     ]
     result = Host(daemon, tmp_path, RUNTIMES["runsc"]).run(
-        ["/bin/busybox", "sh", "-c", "; ".join(tries)], surroundings.workspace, image=IMAGE, fail_on_rc=False
+        ["/bin/busybox", "sh", "-c", "; ".join(tries)], surroundings.workspace, image=IMAGE, fail_on_rc=False, user="0:0"
     )
     held = [line.split()[1] for line in result["stdout"].splitlines() if line.startswith("Cap")]
     assert len(held) >= 4

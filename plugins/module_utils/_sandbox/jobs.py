@@ -343,6 +343,7 @@ class Job:
         """Let ``faults``, if there are some, fail the job beside what it came to by itself."""
         if faults:
             result.update(failed=True, changed=True, msg="; ".join([*([result["msg"]] if "msg" in result else []), *faults]))
+            result["faults"] = [*result.get("faults", []), *faults]
 
     def _differences(self, result: Dict[str, Any]) -> List[str]:
         """Add to the result what the command did to the workspace; return what is wrong with that. Raises GvisorError."""

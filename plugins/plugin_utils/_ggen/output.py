@@ -289,11 +289,13 @@ def _files(outcome: Mapping[str, Any] | None, changed: list[dict[str, Any]]) -> 
 
 def _error(run: Mapping[str, Any], outcome: Mapping[str, Any] | None, stdout: str, stderr: str, workspace: str) -> dict[str, str] | None:
     message = str(run.get("msg") or "")
+    faults = "; ".join(run.get("faults") or [])
     if run.get("rc") is None or run.get("timed_out") or run.get("limits_hit"):
         return {"cause": message or "it did not run", "fix": ""}
     if run["rc"] != 0 or (outcome or {}).get("status") == "error":
-        return explain(stdout, stderr, workspace) or {"cause": message or "ggen reported an error", "fix": ""}
-    return None
+        told = explain(stdout, stderr, workspace) or {"cause": message or "ggen reported an error", "fix": ""}
+        return {**told, "cause": f"{told['cause']}; {faults}"} if faults else told
+    return {"cause": faults, "fix": ""} if faults else None
 
 
 def failure_text(result: Mapping[str, Any]) -> str:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import base64
 import os
 import re
 from pathlib import Path
@@ -153,6 +152,7 @@ def test_a_folder_that_is_not_there_is_refused(home):
 
 def test_the_example_is_used_where_it_lies_or_copied(home):
     moved = {f"{home}/home/model": "/there", f"{home}/outside/model": "/there"}
+    os.chown(home / "home/model", 1234, 1234)
     for name, in_place, there in (("home", True, "/guest/home/model"), ("home", False, "/there"), ("outside", True, "/there")):
         assert placed(f"{home}/{name}/model", home, moved=moved, in_place=in_place) == (there, "host")
 
@@ -227,11 +227,50 @@ def test_a_mount_beside_it_does_not() -> None:
         manifests.check_manifest(MANIFEST.replace("o.ttl", "../o.ttl"), job(mounts=[{"source": "/x", "target": "/o"}]))
 
 
-def test_the_problem_filter_reads_what_slurp_gives() -> None:
-    read = {"ansible_loop_var": "_job", "_job": job()}
-    assert ggen_problem({**read, "content": base64.b64encode(MANIFEST.encode()).decode()}) == ""
-    assert "is no valid TOML" in ggen_problem({**read, "content": base64.b64encode(b"\xff[").decode()})
-    assert "is no ggen project" in ggen_problem({**read, "failed": True})
+def test_the_problem_filter_takes_what_was_read_on_the_host() -> None:
+    def problem(**read: object) -> str:
+        return ggen_problem(job(), {"/srv/m/ggen.toml": {"text": None, "problem": "", "link": False, **read}})
+
+    assert problem(text=MANIFEST) == ""
+    assert "is no valid TOML" in problem(text="\ufffd[")
+    assert "is no ggen project" in problem()
+    assert "is no ggen project" in ggen_problem(job())
+    assert problem(problem="it is not a regular file") == "it is not a regular file"
+    assert problem(problem="it is a link", link=True) == ""
+
+
+def test_the_problem_filter_reads_the_controller_s_itself(tmp_path: Path) -> None:
+    def problem() -> str:
+        return ggen_problem({**job(str(tmp_path)), "from": "controller"})
+
+    assert "is no ggen project" in problem()
+    os.mkfifo(tmp_path / "ggen.toml")
+    assert "is not a regular file" in problem()
+    (tmp_path / "ggen.toml").unlink()
+    (tmp_path / "ggen.toml").write_text(MANIFEST)
+    assert problem() == ""
+    (tmp_path / "ggen.toml").write_text("#" * (1 << 20) + MANIFEST)
+    assert "is larger than" in problem()
+
+
+def test_a_user_is_passed_on_only_where_there_is_one() -> None:
+    entries = [{"path": "/a", "user": "0:0"}, {"path": "/b"}]
+    assert [entry["run"].get("user") for entry in ggen_jobs(entries, {**COMMON, "user": ""})] == ["0:0", None]
+
+
+def test_an_example_of_root_s_is_not_used_where_it_lies(tmp_path: Path) -> None:
+    """A command would be root there."""
+    moved, options = {str(tmp_path): "/there"}, {"local": True, "in_place": True}
+    assert ggen_jobs([{"path": str(tmp_path)}], COMMON, moved=moved, **options)[0]["path"] == "/there"
+    os.chown(tmp_path, 1234, 1234)
+    assert ggen_jobs([{"path": str(tmp_path)}], COMMON, moved=moved, **options)[0]["path"] == str(tmp_path)
+    assert ggen_jobs([{"path": str(tmp_path)}], COMMON, moved=moved, local=True)[0]["path"] == "/there"
+
+
+def test_what_is_wrong_with_what_a_run_left_is_its_error() -> None:
+    faults = ["2 files do not belong to the command's user"]
+    assert ggen_result(run(faults=faults))["error"]["cause"] == faults[0]
+    assert faults[0] in ggen_result(run(rc=1, faults=faults))["error"]["cause"]
 
 
 def run(**values: object) -> dict[str, object]:
