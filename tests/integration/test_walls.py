@@ -1,0 +1,314 @@
+# Copyright (c) 2026, the ggen.gvisor authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Jobs and users that try to decide what root does before, during and after a run; on a real containerd, in gVisor."""
+
+from __future__ import annotations
+
+import os
+import signal
+import stat
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from support.containerd import Daemon
+from support.module import finish_module, run_module
+from support.runs import PATIENCE, RUNTIMES, Host, gvisor_daemon
+
+pytestmark = pytest.mark.host
+USER = 1000
+SET_ID = "cp /bin/busybox shell; chmod 6755 shell"
+DEEP = "n=0; while [ $n -lt 1100 ]; do mkdir d && cd d; n=$((n+1)); done"
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    with gvisor_daemon(tmp_path_factory.mktemp("containerd")) as running:
+        yield running
+
+
+@pytest.fixture
+def host(daemon: Daemon, tmp_path: Path) -> Iterator[Host]:
+    one = Host(daemon, tmp_path, RUNTIMES["runsc"])
+    yield one
+    assert one.settle() == {}
+    # Python's own rmtree recurses, and pytest's with it.
+    subprocess.run(["rm", "-rf", tmp_path], check=True)
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    """A user's folder, with a workspace in it."""
+    return own(tmp_path / "home", tmp_path / "home/model").parent
+
+
+@pytest.fixture
+def secrets(tmp_path: Path) -> Path:
+    """A folder of root's."""
+    folder = tmp_path / "secrets"
+    folder.mkdir(mode=0o700)
+    (folder / "secret").write_text("secret\n")
+    return folder
+
+
+def own(*folders: Path) -> Path:
+    for folder in folders:
+        folder.mkdir(exist_ok=True)
+        os.chown(folder, USER, USER)
+    return folders[-1]
+
+
+def bits(path: Path) -> str:
+    return f"{stat.S_IMODE(path.stat().st_mode):04o}"
+
+
+def jobs_of(host: Host, *jobs: tuple[str, Path], **params: object) -> dict:
+    common = {key: value for key, value in host.params("", None).items() if key not in ("argv", "workspace")}
+    listed = [{"workspace": str(folder), "argv": ["sh", "-c", script]} for script, folder in jobs]
+    return run_module("containerd_run", **{**common, "jobs": listed, "fail_on_rc": False, **params})
+
+
+def wait_for(path: Path) -> None:
+    deadline = time.monotonic() + 30
+    while not path.exists():
+        assert time.monotonic() < deadline, f"{path} never came"
+        time.sleep(0.02)
+
+
+# Which folder it is
+
+
+@pytest.mark.parametrize("pods", ["each", "one"])
+def test_a_workspace_that_an_earlier_job_turned_into_a_link(host: Host, home: Path, secrets: Path, pods: str) -> None:
+    sub = own(home / "model/sub")
+    steal = "id -u; cat secret; touch planted"
+    result = jobs_of(host, (f"mv sub old; ln -s {secrets} sub", home / "model"), (steal, sub), pods=pods)
+    assert result["jobs"][0]["rc"] == 0
+    assert sub.is_symlink()
+    if pods == "each":
+        assert "is a link" in result["jobs"][1]["msg"]
+        assert "stdout" not in result["jobs"][1]
+    else:  # the pod has the folder that it was
+        assert result["jobs"][1]["stdout"] == f"{USER}\n"
+        assert (home / "model/old/planted").exists()
+    assert os.listdir(secrets) == ["secret"]
+    # … and in the next run.
+    again = host.run(steal, sub)
+    assert again["failed"]
+    assert f"{sub} is a link (to {secrets})" in again["msg"]
+    assert os.listdir(secrets) == ["secret"]
+
+
+def test_a_workspace_that_an_earlier_job_exchanged(host: Host, home: Path) -> None:
+    sub = own(home / "model/sub")
+    result = jobs_of(host, ("mv sub old; mkdir sub", home / "model"), ("true", sub))
+    assert "is another folder now than when the run began" in result["jobs"][1]["msg"]
+
+
+def test_a_user_s_link_to_root_s_folder(host: Host, home: Path, secrets: Path) -> None:
+    (home / "link").symlink_to(secrets)
+    for path, options in ((home / "link", {}), (home / "link", {"user": "0:0"}), (home / "link/x", {})):
+        result = host.run("cat secret; touch planted", path, **options)
+        assert f"{home}/link is a link (to {secrets}) in a place that others than root can change" in result["msg"]
+    for source in (home / "link", home / "link/secret"):
+        result = host.run("cat /x /x/secret", home / "model", mounts=[{"source": str(source), "target": "/x"}])
+        assert "is a link" in result["msg"]
+    assert os.listdir(secrets) == ["secret"]
+
+
+def test_a_folder_that_is_exchanged_all_the_time(host: Host, home: Path, secrets: Path) -> None:
+    """Whenever it is looked at, it is the user's folder or nothing."""
+    model, hidden, link = home / "model", home / "hidden", home / "link"
+    link.symlink_to(secrets)
+    over = threading.Event()
+
+    def swap() -> None:
+        while not over.is_set():
+            model.rename(hidden)
+            link.rename(model)
+            model.rename(link)
+            hidden.rename(model)
+
+    thread = threading.Thread(target=swap)
+    thread.start()
+    try:
+        results = [host.run("id -u; cat secret; touch planted", model, fail_on_rc=False) for _turn in range(12)]
+    finally:
+        over.set()
+        thread.join()
+    assert {result.get("stdout", f"{USER}\n") for result in results} == {f"{USER}\n"}
+    assert all("is a link" in result["msg"] or "does not exist" in result["msg"] for result in results if "stdout" not in result)
+    assert os.listdir(secrets) == ["secret"]
+
+
+def test_a_link_of_root_s_is_followed(host: Host) -> None:
+    """/home may lead to /srv/home: nobody but root can change that."""
+    folder = Path("/var/lib") / host.name
+    try:
+        own(folder)
+        os.chown(folder, 0, 0)
+        own(folder / "model")
+        (folder / "link").symlink_to(folder / "model")
+        assert host.run("touch x", folder / "link")["rc"] == 0
+        assert (folder / "model/x").stat().st_uid == USER
+    finally:
+        subprocess.run(["rm", "-rf", folder], check=True)
+
+
+@pytest.mark.parametrize(("owner", "user"), [((0, 0), None), ((0, USER), None), ((USER, 0), None), ((0, 0), "1000")])
+def test_root_is_never_chosen_by_a_folder(host: Host, home: Path, owner: tuple[int, int], user: str | None) -> None:
+    os.chown(home / "model", *owner)
+    result = host.run("id -u", home / "model", user=user)
+    assert result["failed"]
+    assert "write user" in result["msg"] or "write uid:gid" in result["msg"]
+    assert host.run("id -u", home / "model", user="0:0")["stdout"] == "0\n"
+
+
+def test_a_pod_has_no_descriptor_of_ours(host: Host, home: Path) -> None:
+    result = host.run("ls /proc/self/fd; grep -c . /proc/self/mountinfo", home / "model")
+    assert result["stdout"].split()[:4] == ["0", "1", "2", "3"]  # the last is that of ls
+    assert str(host.state_dir) not in result["stdout"]
+
+
+# What is left there
+
+
+@pytest.mark.parametrize("check", [False, True])
+def test_nested_folders_hide_nothing_and_keep_nobody_from_working(host: Host, home: Path, check: bool) -> None:
+    """1,100 of them, with a set-user-id file at the end."""
+    result = host.run(f"echo said; {DEEP}; {SET_ID}; exit 3", home / "model", check=check, fail_on_rc=False)
+    assert (result["rc"], result["stdout"], result["failed"]) == (3, "said\n", False), result
+    assert "set-user-id" in " ".join(result["warnings"])
+    assert [(len(item["path"]), item["mode"]) for item in result["changed_files"]] == [(2205, "0755")]
+    found = subprocess.run(["find", home, "-perm", "/6000"], capture_output=True, text=True, check=True).stdout
+    assert found == ""
+    again = host.run("echo again", own(home / "other"))
+    assert (again["stdout"], again["warnings"]) == ("again\n", [])
+    assert host.settle() == {}
+
+
+def test_what_could_not_be_looked_at_fails_the_job_with_all_that_it_said(host: Host, home: Path) -> None:
+    """The folder is then closed to others: nobody can come to what may be in it."""
+    (home / "model").chmod(0o755)
+    process = host.start(f"{SET_ID}; touch begun; while [ ! -e go ]; do sleep 0.05; done; echo said", home / "model")
+    wait_for(home / "model/begun")
+    subprocess.run(["chattr", "+i", home / "model/shell"], check=True)
+    try:
+        (home / "model/go").touch()
+        os.chown(home / "model/go", USER, USER)
+        result = finish_module(process)
+    finally:
+        subprocess.run(["chattr", "-i", home / "model/shell"], check=True)
+    assert (result["rc"], result["stdout"], result["failed"], result["changed"]) == (0, "said\n", True, True)
+    assert "shell: Operation not permitted" in result["msg"]
+    assert result["faults"]
+    assert bits(home / "model") == "0700"
+
+
+def test_bits_of_a_file_with_other_bytes_do_not_stay(host: Host, home: Path) -> None:
+    for name in ("same", "other"):
+        (home / "model" / name).write_text("x")
+        os.chown(home / "model" / name, USER, USER)
+        (home / "model" / name).chmod(0o4755)
+    host.run("cat /bin/busybox > other; chmod 4755 other", home / "model")
+    assert (bits(home / "model/same"), bits(home / "model/other")) == ("4755", "0755")
+
+
+def test_a_job_gives_bits_in_the_workspace_of_the_next(host: Host, home: Path) -> None:
+    """… which would take them for what was there before."""
+    first, second = own(home / "first"), own(home / "second")
+    planted = "cp /bin/busybox /workspaces/{0}/shell; chmod 6755 /workspaces/{0}/shell"
+    jobs_of(host, (planted.format(1), first), (planted.format(0), second), pods="one")
+    assert (bits(first / "shell"), bits(second / "shell")) == ("0755", "0755")
+
+
+def test_bits_in_a_writable_mount_do_not_stay(host: Host, home: Path) -> None:
+    out = own(home / "out")
+    (home / "file").write_text("x")
+    os.chown(home / "file", USER, USER)
+    mounts = [{"source": str(out), "target": "/out", "writable": True}, {"source": str(home / "file"), "target": "/file", "writable": True}]
+    result = host.run("cp /bin/busybox /out/shell; chmod 4755 /out/shell /file", home / "model", mounts=mounts)
+    assert result["rc"] == 0, result
+    assert (bits(out / "shell"), bits(home / "file")) == ("0755", "0755")
+    assert len(result["warnings"]) == 2
+
+
+@pytest.mark.parametrize("both", [False, True])
+def test_a_killed_module_leaves_no_bits(host: Host, home: Path, both: bool) -> None:
+    """The supervisor takes them off, or, when that was killed too, the next run."""
+    process = host.start(f"{SET_ID}; umask 0; echo > key; touch begun; sleep 1000", home / "model", private=["key"])
+    wait_for(home / "model/begun")
+    (supervisor,) = (int(word) for word in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split())
+    if both:
+        process.send_signal(signal.SIGSTOP)
+        os.kill(supervisor, signal.SIGKILL)
+    process.kill()
+    process.communicate(timeout=PATIENCE)
+    if both:
+        assert bits(home / "model/shell") == "6755"
+        result = host.run("true")
+        assert any(f"had left in {home}/model were taken off 1 files: shell" in warning for warning in result["warnings"])
+    assert host.settle() == {}
+    assert (bits(home / "model/shell"), bits(home / "model/key")) == ("0755", "0600")
+
+
+def test_rubbish_of_another_run_fails_nothing(host: Host, home: Path) -> None:
+    """A pod's folder whose owner is dead, with a tree that cannot be removed at once, a broken note and a mount of somebody's folder."""
+    assert host.run("true")["rc"] == 0
+    stale = Path(host.state_dir) / "pods/stale-1"
+    for name in ("notes", "mounts/0", "copy0/a"):
+        (stale / name).mkdir(parents=True)
+    (stale / "pod.json").write_text("[" * 100)
+    (stale / "notes/workspace0").write_text('{"source": 1}')
+    (stale / "copy0/a/stays").touch()
+    (home / "model/precious").touch()
+    subprocess.run(["mount", "--bind", home / "model", stale / "mounts/0"], check=True)
+    subprocess.run(["chattr", "+i", stale / "copy0/a/stays"], check=True)
+    try:
+        result = host.run("echo fine")
+    finally:
+        subprocess.run(["chattr", "-i", stale / "copy0/a/stays"], check=True)
+    assert (result["rc"], result["stdout"]) == (0, "fine\n")
+    assert any("stays: Operation not permitted" in warning for warning in result["warnings"])
+    assert (home / "model/precious").exists()
+    assert "stale-1" not in Path("/proc/self/mountinfo").read_text()
+    assert host.run("echo fine")["stdout"] == "fine\n"
+    assert not stale.exists()
+
+
+def test_files_of_somebody_else_after_a_run_fail_it_and_are_named(host: Host, home: Path) -> None:
+    model = home / "model"
+    (model / "before").touch()
+    process = host.start("touch mine begun; while [ ! -e go ]; do sleep 0.05; done; echo said", model)
+    wait_for(model / "begun")
+    (model / "root-s").touch()
+    (model / "go").touch()
+    os.chown(model / "go", USER, USER)
+    result = finish_module(process)
+    assert (result["rc"], result["stdout"], result["failed"]) == (0, "said\n", True)
+    assert f"1 files do not belong to the command's user {USER}:{USER} after it: root-s (0:0); remove them" in result["msg"]
+
+
+# How much it may be
+
+
+def test_a_huge_sparse_file_takes_no_time(host: Host, home: Path) -> None:
+    begin = time.monotonic()
+    result = host.run("truncate -s 6G sparse 2>/dev/null || dd if=/dev/zero of=sparse bs=1 count=1 seek=6G", home / "model")
+    assert result["rc"] == 0, result
+    assert result["changed_files"][0]["size"] >= 6 << 30
+    assert host.run("true", home / "model", check=True)["rc"] == 0
+    assert time.monotonic() - begin < 15
+
+
+def test_what_is_listed_is_bounded_and_all_is_counted(host: Host, home: Path) -> None:
+    result = host.run(
+        "n=0; while [ $n -lt 5100 ]; do : > a$n; n=$((n+1)); done; : > z.backup", home / "model", ignore=["a?", "a??"], timeout=120
+    )
+    assert result["changed_counts"] == {"created": 5101, "modified": 0, "removed": 0, "ignored": 100}
+    assert len(result["changed_files"]) == 5000
+    assert {"z.backup", "a5099"} <= {item["path"] for item in result["changed_files"]}
