@@ -77,7 +77,7 @@ class Bench:
 
     def module(self, **params: Any) -> dict[str, Any]:
         """Run the module as Ansible does, its own process with its arguments on standard input. Raises AssertionError when it fails."""
-        arguments = {"image": IMAGE, "argv": ["/usr/local/bin/ggen", "sync"], **params, "_ansible_version": "2.19.0"}
+        arguments = {"image": IMAGE, "argv": ["/usr/local/bin/ggen", "sync"], "user": "0:0", **params, "_ansible_version": "2.19.0"}
         done = subprocess.run(
             [sys.executable, "-m", MODULE],
             input=json.dumps({"ANSIBLE_MODULE_ARGS": arguments}),
@@ -145,7 +145,7 @@ class Bench:
         daemons = ("containerd", "dockerd")
         place = self.workspace()
         wait = ["/usr/local/bin/catatonit", "-P"]
-        arguments = {"image": IMAGE, "argv": wait, "workspace": place, "timeout": 60, "_ansible_version": "2.19.0"}
+        arguments = {"image": IMAGE, "argv": wait, "workspace": place, "user": "0:0", "timeout": 60, "_ansible_version": "2.19.0"}
         volume = f"--volume={place}:/workspace"
         docker = ["docker", "run", "--rm", "--runtime=runsc", "--network=none", volume, f"--entrypoint={wait[0]}", "ggen:latest", *wait[1:]]
         ways = {

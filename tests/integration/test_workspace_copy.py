@@ -13,6 +13,7 @@ import stat
 import subprocess
 import sys
 import tarfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -172,9 +173,19 @@ def test_bytes_that_were_not_reported_are_refused(workspace, sent):
 
 
 def test_too_much_to_come_back_is_refused(workspace, monkeypatch):
-    monkeypatch.setattr(_workspace, "MAX_CONTENTS", 3)
-    with pytest.raises(GvisorError, match="wrote 6 bytes, more than the 3 that can be copied back"):
-        _workspace.contents_of(str(workspace), [{**change("input", "created", b"input\n")}])
+    root = os.open(workspace, os.O_RDONLY)
+    before = _workspace.scan(root, time.monotonic() + 60)
+    (workspace / "input").write_text("other\n")
+    after = _workspace.scan(root, time.monotonic() + 60)
+    assert _workspace.contents_of(root, before, after, time.monotonic() + 60) == {"input": base64.b64encode(b"other\n").decode()}
+    for limit, message in (
+        ("MAX_CONTENTS", "wrote 6 bytes, more than the 3 that can"),
+        ("MAX_LISTED", "changed more than the 0 files that can"),
+    ):
+        with monkeypatch.context() as patch, pytest.raises(GvisorError, match=message):
+            patch.setattr(_workspace, limit, 3 if limit == "MAX_CONTENTS" else 0)
+            _workspace.contents_of(root, before, after, time.monotonic() + 60)
+    os.close(root)
 
 
 # --- the whole way, with Ansible and a containerd ---
@@ -251,6 +262,7 @@ def test_several_jobs_here_and_there(daemon, workspace, tmp_path):
     """One works on a copy, one on the host's own folder; what the copy's job did comes back, whatever the others' ends."""
     there = tmp_path / "there"
     there.mkdir()
+    os.chown(there, 1000, 1000)
     jobs = [
         {"workspace": str(there), "argv": ["sh", "-c", "echo there > out"]},
         {"workspace": str(workspace), "workspace_from": "controller", "argv": ["sh", "-c", "echo new > input; exit 3"]},

@@ -77,3 +77,51 @@ def test_runs_at_the_same_time_all_succeed(tmp_path: Path) -> None:
         results = fork_modules("text_files", [{"path": str(folder), "files": {"installed.json": "{}"}}] * 8)
         assert [result["msg"] for result in results if result["failed"]] == []
         assert (folder / "installed.json").read_text() == "{}"
+
+
+def test_what_a_user_put_there_is_not_written_through(tmp_path: Path) -> None:
+    """A job, or the owner, has the folder between two runs of root."""
+    folder, victim, victims = tmp_path / "folder", tmp_path / "victim", tmp_path / "victims"
+    for one in (folder, victims):
+        one.mkdir()
+    os.chown(folder, 1234, 1234)
+    victim.write_text("victim")
+    (folder / "ggen.toml").symlink_to(victim)
+    os.mkfifo(folder / ".example")
+    written = run_module("text_files", path=str(folder), files={"ggen.toml": "new", ".example": "1"})
+    assert written["written"] == ["ggen.toml", ".example"]
+    assert (victim.read_text(), (folder / "ggen.toml").read_text(), (folder / "ggen.toml").stat().st_uid) == ("victim", "new", 1234)
+    assert "victim" not in str(written["diff"])
+    (folder / "queries").symlink_to(victims)
+    refused = run_module("text_files", path=str(folder), files={"queries/x": "new"})
+    assert refused["failed"]
+    assert f"{folder}/queries/x" in refused["msg"]
+    assert list(victims.iterdir()) == []
+    (folder / "link").symlink_to(victims)
+    refused = run_module("text_files", path=str(folder / "link"), files={"x": "new"})
+    assert "is a link" in refused["msg"]
+    assert list(victims.iterdir()) == []
+
+
+def test_a_folder_of_root_s_is_given_to_its_owner(tmp_path: Path) -> None:
+    folder = tmp_path / "above/folder"
+    options = {"path": str(folder), "files": FILES, "owner": "1234:4321"}
+    shown = run_module("text_files", **options, check=True)
+    assert (shown["changed"], folder.exists()) == (True, False)
+    assert run_module("text_files", **options)["changed"]
+    assert not run_module("text_files", **options)["changed"]
+    owners = {(path.stat().st_uid, path.stat().st_gid) for path in [folder, *folder.rglob("*")]}
+    assert (owners, folder.parent.stat().st_uid) == ({(1234, 4321)}, 0)
+    old = tmp_path / "old"
+    assert run_module("text_files", path=str(old), files=FILES)["changed"]
+    other = tmp_path / "other"
+    other.write_text("x")
+    os.link(other, old / "hard")
+    assert run_module("text_files", **{**options, "path": str(old)})["written"] == []
+    assert {path.stat().st_uid for path in [old, *old.rglob("*")] if path.name != "hard"} == {1234}
+    assert other.stat().st_uid == 0
+    (tmp_path / "mine").mkdir()
+    os.chown(tmp_path / "mine", 5, 5)
+    assert run_module("text_files", **{**options, "path": str(tmp_path / "mine")})["changed"]
+    assert (tmp_path / "mine/ggen.toml").stat().st_uid == 5
+    assert "in numbers" in run_module("text_files", **{**options, "owner": "nobody"})["msg"]
