@@ -23,8 +23,6 @@ from support import fixtures
 from support.containerd_debs import SUITES, ensure
 from support.containerd_runtime import Host, make_host, run_action
 
-pytestmark = pytest.mark.host
-
 WANTED = {
     "name": "zz-sandbox",
     "runtime_type": "io.containerd.runsc.v1",

@@ -19,7 +19,6 @@ from support.containerd import Daemon
 from support.module import finish_module, run_module
 from support.runs import PATIENCE, RUNTIMES, Host, gvisor_daemon
 
-pytestmark = pytest.mark.host
 USER = 1000
 SET_ID = "cp /bin/busybox shell; chmod 6755 shell"
 DEEP = "n=0; while [ $n -lt 1100 ]; do mkdir d && cd d; n=$((n+1)); done"

@@ -5,74 +5,23 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
-import stat
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
-from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox import workspace as _workspace
-from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pinned import FOLDER
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.workspace import MAX_LISTED, counts, differences, ignore_matcher, listed
 from hypothesis import given
 from hypothesis import strategies as st
-
-
-def nothing(_path: str) -> bool:
-    return False
-
-
-@contextlib.contextmanager
-def opened(path: object) -> Iterator[int]:
-    descriptor = os.open(str(path), FOLDER)
-    try:
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def scan(path: object, known: object = None, texts: bool = False, seconds: float = 60, **options: object) -> _workspace.Scan:
-    with opened(path) as root:
-        return _workspace.scan(root, time.monotonic() + seconds, known, texts, **options)
-
-
-def compare(before: dict, after: dict, ignored: object) -> list[dict]:
-    return _workspace.compare(before, after, differences(before, after), ignored)
-
-
-def diffs(before: dict, after: dict, ignored: object) -> list[dict]:
-    return _workspace.diffs(before, after, differences(before, after), ignored)
-
-
-def copy_tree(source: object, target: object, seconds: float = 60) -> list[str]:
-    with opened(source) as reader, opened(target) as writer:
-        return _workspace.copy_tree(reader, writer, time.monotonic() + seconds)
-
-
-NONE = _workspace.Scan()
-
-
-def changes(before: dict, after: dict) -> dict:
-    return {item["path"]: item["change"] for item in compare(before, after, nothing)}
+from support.trees import NONE, changes, compare, copy_tree, diffs, make_tree, nest, nothing, scan
 
 
 @pytest.fixture
 def tree(tmp_path: Path) -> Path:
-    root = tmp_path / "tree"
-    (root / "a/b").mkdir(parents=True)
-    (root / "one").write_text("1\n")
-    (root / "a/two").write_text("2\n")
-    (root / "a/b/three").write_bytes(b"\0" * 200000)
-    (root / "link").symlink_to("/etc/passwd")
-    (root / "folder-link").symlink_to("/etc")
-    os.mkfifo(root / "pipe")
-    return root
+    return make_tree(tmp_path / "tree")
 
 
 def test_created_modified_removed(tree: Path) -> None:
@@ -142,20 +91,6 @@ def test_odd_names(tmp_path: Path) -> None:
     assert {item["path"] for item in listed} == {name.decode("utf-8", "backslashreplace") for name in names}
 
 
-def nest(root: Path, levels: int, last: str = "") -> None:
-    folder = os.open(root, os.O_RDONLY)
-    for _level in range(levels):
-        os.mkdir("d", dir_fd=folder)
-        deeper = os.open("d", os.O_RDONLY, dir_fd=folder)
-        os.close(folder)
-        folder = deeper
-    if last:
-        made = os.open(last, os.O_WRONLY | os.O_CREAT, 0o600, dir_fd=folder)
-        os.fchmod(made, 0o4755)
-        os.close(made)
-    os.close(folder)
-
-
 def test_deep_nesting(tmp_path: Path) -> None:
     """… beyond what a path may have in characters."""
     source, target = tmp_path / "source", tmp_path / "target"
@@ -221,25 +156,6 @@ def test_no_more_is_listed_than_there_is_room_for(tmp_path: Path) -> None:
     assert "z.backup" in shown
 
 
-def test_what_belongs_to_somebody_else_is_named(tree: Path) -> None:
-    for path in [tree, *tree.rglob("*")]:
-        os.lchown(path, 1000, 1000)
-    os.chown(tree / "one", 2000, 2000)
-    before = scan(tree)
-    (tree / "one").rename(tree / "two")
-    (tree / "root-s").write_text("x")
-    (tree / "a/folder").mkdir()
-    (tree / "mine").touch()
-    os.chown(tree / "mine", 1000, 1000)
-    (tree / "common").mkdir()
-    os.chown(tree / "common", 1000, 4000)
-    (tree / "common").chmod(0o2775)
-    (tree / "common/file").touch()
-    os.chown(tree / "common/file", 1000, 4000)
-    after = scan(tree, before, expected=(1000, 1000))
-    assert sorted(after.strangers) == ["a/folder (0:0)", "common (1000:4000)", "root-s (0:0)"]
-
-
 @pytest.mark.parametrize(
     ("pattern", "path", "matches"),
     [
@@ -296,60 +212,3 @@ def test_diffs(tree: Path) -> None:
     assert shown["a/two"]["after_header"] == "a/two (absent)"
     assert "200000 bytes" in shown["a/b/three"]["before"]
     assert len(shown) == 3
-
-
-def test_copy(tree: Path, tmp_path: Path) -> None:
-    (tree / "one").chmod(0o4755)
-    (tree / "a").chmod(0o555)
-    os.chown(tree / "a/two", 1234, 4321)
-    os.chown(tree / "link", 1234, 4321, follow_symlinks=False)
-    os.utime(tree / "a", ns=(5, 7))
-    (tree / "back").symlink_to(tree)
-    listener = socket.socket(socket.AF_UNIX)
-    listener.bind(str(tree / "socket"))
-    target = tmp_path / "copy"
-    target.mkdir()
-    assert copy_tree(str(tree), str(target)) == ["pipe", "socket"]
-    listener.close()
-    source = scan(str(tree))
-    assert dict(changes(source, scan(str(target)))) == {
-        "pipe": "removed",
-        "socket": "removed",
-    }
-    assert os.stat(target / "a").st_mtime_ns == 7
-    assert stat.S_IMODE(os.stat(target / "a").st_mode) == 0o555
-    assert os.lstat(target / "link").st_uid == 1234
-    assert os.stat(target).st_mtime_ns == os.stat(tree).st_mtime_ns
-
-
-def test_a_copy_that_does_not_fit_says_so(tree: Path, tmp_path: Path) -> None:
-    target = tmp_path / "copy"
-    target.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", target], check=True)
-    try:
-        with pytest.raises(GvisorError, match="does not fit: No space left"):
-            copy_tree(str(tree), str(target))
-    finally:
-        subprocess.run(["umount", target], check=True)
-
-
-def test_a_folder_that_becomes_a_link_while_it_is_copied_leads_nowhere(tmp_path, monkeypatch):
-    """A job, or the workspace's owner, swaps names while root copies: nothing outside of the copy is touched."""
-    source, target, victim = (tmp_path / name for name in ("source", "target", "victim"))
-    for folder in (source, target, victim):
-        folder.mkdir()
-    victim.chmod(0o700)
-    (source / "a").symlink_to(victim)
-    real = os.readlink
-
-    def swap(name, **options):
-        found = real(name, **options)
-        (source / "a").unlink()
-        (source / "a").mkdir(mode=0o777)
-        os.chown(source / "a", 1234, 1234)
-        return found
-
-    monkeypatch.setattr(os, "readlink", swap)
-    copy_tree(str(source), str(target))
-    assert (victim.stat().st_mode & 0o777, victim.stat().st_uid) == (0o700, 0)
-    assert list(victim.iterdir()) == []
