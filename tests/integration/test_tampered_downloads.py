@@ -26,6 +26,7 @@ import tomllib
 import yaml
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._gvisor.documents import crates
 from conftest import ROOT
+from support import apt
 from support.http import serving
 
 
@@ -166,9 +167,6 @@ class Repository:
         data = self.package.read_bytes()
         control = (tree / "control").read_text()
         (self.folder / "Packages").write_text(f"{control}Filename: ./{self.package.name}\nSize: {len(data)}\nSHA256: {sha256(data)}\n")
-        for folder in ("lists/partial", "archives/partial"):
-            (root / folder).mkdir(parents=True)
-        (root / "status").touch()
         (root / "sources.list").write_text(f"deb {'[trusted=yes] ' if trusted else ''}file:{self.folder} ./\n")
         # With the host's own options, but for the folders.
         table = yaml.safe_load((ROOT / "roles/containerd_gvisor/vars/main.yml").read_text())
@@ -176,16 +174,7 @@ class Repository:
         assert self.apt[0] == "apt-get"
 
     def run(self, *action: str) -> subprocess.CompletedProcess:
-        options = {
-            "Dir::Etc::sourcelist": self.root / "sources.list",
-            "Dir::Etc::sourceparts": "-",
-            "Dir::State::lists": self.root / "lists",
-            "Dir::State::status": self.root / "status",
-            "Dir::Cache": self.root,
-            "APT::Sandbox::User": "root",
-            "Debug::NoLocking": "true",
-        }
-        flags = [f"--option={name}={value}" for name, value in options.items()]
+        flags = apt.options(self.root, self.root / "sources.list")
         env = {**os.environ, "LC_ALL": "C.UTF-8"}
         return subprocess.run([*self.apt, *flags, *action], capture_output=True, text=True, check=False, env=env)
 

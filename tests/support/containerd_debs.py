@@ -1,7 +1,7 @@
 """Debian's containerds of three releases, unpacked beside each other, for tests that need the real program.
 
 Nothing is installed: the packages are fetched by apt with a configuration of their own and unpacked into the project's
-cache. Run it to fill the cache: ``python tests/support/containerd_debs.py``.
+cache. Run it to fill the cache: ``PYTHONPATH=tests python -m support.containerd_debs``.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+
+from support import apt
 
 # containerd's version → the Debian release that ships it.
 SUITES = {"1.6.20": "bookworm", "1.7.24": "trixie", "2.1.9": "forky"}
@@ -86,23 +88,10 @@ def _debian_mirror() -> tuple[str, str]:
 def _fetch(suite: str, work: Path) -> list[Path]:
     """Download PACKAGES of ``suite`` into ``work`` and return the files."""
     mirror, keyring = _debian_mirror()
-    for folder in ("lists/partial", "archives/partial", "etc"):
-        (work / folder).mkdir(parents=True, exist_ok=True)
-    (work / "status").touch()
-    source = work / "etc" / "debian.sources"
+    source = work / "debian.sources"
     source.write_text(f"Types: deb\nURIs: {mirror}\nSuites: {suite}\nComponents: main\nSigned-By: {keyring}\n")
-    options = {
-        "Dir::Etc::sourcelist": str(source),
-        "Dir::Etc::sourceparts": "-",
-        "Dir::State::lists": str(work / "lists"),
-        "Dir::State::status": str(work / "status"),
-        "Dir::Cache": str(work),
-        "Acquire::Check-Valid-Until": "false",  # forky's Release file is expired where it is a snapshot
-        "Acquire::Languages": "none",
-        "APT::Sandbox::User": "root",
-        "Debug::NoLocking": "true",
-    }
-    flags = [part for key, value in options.items() for part in ("-o", f"{key}={value}")]
+    # forky's Release file is expired where it is a snapshot
+    flags = apt.options(work, source, **{"Acquire::Check-Valid-Until": "false"})
     for action in (["update", "-q"], ["download", "-q", *PACKAGES]):
         subprocess.run(["apt-get", *flags, *action], cwd=work, check=True, stdout=sys.stderr)
     return sorted(work.glob("*.deb"))
