@@ -15,12 +15,12 @@ import fcntl
 import hashlib
 import os
 import re
-import shutil
 import stat
-import tarfile
 import time
+from tarfile import TarInfo
 from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
+from ansible_collections.ggen.gvisor.plugins.module_utils._base import tar
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pinned import FILE, FOLDER
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.walker import ENTER, ENTRY, LEAVE, Bounds, Walk, printable
@@ -31,6 +31,8 @@ MAX_CONTENTS = 64 << 20  # bytes of changed files that are sent back in a module
 MAX_LISTED = 5000  # changes that a result lists; all are counted
 MAX_ENTRIES = 500_000  # about 350 MB of memory
 MAX_DEPTH = 10_000
+# A workspace of the controller's, which has made the archive.
+SENT = tar.Trust(frozenset({tar.FILE, tar.FOLDER, tar.LINK}), entries=MAX_ENTRIES)
 MAX_PATHS = 128 << 20  # characters of all paths: a name in a thousand long folders has a long path
 SPARSE = 64 << 20  # bytes from which on a file that is mostly holes has a digest of its data alone
 BLOCK = 1 << 16
@@ -411,35 +413,28 @@ def unpack(archive: str, target: str, uid: int, gid: int) -> None:
         os.mkdir(target, 0o700)
         os.chown(target, uid, gid)
         target = os.path.realpath(target)
-        with tarfile.open(archive, "r:") as tar:
-            for info in tar:
-                path = os.path.join(target, info.name)
-                if (
-                    os.path.realpath(os.path.dirname(path)) != os.path.dirname(path)
-                    or os.path.normpath(path) != path
-                    or not path.startswith(target + "/")
-                ):
-                    raise GvisorError(f"the workspace's archive has the name {info.name!r}, which leads out of it")
-                _unpack_one(tar, info, path)
+        with tar.Reader(archive, SENT, lambda what: GvisorError(f"the workspace's archive: {what}")) as sent:
+            for name, info in sent:
+                path = os.path.join(target, name)
+                # A link that was unpacked before leads nowhere else either.
+                if os.path.realpath(os.path.dirname(path)) != os.path.dirname(path):
+                    raise GvisorError(f"the workspace's archive: entry {name!r} leads outside of the workspace")
+                _unpack_one(sent, name, info, path)
                 os.chown(path, uid, gid, follow_symlinks=False)
-    except (OSError, tarfile.TarError) as error:
+    except OSError as error:
         raise GvisorError(f"the workspace cannot be unpacked into {target}: {error}") from error
 
 
-def _unpack_one(tar: tarfile.TarFile, info: tarfile.TarInfo, path: str) -> None:
+def _unpack_one(sent: tar.Reader, name: str, info: TarInfo, path: str) -> None:
     if info.isdir():
         os.mkdir(path)
         os.chmod(path, info.mode & 0o777 | 0o700)
     elif info.issym():
         os.symlink(info.linkname, path)
-    elif info.isreg():
-        source = tar.extractfile(info)
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600), "wb") as stream:
-            if source is not None:
-                shutil.copyfileobj(source, stream, 1 << 20)
-            os.fchmod(stream.fileno(), info.mode & 0o777)
     else:
-        raise GvisorError(f"the workspace's archive has {info.name!r}, which is neither file, folder nor link")
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600), "wb") as stream:
+            stream.writelines(sent.blocks(name, info))
+            os.fchmod(stream.fileno(), info.mode & 0o777)
 
 
 def contents_of(root: int, before: Scan, after: Scan, deadline: float) -> Dict[str, str]:

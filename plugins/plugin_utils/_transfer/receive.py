@@ -5,13 +5,12 @@
 
 from __future__ import annotations
 
-import tarfile
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.tar import FILE, Reader, Trust
 
 
 def unpack(archive: str, folder: str, manifests: Sequence[Mapping[str, Any]], host: str) -> None:
@@ -20,22 +19,18 @@ def unpack(archive: str, folder: str, manifests: Sequence[Mapping[str, Any]], ho
     Raises GvisorError.
     """
     wanted = {f"{number}/{name}": entry for number, manifest in enumerate(manifests) for name, entry in manifest["files"].items()}
-    try:
-        with tarfile.open(archive, "r|gz") as stream:
-            for member in stream:
-                entry = wanted.pop(member.name, None)
-                if entry is None or not member.isreg() or member.size != entry["size"]:
-                    raise GvisorError(
-                        f"{host} sent {member.name!r} with {member.size} bytes, which no manifest lists so; nothing was filed"
-                    )
-                path = Path(folder, member.name)
-                path.parent.mkdir(parents=True, exist_ok=True)
-                data = stream.extractfile(member)
-                with path.open("xb") as output:
-                    for block in iter(lambda data=data: data.read(1 << 20), b""):
-                        output.write(block)
-                path.chmod(0o755 if entry["mode"] == "0755" else 0o644)
-    except (tarfile.TarError, EOFError, zlib.error) as error:
-        raise GvisorError(f"what {host} sent is damaged ({error}); nothing was filed, run again") from error
+    trust = Trust(frozenset({FILE}), entries=len(wanted), gzip=True)
+    with Reader(
+        archive, trust, lambda what: GvisorError(f"what {host} sent is not what its manifests list: {what}; nothing was filed")
+    ) as sent:
+        for name, member in sent:
+            entry = wanted.pop(name, None)
+            if entry is None or member.size != entry["size"]:
+                raise GvisorError(f"{host} sent {name!r} with {member.size} bytes, which no manifest lists so; nothing was filed")
+            path = Path(folder, name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("xb") as output:
+                output.writelines(sent.blocks(name, member))
+            path.chmod(0o755 if entry["mode"] == "0755" else 0o644)
     if wanted:
         raise GvisorError(f"{host} did not send {', '.join(sorted(wanted))}; nothing was filed, run again")

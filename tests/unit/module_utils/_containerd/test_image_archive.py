@@ -12,6 +12,7 @@ import tarfile
 from pathlib import Path
 
 import pytest
+from ansible_collections.ggen.gvisor.plugins.module_utils._base import tar as _tar
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd import image_archive as _oci_archive
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.image_archive import Archive, host_platform, platform_fits
@@ -168,7 +169,7 @@ def test_a_gigantic_header_costs_no_memory(tmp_path: Path, kind: bytes, monkeypa
         stream.write(sized("long", 64 << 30, kind))
         stream.truncate(64 << 30)
     largest = 0
-    original = _oci_archive._Reader.read
+    original = _tar._Bounded.read
 
     def spy(self: object, size: int = -1) -> bytes:
         nonlocal largest
@@ -176,9 +177,9 @@ def test_a_gigantic_header_costs_no_memory(tmp_path: Path, kind: bytes, monkeypa
         largest = max(largest, len(data))
         return data
 
-    monkeypatch.setattr(_oci_archive._Reader, "read", spy)
+    monkeypatch.setattr(_tar._Bounded, "read", spy)
     refusal(str(path))
-    assert largest <= _oci_archive.MAX_READ
+    assert largest <= _tar.MAX_READ
 
 
 def test_a_lying_size(tmp_path: Path) -> None:
@@ -210,7 +211,7 @@ def test_a_device_in_place_of_a_blob(tmp_path: Path) -> None:
 
 
 def test_too_many_entries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_oci_archive, "MAX_ENTRIES", 50)
+    monkeypatch.setattr(_oci_archive, "TRUST", _oci_archive.TRUST._replace(entries=50))
     assert "more than 50 entries" in refusal(write(tmp_path, {f"f{number}": b"" for number in range(60)}))
 
 
