@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import Any
 
@@ -12,6 +13,8 @@ from ansible.errors import AnsibleActionFail
 from ansible.module_utils.parsing.convert_bool import boolean
 from ansible.utils.display import Display
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.text import megabytes
+from ansible_collections.ggen.gvisor.plugins.module_utils._builds.manifest import MANIFEST
+from ansible_collections.ggen.gvisor.plugins.module_utils._builds.result_folder import reading
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.image_archive import Archive
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._base.action import Action
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._transfer.send import send
@@ -29,14 +32,19 @@ class ActionModule(Action):
             raise AnsibleActionFail("images is set by the action plugin; leave it out")
         if arguments.get("src") and arguments.get("archive"):
             raise AnsibleActionFail("src is an archive on the controller and archive one on the host; name one of them")
-        return self._from_controller(task_vars) if arguments.get("src") else self._on_host(task_vars)
+        if not arguments.get("src"):
+            return self._on_host(task_vars)
+        src = self.controller_path(arguments["src"])
+        folder = os.path.dirname(src)
+        # Also while the module runs: on the controller it reads the archive where it is. An archive that is no build's is the user's own affair.
+        with reading(folder) if os.path.exists(os.path.join(folder, MANIFEST)) else contextlib.nullcontext():
+            return self._from_controller(src, task_vars)
 
     def _on_host(self, task_vars: dict[str, Any], **more: Any) -> dict[str, Any]:
         arguments = {**self._task.args, **more}
         return self._execute_module(module_name="ggen.gvisor.containerd_image", module_args=arguments, task_vars=task_vars)
 
-    def _from_controller(self, task_vars: dict[str, Any]) -> dict[str, Any]:
-        src = self.controller_path(self._task.args["src"])
+    def _from_controller(self, src: str, task_vars: dict[str, Any]) -> dict[str, Any]:
         if self.on_controller:
             return {**self._on_host(task_vars, archive=src), "sent": 0}
         with Archive(src) as archive:

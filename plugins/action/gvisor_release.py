@@ -5,12 +5,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._builds.cache import cache_root
+from ansible_collections.ggen.gvisor.plugins.module_utils._builds.result_folder import reading
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._base.action import Action
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._transfer.send import Item, payload_of
 
@@ -24,6 +26,13 @@ class ActionModule(Action):
             raise AnsibleActionFail("payload is set by the action plugin; leave it out")
         if self._task.args.get("state", "present") != "present":  # nothing of the controller's is needed
             return self._execute_module(module_name="ggen.gvisor.gvisor_release", task_vars=task_vars)
+        source = self._task.args.get("source")
+        # Also while the module runs: on the controller it reads the programs where they are.
+        with reading(self.controller_path(source)) if source else contextlib.nullcontext():
+            return self._install(task_vars)
+
+    def _install(self, task_vars: dict[str, Any]) -> dict[str, Any]:
+        """Install what the host lacks and return the module's result."""
         sent = 0
         wanted = [] if self._task.check_mode else list(self._task.args.get("missing") or [])
         arguments = dict(self._task.args)

@@ -99,6 +99,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.module import run
 from ansible_collections.ggen.gvisor.plugins.module_utils._builds.manifest import differing, read_manifest
+from ansible_collections.ggen.gvisor.plugins.module_utils._builds.result_folder import reading
 
 ARTIFACT = {
     "name": {"type": "str", "required": True},
@@ -124,11 +125,12 @@ def manifest_of(name: str, folder: str) -> Dict[str, Any]:
 
 def pack(path: str, artifacts: List[Dict[str, Any]]) -> List[Dict[str, Any]]:
     """Write all files to the archive ``path``, each under its artifact's number, and return the manifests. Raises GvisorError or OSError."""
-    manifests = [manifest_of(artifact["name"], artifact["source"]) for artifact in artifacts]
-    with tarfile.open(path, "w:gz", compresslevel=LEVEL) as archive:
-        for number, (artifact, manifest) in enumerate(zip(artifacts, manifests)):
-            for name in sorted(manifest["files"]):
-                archive.add(os.path.join(artifact["source"], name), f"{number}/{name}", recursive=False)
+    with reading(*(artifact["source"] for artifact in artifacts)):
+        manifests = [manifest_of(artifact["name"], artifact["source"]) for artifact in artifacts]
+        with tarfile.open(path, "w:gz", compresslevel=LEVEL) as archive:
+            for number, (artifact, manifest) in enumerate(zip(artifacts, manifests)):
+                for name in sorted(manifest["files"]):
+                    archive.add(os.path.join(artifact["source"], name), f"{number}/{name}", recursive=False)
     os.chmod(path, 0o644)  # the connection's user fetches what another user may have packed, from a folder that is closed to others
     return manifests
 

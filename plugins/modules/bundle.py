@@ -124,27 +124,30 @@ from typing import Any, Dict, Mapping, Tuple
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.module import run
+from ansible_collections.ggen.gvisor.plugins.module_utils._builds.result_folder import reading, writing
 from ansible_collections.ggen.gvisor.plugins.module_utils._bundle import archive as _bundle
 
 
 def packed(params: Mapping[str, Any], folders: Mapping[str, str], dry: bool) -> Tuple[Dict[str, Any], str, str]:
     """Return the result, and the lines before and after."""
-    try:
-        contents = _bundle.gather(params["version"], folders, params["contents"])
-    except GvisorError:
-        if not dry:
-            raise
-        # Check mode has neither built nor fetched anything before this.
-        return {"changed": True, "sha256": "", "size": 0, "contents": {}}, "", f"{params['path']}\n"
-    before = _bundle.contents_before(params["path"])
-    result = _bundle.pack(params["path"], contents, folders, dry)
+    with reading(*_bundle.results(folders, params["contents"])):
+        try:
+            contents = _bundle.gather(params["version"], folders, params["contents"])
+        except GvisorError:
+            if not dry:
+                raise
+            # Check mode has neither built nor fetched anything before this.
+            return {"changed": True, "sha256": "", "size": 0, "contents": {}}, "", f"{params['path']}\n"
+        before = _bundle.contents_before(params["path"])
+        result = _bundle.pack(params["path"], contents, folders, dry)
     return {**result, "contents": contents}, _bundle.lines(before), _bundle.lines(contents)
 
 
 def unpacked(params: Mapping[str, Any], folders: Mapping[str, str], dry: bool) -> Tuple[Dict[str, Any], str, str]:
     """Return the result, and the lines before and after."""
     stream, bundle = _bundle.open_bundle(params["path"], params["sha256"])
-    with stream:
+    places = _bundle.results(folders, [os.path.dirname(name) for name in bundle.contents["files"]])
+    with stream, reading(*places) if dry else writing(*places):
         changes = _bundle.unpack(stream, bundle, folders, dry)
     before = "".join(f"{path} {old}\n" for path, (old, _new) in sorted(changes.items()) if old)
     after = "".join(f"{path} {new}\n" for path, (_old, new) in sorted(changes.items()) if new)

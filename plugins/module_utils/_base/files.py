@@ -77,9 +77,10 @@ def make_folders(path: str, mode: int) -> List[str]:
 
 
 @contextlib.contextmanager
-def locked(folder: str, timeout: Optional[float] = None, shared: bool = False) -> Iterator[None]:
+def locked(folder: str, timeout: Optional[float] = None, shared: bool = False) -> Iterator[int]:
     """Hold the lock on a folder, which leaves no file behind and ends with its holder; with ``shared`` together with others who share it.
 
+    Gives the folder's descriptor.
     Raises GvisorError when another run holds it longer than ``timeout`` seconds, where that is given, and OSError when the folder is not there.
     """
     kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
@@ -89,7 +90,7 @@ def locked(folder: str, timeout: Optional[float] = None, shared: bool = False) -
             fcntl.flock(descriptor, kind)
         elif not take_lock(descriptor, kind, timeout):
             raise GvisorError(f"another run has been changing {folder} for more than {timeout:g} s")
-        yield
+        yield descriptor
     finally:
         os.close(descriptor)
 

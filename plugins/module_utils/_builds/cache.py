@@ -4,8 +4,11 @@
 """Build results, filed under a hash of everything they were made from.
 
 An object of the cache is a folder ``objects/<key>/`` with the files and a manifest; it appears by one rename and is
-never written again, so readers need no lock. Documents about a build (SBOM, provenance) join it as a new object. Nothing
-is believed because of its name: every use compares each file with the manifest, and the manifest with the key.
+never written again. Documents about a build (SBOM, provenance) join it as a new object in its place. Nothing is believed
+because of its name: every use compares each file with the manifest, and the manifest with the key.
+
+Runs at the same time share cache and destinations. Two locks keep each from what another one has half done: an object's, held while it is
+exchanged or copied, and the one on the destination itself (``result_folder``). Whoever needs both takes the object's first.
 """
 
 from __future__ import annotations
@@ -39,6 +42,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._builds.manifest impor
     unexpected,
     verified,
 )
+from ansible_collections.ggen.gvisor.plugins.module_utils._builds.result_folder import reading, writing
 
 
 def cache_root() -> str:
@@ -62,22 +66,29 @@ class Cache:
         made_from = resolve_inputs(artifact)
         key = key_of(made_from)
         result = {"name": artifact.name, "key": key, "dest": artifact.dest, "hit": True, "changed": False}
-        manifest = verified(artifact.dest, key, artifact.expected)
+        with reading(artifact.dest):
+            manifest = verified(artifact.dest, key, artifact.expected)
         if manifest is not None:
             # A cache that lost the object (or never had it: a copied bin/) is not filled here: dest serves as well.
             sums = _sums(manifest)
             result.update(files=manifest["files"], manifest=manifest, before=sums, after=dict(sums))
         else:
-            before = _sums(read_manifest(artifact.dest))
             with self._held(key):  # from the look at the object to the last byte copied, nobody may replace it
-                manifest = self._find(key, artifact.expected)
-                if manifest is None:
-                    result.update(hit=False, files={}, manifest=None, before=before, after=before)
-                    return result
-                for name in differing(artifact.dest, manifest["files"]):
-                    before[name] = _sum_of(os.path.join(artifact.dest, name))
-                self._place(self._object(key), manifest, artifact.dest)
-            result.update(changed=True, files=manifest["files"], manifest=manifest, before=before, after=_sums(manifest))
+                found = self._find(key, artifact.expected)
+                with reading(artifact.dest) if found is None or self.dry else writing(artifact.dest):
+                    before = _sums(read_manifest(artifact.dest))
+                    # Another run may have been faster while we waited, and have brought documents that the object lacks.
+                    manifest = verified(artifact.dest, key, artifact.expected)
+                    result["changed"] = manifest is None and found is not None
+                    manifest = manifest or found
+                    if manifest is None:
+                        result.update(hit=False, files={}, manifest=None, before=before, after=before)
+                        return result
+                    if result["changed"]:
+                        for name in differing(artifact.dest, manifest["files"]):
+                            before[name] = _sum_of(os.path.join(artifact.dest, name))
+                        self._place(self._object(key), manifest, artifact.dest)
+            result.update(files=manifest["files"], manifest=manifest, before=before, after=_sums(manifest))
         result["changed"] |= self._link(artifact, result)
         return result
 
@@ -113,7 +124,8 @@ class Cache:
         present = verified(self._object(key), key, artifact.expected)
         changed = present is None or present["files"] != files or present["metadata"] != artifact.metadata
         if changed and not self.dry:
-            self._put(source, manifest)
+            with self._lock(key):
+                self._file(source, manifest)
         result = self.restore(artifact)
         if self.dry:
             result.update(files=files, manifest=manifest, after=_sums(manifest))
@@ -130,7 +142,8 @@ class Cache:
         entries = {
             name: {"sha256": hashlib.sha256(data).hexdigest(), "size": len(data), "mode": "0644"} for name, data in documents.items()
         }
-        with contextlib.nullcontext() if self.dry else self._lock("described-" + key):
+        alone = self.dry or not os.path.isdir(artifact.dest)  # where there is no build, none is made
+        with contextlib.nullcontext() if alone else self._lock(key), reading(artifact.dest) if alone else writing(artifact.dest):
             manifest = verified(artifact.dest, key, artifact.expected)
             if manifest is None and self.dry:  # check mode: the files did not come from the cache
                 manifest = {"files": {}}
@@ -143,7 +156,7 @@ class Cache:
                     for name, data in documents.items():
                         atomic_write(os.path.join(folder, name), data, 0o644)
                     self._place(folder, described, artifact.dest)
-                self._put(artifact.dest, described)
+                self._file(artifact.dest, described)
         return {
             **{"name": artifact.name, "key": key, "dest": artifact.dest, "hit": True, "changed": changed},
             **{"files": described["files"], "manifest": described, "before": _sums(manifest), "after": _sums(described)},
@@ -160,12 +173,13 @@ class Cache:
         return manifest
 
     def _held(self, key: str) -> "contextlib.AbstractContextManager[None]":
-        """Return the object's lock; where there is no object, or nothing may be written, there is nothing to hold."""
-        if self.dry or not os.path.isdir(self._object(key)):
+        """Return the object's lock; where there are no objects, or nothing may be written, there is nothing to hold."""
+        if self.dry or not os.path.isdir(os.path.dirname(self._object(key))):
             return contextlib.nullcontext()
         return self._lock(key)
 
-    def _put(self, source: str, manifest: Mapping[str, Any]) -> None:
+    def _file(self, source: str, manifest: Mapping[str, Any]) -> None:
+        """Make the object of the files in ``source``. The caller holds its lock."""
         os.makedirs(os.path.join(self.root, "objects"), exist_ok=True)
         staging = tempfile.mkdtemp(dir=self._scratch(), prefix="object.")
         try:
@@ -174,10 +188,9 @@ class Cache:
                 _copy(os.path.join(source, name), os.path.join(staging, name), entry)
             _write_manifest(staging, manifest)
             target = self._object(manifest["key"])
-            with self._lock(manifest["key"]):
-                if verified(target, manifest["key"], {}) != manifest:  # otherwise another run was faster
-                    self._discard(target)
-                    os.rename(staging, target)
+            if verified(target, manifest["key"], {}) != manifest:  # otherwise another run was faster
+                self._discard(target)
+                os.rename(staging, target)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
 
@@ -188,22 +201,21 @@ class Cache:
             shutil.rmtree(grave, ignore_errors=True)
 
     def _place(self, folder: str, manifest: Mapping[str, Any], dest: str) -> None:
-        """Bring an object into dest: file by file by rename, the manifest away first and back last, so that a manifest
-        vouches for all."""
+        """Bring an object into dest, whose lock the caller holds: file by file by rename, the manifest last. One that would no longer be true
+        goes first, so that a manifest vouches for all, whenever this is killed."""
         if self.dry:
             return
-        with self._lock("dest-" + hashlib.sha256(os.path.realpath(dest).encode()).hexdigest()):
-            os.makedirs(dest, exist_ok=True)
-            earlier = read_manifest(dest)
+        earlier = read_manifest(dest)
+        files = earlier["files"] if earlier else {}
+        if any(manifest["files"].get(name) != entry for name, entry in files.items()):
+            os.unlink(os.path.join(dest, MANIFEST))
+        for name in set(files) - set(manifest["files"]):
             with contextlib.suppress(FileNotFoundError):
-                os.unlink(os.path.join(dest, MANIFEST))
-            for name in set(earlier["files"] if earlier else ()) - set(manifest["files"]):
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(os.path.join(dest, name))
-            for name in differing(dest, manifest["files"]):
-                _remove_leftovers(os.path.join(dest, name))
-                _copy(os.path.join(folder, name), os.path.join(dest, name), manifest["files"][name])
-            _write_manifest(dest, manifest)
+                os.unlink(os.path.join(dest, name))
+        for name in differing(dest, manifest["files"]):
+            _remove_leftovers(os.path.join(dest, name))
+            _copy(os.path.join(folder, name), os.path.join(dest, name), manifest["files"][name])
+        _write_manifest(dest, manifest)
 
     def _link(self, artifact: Artifact, result: Dict[str, Any]) -> bool:
         """Let each of the artifact's links lead to its file. Returns whether one had to change."""

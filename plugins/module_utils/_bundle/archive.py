@@ -146,6 +146,11 @@ def place(folders: Mapping[str, str], name: str) -> str:
     return os.path.join(folders[part], rest)
 
 
+def results(folders: Mapping[str, str], wanted: Sequence[str]) -> List[str]:
+    """Return where those of the bundle's folders are that hold a build's result."""
+    return sorted({place(folders, folder) for folder in wanted if folder.partition("/")[0] in ("bin", "dist")})
+
+
 def _differs(path: str, entry: Mapping[str, Any]) -> bool:
     folder, name = os.path.split(path)
     return bool(differing(folder, {name: entry}))
