@@ -105,7 +105,7 @@ def longer(member: tarfile.TarInfo, data: bytes) -> tuple[tarfile.TarInfo, bytes
     [
         (flip, "came from builder other than its manifest says"),
         (rename, "'0/../../evil'"),
-        (link, "which no manifest lists so"),
+        (link, "entry .0/hello. is no file"),
         (longer, "which no manifest lists so"),
         (lambda _member, _data: None, "builder did not send 0/hello, 0/lib/data"),
     ],
