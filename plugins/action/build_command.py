@@ -38,7 +38,10 @@ class ActionModule(Action):
             arguments["run"] = result["run"]
         if "run" not in result:  # nothing ran: check mode, a failure, or it exists
             return result
-        if arguments.get("network") in (False, "false", "no") and result.get("network") == "shared":
+        if arguments.get("confinement") and not result.get("confined"):
+            without = "without network" if result.get("network") == "isolated" else "with the network"
+            display.warning(f"{name}: this host confines no build, so it ran as the user who runs this, {without}")
+        elif arguments.get("network") in (False, "false", "no") and result.get("network") == "shared":
             display.warning(f"{name}: this host allows no network namespace of its own, so the command ran with the network")
         del result["run"]
         result["attached"] = attached

@@ -51,6 +51,30 @@ options:
       - Where the host does not allow that, the command runs with the network and RV(network) says V(shared).
     type: bool
     default: true
+  confinement:
+    description:
+      - Runs a command that is not to be trusted, such as a compile, in namespaces of its own and as a user without rights. It has no network, no process
+        but its own, which all end with it, and of the environment what O(env) names.
+      - Of the host's files it reads F(/usr), F(/etc), F(/opt) and what belongs to them, and no other than are named here. E(HOME) is an empty folder.
+      - As root, or as a user who may make user namespaces. Needs Linux 5.12.
+    type: dict
+    suboptions:
+      readable:
+        description: More folders and files to read.
+        type: list
+        elements: path
+        default: []
+      writable:
+        description: Folders to write. They are made, and as root given to the user without rights. One inside of a folder to read is written as well.
+        type: list
+        elements: path
+        default: []
+      required:
+        description:
+          - What a user sets to do without, for the message where the host does not allow this. The command is not run there.
+          - Where it is empty the command runs all the same, without network if that can be had, and RV(confined) is V(false).
+        type: str
+        default: ""
   progress:
     description: What to count in the log.
     type: list
@@ -147,6 +171,10 @@ network:
   description: V(isolated) when the command provably had no network, else V(shared).
   returned: always
   type: str
+confined:
+  description: Whether it provably ran in the confinement.
+  returned: always
+  type: bool
 """
 
 import os
@@ -157,11 +185,27 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.module import run
 from ansible_collections.ggen.gvisor.plugins.module_utils._builds.background_job import BackgroundJob, progress_of, tail_of
 from ansible_collections.ggen.gvisor.plugins.module_utils._builds.cache import cache_root
+from ansible_collections.ggen.gvisor.plugins.module_utils._builds.confinement import Confinement
 
 
 def folder_of(values: Dict[str, Any]) -> str:
     """Return the folder of all jobs."""
     return os.path.abspath(values["state_dir"] or os.path.join(cache_root(), "jobs"))
+
+
+def start(job: BackgroundJob, values: Dict[str, Any], environment: Dict[str, str]) -> Dict[str, Any]:
+    """Start the command, or attach to it. Raises GvisorError or OSError."""
+    walls = values["confinement"]
+    return job.start(
+        values["argv"],
+        environment,
+        values["chdir"],
+        values["timeout"],
+        values["network"] and walls is None,
+        values["creates"],
+        Confinement(walls["readable"], walls["writable"]) if walls else None,
+        walls["required"] if walls else "",
+    )
 
 
 def perform(module: AnsibleModule) -> Dict[str, Any]:
@@ -172,17 +216,17 @@ def perform(module: AnsibleModule) -> Dict[str, Any]:
     job = BackgroundJob(os.path.join(folder_of(values), values["name"].replace("/", "-").replace(" ", "-")))
     environment = {name: str(value) for name, value in values["env"].items()}
     progress_of("", values["progress"])  # a faulty pattern is found before anything starts
-    command = (values["argv"], environment, values["chdir"], values["timeout"], values["network"], values["creates"])
-    started = job.look() if values["run"] else job.start(*command)
-    if started is None:
-        return {"changed": False, "rc": 0, "log": job.log, "msg": f"{values['creates']} exists"}
+    started = job.look() if values["run"] else start(job, values, environment)
+    state = {"network": started["network"], "confined": started.get("confined", False)}
+    if "run" not in started:
+        return {"changed": False, "rc": 0, "log": job.log, "msg": f"{values['creates']} exists", **state}
     end = job.wait(values["run"] or started["run"], values["poll"])
     log = job.log_text()
     return {
         "changed": True,
         "run": started["run"],
         "attached": started.get("attached", False),
-        "network": started["network"],
+        **state,
         "duration": round(end.get("ended", time.time()) - started["started"], 1),
         "progress": progress_of(log, values["progress"]),
         "log": job.log,
@@ -202,6 +246,14 @@ def main() -> None:
             "state_dir": {"type": "path"},
             "creates": {"type": "path"},
             "network": {"type": "bool", "default": True},
+            "confinement": {
+                "type": "dict",
+                "options": {
+                    "readable": {"type": "list", "elements": "path", "default": []},
+                    "writable": {"type": "list", "elements": "path", "default": []},
+                    "required": {"type": "str", "default": ""},
+                },
+            },
             "progress": {
                 "type": "list",
                 "elements": "dict",

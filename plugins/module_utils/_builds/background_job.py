@@ -19,7 +19,7 @@ import re
 import signal
 import subprocess
 import time
-from typing import Any, Dict, List, Mapping, Optional, Sequence
+from typing import Any, BinaryIO, Dict, List, Mapping, Optional, Protocol, Sequence
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import atomic_write, take_lock
@@ -75,6 +75,16 @@ def network_prefix() -> Optional[List[str]]:
         return None
 
 
+class Confines(Protocol):
+    """What runs a command behind walls: see ``confinement``."""
+
+    def refusal(self) -> str:
+        """Return why this host cannot do it, nothing where it can."""
+
+    def start(self, argv: Sequence[str], env: Mapping[str, str], chdir: Optional[str], output: int) -> Any:
+        """Start the command; returns what has ``pid`` and ``wait()`` as subprocess.Popen has them. Raises GvisorError or OSError."""
+
+
 class BackgroundJob:
     """The job in ``folder``."""
 
@@ -103,12 +113,16 @@ class BackgroundJob:
         timeout: float,
         network: bool,
         creates: Optional[str],
-    ) -> Optional[Dict[str, Any]]:
+        confinement: Optional[Confines] = None,
+        required: str = "",
+    ) -> Dict[str, Any]:
         """Start the command, or attach to it if it is running already. Returns the job: ``id``, ``run``, ``started``
-        and the rest; None if it is not running and ``creates`` exists.
+        and the rest; without ``run`` if it is not running and ``creates`` exists.
 
         ``timeout`` is in seconds, after which the command and all it started are killed; ``network`` False takes the
-        network away. Raises GvisorError while another command runs under this name.
+        network away, ``confinement`` that and more. Where the host does not allow it the command runs all the same, unless it is ``required``:
+        the text says how to do without. The job's ``network`` and ``confined`` tell what was so.
+        Raises GvisorError then, and while another command runs under this name.
         """
         identity = job_id(argv, env, chdir)
         os.makedirs(self.folder, exist_ok=True)
@@ -125,21 +139,32 @@ class BackgroundJob:
                     )
                 return {**running, "attached": True}
             if creates and os.path.exists(creates):
-                return None
+                made = self._read("job.json") or {}
+                known = made if made.get("id") == identity else {}  # of what something else has made nothing is known
+                return {"network": known.get("network", "shared"), "confined": known.get("confined", False)}
+            refusal = confinement.refusal() if confinement else ""
+            if refusal and required:
+                raise GvisorError(
+                    f"this host cannot keep a build from its files and the network: {refusal}. Nothing was run. Build on another host, "
+                    f"or let the build run as the user who runs this, with all that this user may do: {required}",
+                    refusal=refusal,
+                )
+            confined = confinement if confinement and not refusal else None
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self._path("result.json"))
-            prefix = [] if network else network_prefix()
+            prefix = [] if network or confined else network_prefix()
             job = {
                 "id": identity,
                 "run": f"{identity[:12]}-{time.time_ns()}",
                 "argv": list(argv),
                 "started": time.time(),
-                "network": "isolated" if prefix else "shared",
+                "network": "isolated" if prefix or confined else "shared",
+                "confined": confined is not None,
             }
             self._write("job.json", {**job, "pid": None})  # for those who attach before the job could say its process id
             with open(self.log, "wb"):
                 pass
-            self._detach(lock, job, [*(prefix or []), *argv], env, chdir, timeout)
+            self._detach(lock, job, [*(prefix or []), *argv], env, chdir, timeout, confined)
             return {**job, "attached": False}
         finally:
             os.close(lock)  # the job has its own copy: the lock stays
@@ -152,6 +177,7 @@ class BackgroundJob:
         env: Mapping[str, str],
         chdir: Optional[str],
         timeout: float,
+        confined: Optional[Confines],
     ) -> None:
         """Fork twice, so that the job has no parent that waits for it and no terminal that could hang up on it."""
         reader, writer = os.pipe()
@@ -160,7 +186,7 @@ class BackgroundJob:
             try:
                 os.setsid()
                 if os.fork() == 0:
-                    self._become_job(lock, job, argv, env, chdir, timeout, writer)
+                    self._become_job(lock, job, argv, env, chdir, timeout, confined, writer)
             finally:
                 os._exit(0)
         os.close(writer)
@@ -176,6 +202,7 @@ class BackgroundJob:
         env: Mapping[str, str],
         chdir: Optional[str],
         timeout: float,
+        confined: Optional[Confines],
         ready: int,
     ) -> None:
         # Whoever started us waits until our copies of its pipes are closed.
@@ -190,17 +217,7 @@ class BackgroundJob:
         result: Dict[str, Any] = {"run": job["run"], "rc": None, "error": None}
         try:
             with open(self.log, "ab") as log:
-                # restore_signals does not cover the two above; the child's own session is what keeps the terminal's
-                # signals away. run_command waits for the end.
-                process = subprocess.Popen(  # pylint: disable=ansible-bad-function
-                    list(argv),
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                    cwd=chdir,
-                    env={**os.environ, "LC_ALL": "C", **env},
-                    start_new_session=True,
-                )
+                process = confined.start(argv, env, chdir, log.fileno()) if confined else _started(argv, env, chdir, log)
             signal.signal(signal.SIGTERM, lambda *_args: os.killpg(process.pid, signal.SIGTERM))
             self._write("job.json", {**job, "pid": os.getpid()})
             os.close(ready)
@@ -209,7 +226,7 @@ class BackgroundJob:
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
                 result.update(rc=process.wait(), error=f"it did not end within {timeout:g} s and was killed")
-        except OSError as error:
+        except (OSError, GvisorError) as error:
             result.update(rc=127, error=f"it could not be started: {error}")
             self._write("job.json", {**job, "pid": os.getpid()})
         result["ended"] = time.time()
@@ -255,3 +272,17 @@ class BackgroundJob:
                 return stream.read()
         except FileNotFoundError:
             return ""
+
+
+def _started(argv: Sequence[str], env: Mapping[str, str], chdir: Optional[str], log: BinaryIO) -> "subprocess.Popen[bytes]":
+    # restore_signals does not cover the two that the job ignores; the child's own session is what keeps the terminal's signals away. run_command
+    # waits for the end.
+    return subprocess.Popen(  # pylint: disable=ansible-bad-function
+        list(argv),
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+        cwd=chdir,
+        env={**os.environ, "LC_ALL": "C", **env},
+        start_new_session=True,
+    )
