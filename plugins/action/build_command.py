@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any
 
 from ansible.utils.display import Display
-from ansible_collections.ggen.gvisor.plugins.module_utils._base.text import duration_text
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.text import duration_text, visible_line
 from ansible_collections.ggen.gvisor.plugins.module_utils._builds.background_job import progress_line
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._base.action import Action
 
@@ -33,7 +33,7 @@ class ActionModule(Action):
                 break
             line = progress_line(name, result["progress"], result["duration"], result["log"])
             if line != shown:
-                display.display(line)
+                display.display(visible_line(line))
                 shown = line
             arguments["run"] = result["run"]
         if "run" not in result:  # nothing ran: check mode, a failure, or it exists

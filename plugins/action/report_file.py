@@ -12,6 +12,7 @@ from typing import Any
 
 from ansible.errors import AnsibleActionFail
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import atomic_write
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.text import visible_all
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._base.action import Action
 
 
@@ -28,7 +29,8 @@ class ActionModule(Action):
         )
         path = os.path.abspath(options["path"])
         about = {"name": task_vars["inventory_hostname"], "time": time.strftime("%Y-%m-%dT%H:%M:%S+00:00", time.gmtime())}
-        text = json.dumps({**about, **options["report"]}, indent=4, sort_keys=True, ensure_ascii=False)
+        report = visible_all(options["report"])  # people read it as it is
+        text = json.dumps({**about, **report}, indent=4, sort_keys=True, ensure_ascii=False)
         try:
             os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
             atomic_write(path, f"{text}\n".encode(), 0o644)
@@ -36,4 +38,4 @@ class ActionModule(Action):
             raise AnsibleActionFail(
                 f"{path}: the report cannot be written: {error}. Set containerd_gvisor_reports to another folder."
             ) from error
-        return {**options["report"], "changed": False, "path": path}
+        return {**report, "changed": False, "path": path}

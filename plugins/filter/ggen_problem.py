@@ -40,6 +40,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.text import visible
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._base.filters import Filter, filters
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._ggen.manifest import check_manifest
 
@@ -65,11 +66,11 @@ def ggen_problem(job: dict[str, Any], texts: Mapping[str, Mapping[str, Any]] | N
     if read.get("link"):
         return ""
     if read.get("problem"):
-        return str(read["problem"])
+        return visible(read["problem"])
     try:
         check_manifest(read.get("text"), job)
     except GvisorError as error:
-        return error.message
+        return visible(error.message)
     return ""
 
 

@@ -364,6 +364,8 @@ from typing import Any, Dict, List, Tuple
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.module import end
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.text import visible
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.ctr import DEFAULT_ADDRESS, Ctr
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.jobs import Job, Mode, names_of, overlap, run_all, summary
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.supervisor import DEFAULT_STATE_DIR
@@ -474,10 +476,8 @@ def main() -> None:
         result = {"failed": True, "changed": False, "msg": f"{error.filename or params['state_dir']}: {error.strerror}"}
     for job in wanted:
         for warning in job.warnings:
-            module.warn(warning)
-    if result.pop("failed", False):
-        module.fail_json(**result)
-    module.exit_json(**result)
+            module.warn(visible(warning))
+    end(module, result)
 
 
 if __name__ == "__main__":

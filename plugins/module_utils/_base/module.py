@@ -9,6 +9,7 @@ from typing import Any, Callable, Dict
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.text import visible_result
 
 Perform = Callable[[AnsibleModule], Dict[str, Any]]
 
@@ -22,12 +23,18 @@ def run(module: AnsibleModule, perform: Perform, *, about: str = "", place: str 
     try:
         result = perform(module)
     except GvisorError as error:
-        module.fail_json(msg=f"{start}{error.message}", **error.details)
+        result = {**error.details, "failed": True, "msg": f"{start}{error.message}"}
     except OSError as error:
-        module.fail_json(msg=f"{start}{sentence(error, place)}")
-    if result.get("failed"):
-        module.fail_json(**{key: value for key, value in result.items() if key != "failed"})
-    module.exit_json(**result)
+        result = {"failed": True, "msg": f"{start}{sentence(error, place)}"}
+    end(module, result)
+
+
+def end(module: AnsibleModule, result: Dict[str, Any]) -> None:
+    """End with ``result``; with ``failed`` in it, as a failure. What people are shown of it is made safe to show."""
+    shown = visible_result(result)
+    if shown.get("failed"):
+        module.fail_json(**{key: value for key, value in shown.items() if key != "failed"})
+    module.exit_json(**shown)
 
 
 def sentence(error: OSError, place: str = "") -> str:

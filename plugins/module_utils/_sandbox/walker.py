@@ -14,6 +14,7 @@ import stat
 import time
 from typing import Iterator, List, NamedTuple, Optional, Tuple
 
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.text import visible_line
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pinned import FOLDER, NAMED, through
 
 ENTER, ENTRY, LEAVE = "enter", "entry", "leave"
@@ -46,8 +47,8 @@ class Step(NamedTuple):
 
 
 def printable(path: str) -> str:
-    """Return ``path`` as text that JSON can carry, bytes that are no UTF-8 as backslash escapes."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+    """Return ``path`` as text in one line that JSON can carry and people can be shown, bytes and characters that are neither as escapes."""
+    return visible_line(os.fsencode(path).decode("utf-8", "backslashreplace"))
 
 
 def identity(descriptor: int) -> Identity:

@@ -10,6 +10,7 @@ from typing import Any
 from ansible.plugins.action import ActionBase
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.module import sentence
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.text import visible_result
 
 
 class Action(ActionBase):
@@ -23,11 +24,12 @@ class Action(ActionBase):
         result = super().run(tmp, task_vars)
         del tmp
         try:
-            return {**result, **self.perform(task_vars or {})}
+            result = {**result, **self.perform(task_vars or {})}
         except GvisorError as error:
-            return {**result, "failed": True, "changed": False, "msg": error.message, **error.details}
+            result = {**result, "failed": True, "changed": False, "msg": error.message, **error.details}
         except OSError as error:
-            return {**result, "failed": True, "changed": False, "msg": f"on the controller: {sentence(error)}"}
+            result = {**result, "failed": True, "changed": False, "msg": f"on the controller: {sentence(error)}"}
+        return visible_result(result)  # the module has done so, if it is ours: the host may be anybody's
 
     def perform(self, task_vars: dict[str, Any]) -> dict[str, Any]:
         """Do the work and return the result. Raises GvisorError and OSError."""

@@ -11,6 +11,7 @@ from typing import Any, Callable
 from ansible.errors import AnsibleFilterError
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.module import sentence
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.text import visible
 
 Filter = Callable[..., Any]
 
@@ -26,10 +27,10 @@ def _mapped(function: Filter) -> Filter:
         try:
             return function(*values, **options)
         except GvisorError as error:
-            raise AnsibleFilterError(error.message) from error
+            raise AnsibleFilterError(visible(error.message)) from error
         except OSError as error:
-            raise AnsibleFilterError(sentence(error)) from None  # Ansible would repeat a cause that says it in other words
+            raise AnsibleFilterError(visible(sentence(error))) from None  # Ansible would repeat a cause that says it in other words
         except ValueError as error:
-            raise AnsibleFilterError(str(error)) from error
+            raise AnsibleFilterError(visible(error)) from error
 
     return call

@@ -8,14 +8,16 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.text import visible
+
 LONGEST = 1200  # characters of one reason; a compiler can say megabytes
 
 
-# Control characters could drive a terminal; marks of direction could show a text as another one.
-UNSAFE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+# They mean nothing, and every compiler prints them.
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def plain(text: Any, longest: int = LONGEST) -> str:
-    """Return ``text`` without what could drive a terminal or a browser's text direction, and not longer than ``longest`` characters."""
-    clean = UNSAFE.sub("", str(text).replace("\r\n", "\n")).strip()
+    """Return ``text`` without colours, safe to show, and not longer than ``longest`` characters."""
+    clean = visible(COLOURS.sub("", str(text)).replace("\r\n", "\n")).strip()
     return clean if len(clean) <= longest else f"{clean[:longest].rstrip()} …"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ansible_collections.ggen.gvisor.plugins.module_utils._base.text import duration_text
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.text import duration_text, visible_line
 
 SHOWN = 3  # hosts that are named
 STEADY = 60.0  # seconds between two lines in the end
@@ -33,7 +33,7 @@ def line(moment: Moment) -> str:
     names = ", ".join(moment.at_it[:SHOWN]) + (f" and {more} more" if more > 0 else "")
     where = f"play {moment.play} of {moment.plays}, {moment.play_name}"
     what = f"{moment.task}: {moment.done} of {total} hosts, {names} at it" if total > 1 else f"{moment.task} on {names}"
-    return f"… {where} | {what} for {duration_text(moment.seconds)}"
+    return visible_line(f"… {where} | {what} for {duration_text(moment.seconds)}")
 
 
 def next_line(said: float, first: float) -> float:

@@ -14,10 +14,12 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.text import visible_all
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._ggen.manifest import MANIFEST_FIX, NO_PROJECT_FIX, leads_out, mount_advice
 
 # Made by the first sync with mode 0644; ggen reads it back and never changes it, so a stricter mode stays.
 LAST_LINES = 12
+FOR_PEOPLE = ("kernel", "log", "error", "summary")  # of a run's description; the rest is for programs
 
 
 _ANSI = re.compile(r"\x1b\[[0-?]*[ -/]*[@-~]")
@@ -265,7 +267,7 @@ def describe_run(run: Mapping[str, Any], job: Mapping[str, Any]) -> dict[str, An
     if result["error"]:
         result["error"]["message"] = failure_text(result)
     result["summary"] = _summary(result)
-    return result
+    return {**result, **{key: visible_all(result[key]) for key in FOR_PEOPLE}}
 
 
 def _summary(result: Mapping[str, Any]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.text import visible_all
 from ansible_collections.ggen.gvisor.plugins.module_utils._gvisor.history import NAMES
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd import boot_config as boot_configs
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._gvisor.host_plan import host_plan
@@ -51,7 +52,7 @@ def drift(
     for namespace, name in missing_images(info["images"], image) if image else ():
         there = info["images"].get(namespace, {}).get(name, "missing")
         found.append(f"image {name} in namespace {namespace} is {there} instead of {image['digest']}")
-    return found
+    return visible_all(found)
 
 
 def faults(
@@ -104,7 +105,7 @@ def host_report(
     gvisor, config, containerd = info["gvisor"], info["config"], info["containerd"]
     runs = [_run(run) for run in runs]
     seen = [{"kernel": run["kernel"]} for run in runs if run["kernel"]]
-    return {
+    report = {
         "healthy": not differences,
         "drift": differences,
         "host": dict(info["host"]),
@@ -128,6 +129,7 @@ def host_report(
         "proof": {key: proof[key] for key in PROOF if key in proof} if proof else (seen or [None])[-1],
         "runs": runs,
     }
+    return visible_all(report)
 
 
 def _run(run: Mapping[str, Any]) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.text import visible_line
 
 SHOWN = 5
 # A file's sha256, or "-> " and a link's target.
@@ -56,11 +57,13 @@ def _add(tar: tarfile.TarFile, root: str, path: str, entry: os.DirEntry[str], se
         path.encode("utf-8")
     except UnicodeEncodeError as error:
         raise GvisorError(f"workspace {root} has the name {os.fsencode(path)!r}, which is not UTF-8. Rename it.") from error
+    if visible_line(path) != path:  # what comes back is under the name that can be shown
+        raise GvisorError(f"workspace {root} has the name {visible_line(path)}, with characters that cannot be shown. Rename it.")
     if entry.is_symlink():
         info.type, info.linkname = tarfile.SYMTYPE, os.readlink(entry.path)
         if os.path.isabs(info.linkname) or not f"{os.path.realpath(entry.path)}/".startswith(f"{root}/"):
             raise GvisorError(
-                f"workspace {root}: {path} is a link that leads out of it, to {info.linkname}. Remove it, or copy what it leads to."
+                f"workspace {root}: {visible_line(path)} is a link that leads out of it, to {visible_line(info.linkname)}. Remove it, or copy what it leads to."
             )
         sent[path] = f"-> {info.linkname}"
         tar.addfile(info)
@@ -74,7 +77,7 @@ def _add(tar: tarfile.TarFile, root: str, path: str, entry: os.DirEntry[str], se
             info.size = status.st_size
             tar.addfile(info, stream)
     else:
-        raise GvisorError(f"workspace {root}: {path} is neither file, folder nor link, so it cannot be sent. Remove it.")
+        raise GvisorError(f"workspace {root}: {visible_line(path)} is neither file, folder nor link, so it cannot be sent. Remove it.")
 
 
 def write_back(root: str, sent: Mapping[str, str], changes: Sequence[Mapping[str, Any]], contents: Mapping[str, str]) -> list[str]:
@@ -91,12 +94,14 @@ def write_back(root: str, sent: Mapping[str, str], changes: Sequence[Mapping[str
             if not _is_plain(path):
                 raise GvisorError(f"the run reported a change of {path!r}, which is not below the workspace. Nothing was written back.")
             if change["change"] != "removed" and change["kind"] != "file":
-                remarks.append(f"{path} is a {change['kind']} and was not copied back")
+                remarks.append(f"{visible_line(path)} is a {change['kind']} and was not copied back")
                 continue
             wanted.append((path, None if change["change"] == "removed" else _bytes(path, change, contents), int(str(change["mode"]), 8)))
         conflicts = [path for path, _data, _mode in wanted if _state(base, path) != sent.get(path)]
         if conflicts:
-            shown = ", ".join(conflicts[:SHOWN]) + (f" and {len(conflicts) - SHOWN} more" if len(conflicts) > SHOWN else "")
+            shown = ", ".join(map(visible_line, conflicts[:SHOWN])) + (
+                f" and {len(conflicts) - SHOWN} more" if len(conflicts) > SHOWN else ""
+            )
             raise GvisorError(f"{shown} in {root} changed while the command ran elsewhere on a copy. Nothing was written back; run again.")
         for path, data, mode in wanted:
             _put(base, path, data, mode)
@@ -115,7 +120,7 @@ def _is_plain(path: str) -> bool:
 def _bytes(path: str, change: Mapping[str, Any], contents: Mapping[str, str]) -> bytes:
     data = base64.b64decode(contents.get(path, ""))
     if hashlib.sha256(data).hexdigest() != change["sha256"]:
-        raise GvisorError(f"the bytes of {path} are not those that the run reported. Nothing was written back.")
+        raise GvisorError(f"the bytes of {visible_line(path)} are not those that the run reported. Nothing was written back.")
     return data
 
 
