@@ -24,6 +24,7 @@ from pathlib import Path
 
 import pytest
 import tomllib
+from ansible_collections.ggen.gvisor.plugins.module_utils._base import files
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.processes import wait_exit
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd import config_transaction as tx
@@ -429,14 +430,38 @@ def test_concurrent_runs_do_not_mix(host: Host) -> None:
 
 
 def test_waits_for_the_lock_and_gives_up(host: Host) -> None:
+    with tx.locked(str(host.root)), pytest.raises(GvisorError, match="another run has been changing"), tx.locked(
+        str(host.root), timeout=0.2
+    ):
+        pass
+    with tx.locked(str(host.root), timeout=0.2):
+        pass
+
+
+def test_nobody_but_root_can_hold_the_lock(host: Host) -> None:
+    """Whoever can read a folder can hold its lock as long as they like: that is not the one that counts."""
     folder = os.open(host.root, os.O_RDONLY)
     fcntl.flock(folder, fcntl.LOCK_EX)
+    before = os.umask(0)
     try:
-        with pytest.raises(GvisorError, match="another run has been changing"), tx.locked(str(host.root), timeout=0.2):
-            pass
+        with tx.locked(str(host.root), timeout=0.2):
+            places = [Path(files.LOCKS), *Path(files.LOCKS).iterdir()]
     finally:
+        os.umask(before)
         os.close(folder)
-    with tx.locked(str(host.root), timeout=0.2):
+    assert {(path.stat().st_uid, path.stat().st_mode & 0o077) for path in places} == {(0, 0)}
+
+
+def test_a_place_for_locks_that_others_made_is_refused(host: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "LOCKS", str(tmp_path / "locks"))
+    for mode, owner in ((0o755, 0), (0o700, 1234)):
+        (tmp_path / "locks").mkdir(mode)
+        os.chown(tmp_path / "locks", owner, owner)
+        with pytest.raises(GvisorError, match="is not root's alone"), tx.locked(str(host.root), timeout=0.2):
+            pass
+        (tmp_path / "locks").rmdir()
+    (tmp_path / "locks").symlink_to(tmp_path)
+    with pytest.raises(OSError, match="locks"), tx.locked(str(host.root), timeout=0.2):
         pass
 
 

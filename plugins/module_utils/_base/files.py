@@ -9,18 +9,22 @@ import contextlib
 import fcntl
 import hashlib
 import os
+import re
 import shutil
 import signal
+import stat
 import tempfile
 import time
-from typing import Any, BinaryIO, Callable, Iterator, List, Optional
+from typing import Any, BinaryIO, Callable, Iterator, List, Optional, Tuple
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 
 # What the collection's action plugins send into Ansible's temporary folders, and the seconds after which nobody is at work with it any more.
-SENT = ("payload", "workspace.tar")
+SENT_PAYLOAD, SENT_WORKSPACE = "payload", "workspace{0}.tar"
 SENT_SECONDS = 6 * 3600
+_SENT = re.compile("|".join((SENT_PAYLOAD, SENT_WORKSPACE.format(r"\d*"))))
 CHUNK = 1 << 20  # bytes a read
+LOCKS = "/run/ggen.gvisor"
 
 
 def sha256_file(path: str) -> str:
@@ -77,43 +81,66 @@ def make_folders(path: str, mode: int) -> List[str]:
 
 
 @contextlib.contextmanager
+def _lock_of(folder: str) -> Iterator[Tuple[int, int]]:
+    """Give a descriptor of the folder and one for its lock, which are the same where nobody is root.
+
+    Whoever may read a folder can hold its own lock, as long as they like. So root's locks are on files that root alone can open, in a place that is
+    empty after a start, named by the folder's device and inode. Raises GvisorError or OSError.
+    """
+    with contextlib.ExitStack() as opened:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        opened.callback(os.close, descriptor)
+        if os.geteuid() != 0:
+            yield descriptor, descriptor
+            return
+        with contextlib.suppress(FileExistsError):
+            os.mkdir(LOCKS, 0o700)
+        locks = os.open(LOCKS, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        opened.callback(os.close, locks)
+        place = os.fstat(locks)
+        if place.st_uid != 0 or stat.S_IMODE(place.st_mode) & 0o077:
+            raise GvisorError(f"{LOCKS} is not root's alone, and others could hold its locks; remove it")
+        status = os.fstat(descriptor)
+        lock = os.open(f"{status.st_dev}-{status.st_ino}", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=locks)
+        opened.callback(os.close, lock)
+        yield descriptor, lock
+
+
+@contextlib.contextmanager
 def locked(folder: str, timeout: Optional[float] = None, shared: bool = False) -> Iterator[int]:
-    """Hold the lock on a folder, which leaves no file behind and ends with its holder; with ``shared`` together with others who share it.
+    """Hold the lock on a folder, which leaves no file there and ends with its holder; with ``shared`` together with others who share it.
 
     Gives the folder's descriptor.
     Raises GvisorError when another run holds it longer than ``timeout`` seconds, where that is given, and OSError when the folder is not there.
     """
     kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
+    with _lock_of(folder) as (descriptor, lock):
         if timeout is None:
-            fcntl.flock(descriptor, kind)
-        elif not take_lock(descriptor, kind, timeout):
+            fcntl.flock(lock, kind)
+        elif not take_lock(lock, kind, timeout):
             raise GvisorError(f"another run has been changing {folder} for more than {timeout:g} s")
         yield descriptor
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager
 def locked_now(folder: str) -> Iterator[bool]:
     """Hold the lock on a folder if nobody else does, and tell whether it is held. Raises OSError when the folder is not there."""
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    held = False
-    try:
+    with _lock_of(folder) as (_descriptor, lock):
+        held = False
         with contextlib.suppress(BlockingIOError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             held = True
         yield held
-    finally:
-        os.close(descriptor)
 
 
 @contextlib.contextmanager
 def locked_file(path: str) -> Iterator[None]:
     """Hold the lock on a file, which is made with its folder where it is not there; others wait. Raises OSError when it cannot be made."""
     os.makedirs(os.path.dirname(path), exist_ok=True)
-    with open(path, "w", encoding="utf-8") as stream:
+    # Nobody else may open it: whoever can read a file can hold its lock.
+    with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600), "wb") as stream:
+        with contextlib.suppress(PermissionError):  # a cache that users share
+            os.fchmod(stream.fileno(), 0o600)
         fcntl.flock(stream, fcntl.LOCK_EX)  # the kernel lets go of it when the holder dies
         yield
 
@@ -211,17 +238,26 @@ def atomic_symlink(target: str, path: str) -> None:
 def remove_stale_transfers(path: str) -> None:
     """Remove what runs whose controller was killed or cut off left beside ``path``, where that is in a temporary folder of Ansible's.
 
-    Ansible removes its folders only at the end of a task, and these hold tens of megabytes. Ones that cannot be removed stay.
+    Ansible removes its folders only at the end of a task, and these hold tens of megabytes, or somebody's workspace. Ones that cannot be removed
+    stay, and so do those of other users, who may have made whatever they like of them.
     """
     folder = os.path.dirname(path)
     if not os.path.basename(folder).startswith("ansible-tmp-"):
         return
     with os.scandir(os.path.dirname(folder)) as entries:
         others = [entry.path for entry in entries if entry.name.startswith("ansible-tmp-") and entry.path != folder]
+    owner = os.lstat(folder).st_uid
     for other in others:
-        sent = [os.path.join(other, name) for name in SENT]
-        if any(time.time() - os.lstat(one).st_mtime > SENT_SECONDS for one in sent if os.path.lexists(one)):
-            shutil.rmtree(other, ignore_errors=True)
+        with contextlib.suppress(OSError, RecursionError):
+            if os.lstat(other).st_uid == owner and _is_stale(other):
+                shutil.rmtree(other, ignore_errors=True)
+
+
+def _is_stale(folder: str) -> bool:
+    """Tell whether it is a folder with something that was sent so long ago that nobody is at work with it."""
+    with os.scandir(folder) as entries:
+        times = [entry.stat(follow_symlinks=False).st_mtime for entry in entries if _SENT.fullmatch(entry.name)]
+    return any(time.time() - sent > SENT_SECONDS for sent in times)
 
 
 def read_text(path: str) -> Optional[str]:

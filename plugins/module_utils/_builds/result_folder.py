@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The lock on a build's result folder (below bin/, dist/ or a build host's cache): nobody sees one that is half exchanged.
 
-It is the kernel's lock on the folder itself, so it is the same one for everybody, whatever cache they use. Whoever needs an object's lock as well
+It belongs to the folder itself, so it is the same one for everybody who runs as the same user, whatever cache they use. Whoever needs an object's lock as well
 takes that one first; whoever needs several folders takes them in the order of their paths.
 """
 

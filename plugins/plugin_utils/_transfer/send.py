@@ -19,6 +19,7 @@ from ansible.errors import AnsibleError
 from ansible.utils.display import Display
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import (
+    SENT_PAYLOAD,
     SENT_SECONDS,
     locked_file,
     sha256_file,
@@ -140,7 +141,7 @@ def send(action: Action, path: str) -> str:
     shell = action._connection._shell
     if shell.tmpdir is None:
         action._make_tmp_path()
-    remote = shell.join_path(shell.tmpdir, "payload")
+    remote = shell.join_path(shell.tmpdir, SENT_PAYLOAD)
     try:
         action._transfer_file(path, remote)
     except AnsibleError as error:

@@ -10,20 +10,24 @@ import hashlib
 import io
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
 
 import pytest
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import (
-    SENT,
+    SENT_PAYLOAD,
     SENT_SECONDS,
+    SENT_WORKSPACE,
     locked,
+    locked_file,
     remove_stale_transfers,
     sha256_of,
     staged,
     take_lock,
 )
+from support.trees import nest
 
 
 def test_a_staged_file_takes_its_place_whole_or_is_gone(tmp_path: Path) -> None:
@@ -96,7 +100,7 @@ def test_only_what_killed_runs_sent_is_removed(tmp_path: Path) -> None:
         sent(place / "ansible-tmp-3", "somebody-s", 2 * SENT_SECONDS),
         sent(place / "other-tmp-4", "payload", 2 * SENT_SECONDS),
     ]
-    for name in SENT:
+    for name in (SENT_PAYLOAD, SENT_WORKSPACE.format(0), SENT_WORKSPACE.format(12)):
         sent(place / f"ansible-tmp-{name}", name, 2 * SENT_SECONDS)
     (tmp_path / "elsewhere").mkdir()
     sent(tmp_path / "elsewhere" / "ansible-tmp-5", "payload", 2 * SENT_SECONDS)
@@ -104,6 +108,29 @@ def test_only_what_killed_runs_sent_is_removed(tmp_path: Path) -> None:
     remove_stale_transfers(str(ours / "payload"))
     assert sorted(place.iterdir()) == sorted([*stay, place / "ansible-tmp-link"])
     assert (tmp_path / "elsewhere" / "ansible-tmp-5" / "payload").exists()
+
+
+def test_what_cannot_be_removed_keeps_nobody_from_working(tmp_path: Path) -> None:
+    ours = sent(tmp_path / "ansible-tmp-1", "payload", 0)
+    deep = sent(tmp_path / "ansible-tmp-2", "payload", 2 * SENT_SECONDS)
+    (tmp_path / "ansible-tmp-3").write_text("a file")
+    nest(deep, 1100)
+    try:
+        remove_stale_transfers(str(ours / "payload"))
+    finally:
+        subprocess.run(["rm", "-rf", deep], check=True)  # Python's own rmtree recurses, and pytest's with it
+
+
+def test_nobody_else_can_hold_the_lock_on_a_file(tmp_path: Path) -> None:
+    """Whoever can open a file can hold its lock."""
+    before = os.umask(0)
+    try:
+        (tmp_path / "old").touch(0o666)
+        for name in ("new", "old"):
+            with locked_file(str(tmp_path / name)):
+                assert (tmp_path / name).stat().st_mode & 0o777 == 0o600
+    finally:
+        os.umask(before)
 
 
 def test_an_archive_that_nobody_sent_has_no_neighbours(tmp_path: Path) -> None:
