@@ -13,16 +13,18 @@ import base64
 import contextlib
 import hashlib
 import os
+import re
 import stat
 import tarfile
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.text import visible_line
 
 SHOWN = 5
+CHANGES = ("created", "modified", "removed")
 # A file's sha256, or "-> " and a link's target.
 Sent = dict[str, str]
 
@@ -80,23 +82,48 @@ def _add(tar: tarfile.TarFile, root: str, path: str, entry: os.DirEntry[str], se
         raise GvisorError(f"workspace {root}: {visible_line(path)} is neither file, folder nor link, so it cannot be sent. Remove it.")
 
 
-def write_back(root: str, sent: Mapping[str, str], changes: Sequence[Mapping[str, Any]], contents: Mapping[str, str]) -> list[str]:
+class Change(NamedTuple):
+    """One row of a host's changed_files, as far as it matters here."""
+
+    path: str
+    removed: bool
+    kind: str
+    sha256: str
+    mode: int
+
+
+def changes_of(told: Any) -> list[Change]:
+    """Return the changes that a host tells of. Raises GvisorError for what a host of ours does not say."""
+    found = []
+    for row in told if isinstance(told, list) else [None]:
+        row = row if isinstance(row, dict) else {}
+        texts = [str(row.get(name, "")) for name in ("path", "change", "kind", "sha256", "mode")]
+        path, change, kind, sha256, mode = texts
+        if not _is_plain(path):
+            raise GvisorError(f"the run reported a change of {path!r}, which is not below the workspace. Nothing was written back.")
+        if change not in CHANGES or not re.fullmatch("[0-7]{1,5}", mode):
+            raise GvisorError(
+                f"the host's report on {path!r} is no report of a change ({change!r}, mode {mode!r}). Nothing was written back."
+            )
+        found.append(Change(path, change == "removed", kind, sha256, int(mode, 8)))
+    return found
+
+
+def write_back(root: str, sent: Mapping[str, str], told: Any, contents: Any) -> list[str]:
     """Write what a run changed into the workspace and return remarks: what was left out.
 
-    ``changes`` are containerd_run's changed_files, ``contents`` the files' bytes in base64. Raises GvisorError, and writes nothing then, when a path is not
-    below the workspace, when bytes are not those that were reported, and when something here was changed since it was packed.
+    ``told`` is containerd_run's changed_files, ``contents`` the files' bytes in base64, both as a host says. Raises GvisorError, and writes nothing then,
+    when a path is not below the workspace, when bytes are not those that were reported, and when something here was changed since it was packed.
     """
+    changes = changes_of(told)
     base = os.open(os.path.realpath(root), os.O_RDONLY | os.O_DIRECTORY)
     try:
         wanted, remarks = [], []
         for change in changes:
-            path = str(change["path"])
-            if not _is_plain(path):
-                raise GvisorError(f"the run reported a change of {path!r}, which is not below the workspace. Nothing was written back.")
-            if change["change"] != "removed" and change["kind"] != "file":
-                remarks.append(f"{visible_line(path)} is a {change['kind']} and was not copied back")
+            if not change.removed and change.kind != "file":
+                remarks.append(f"{visible_line(change.path)} is a {visible_line(change.kind)} and was not copied back")
                 continue
-            wanted.append((path, None if change["change"] == "removed" else _bytes(path, change, contents), int(str(change["mode"]), 8)))
+            wanted.append((change.path, None if change.removed else _bytes(change, contents), change.mode))
         conflicts = [path for path, _data, _mode in wanted if _state(base, path) != sent.get(path)]
         if conflicts:
             shown = ", ".join(map(visible_line, conflicts[:SHOWN])) + (
@@ -113,15 +140,24 @@ def write_back(root: str, sent: Mapping[str, str], changes: Sequence[Mapping[str
 
 
 def _is_plain(path: str) -> bool:
-    parts = path.split("/")
-    return "\0" not in path and not any(part in ("", ".", "..") for part in parts)
+    """Tell whether it is the path of something in a folder that a name of a file can have here; a surrogate by itself is none."""
+    if "\0" in path or any(part in ("", ".", "..") for part in path.split("/")):
+        return False
+    try:
+        path.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
-def _bytes(path: str, change: Mapping[str, Any], contents: Mapping[str, str]) -> bytes:
-    data = base64.b64decode(contents.get(path, ""))
-    if hashlib.sha256(data).hexdigest() != change["sha256"]:
-        raise GvisorError(f"the bytes of {visible_line(path)} are not those that the run reported. Nothing was written back.")
-    return data
+def _bytes(change: Change, contents: Any) -> bytes:
+    try:
+        data = base64.b64decode(contents.get(change.path, ""))
+        if hashlib.sha256(data).hexdigest() == change.sha256:
+            return data
+    except (AttributeError, TypeError, ValueError):
+        pass  # neither texts by paths nor base64
+    raise GvisorError(f"the bytes of {visible_line(change.path)} are not those that the run reported. Nothing was written back.")
 
 
 @contextlib.contextmanager
