@@ -12,6 +12,7 @@ from typing import Any
 from ansible import constants as C
 from ansible.errors import AnsibleActionFail
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import SENT_WORKSPACE
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.jobs import names_of, summary
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._base.action import Action
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._transfer import workspace_copy
@@ -47,10 +48,11 @@ class ActionModule(Action):
     def _with_copies(self, workspaces: dict[int, str], task_vars: dict[str, Any] | None) -> dict[str, Any]:
         """Send the workspaces, run, write back. Raises GvisorError when one cannot be sent."""
         arguments = {**self._task.args}
-        jobs = [dict(job) for job in arguments.get("jobs") or [arguments]]
+        several = arguments.get("jobs") is not None
+        jobs = [dict(job) for job in arguments["jobs"]] if several else [dict(arguments)]
         sent = {}
         with tempfile.TemporaryDirectory(dir=C.DEFAULT_LOCAL_TMP) as folder:
-            archives = {number: os.path.join(folder, f"workspace{number}.tar") for number in workspaces}
+            archives = {number: os.path.join(folder, SENT_WORKSPACE.format(number)) for number in workspaces}
             for number, workspace in workspaces.items():
                 sent[number] = workspace_copy.pack(workspace, archives[number])
             place = self._make_tmp_path()
@@ -60,16 +62,21 @@ class ActionModule(Action):
                     self._transfer_file(archive, there)
                     jobs[number].update(workspace=None, archive=there)
                     self._fixup_perms2([self._connection._shell.tmpdir, there], execute=False)
-                done = self._execute_module(
-                    module_args={**arguments, "jobs": jobs} if "jobs" in arguments else jobs[0], task_vars=task_vars
-                )
+                done = self._execute_module(module_args={**arguments, "jobs": jobs} if several else jobs[0], task_vars=task_vars)
             finally:
                 self._remove_tmp_path(self._connection._shell.tmpdir)
-        if "jobs" not in done:
-            return self._written(workspaces[0], sent[0], done) if 0 in workspaces else done
-        for number, workspace in workspaces.items():
-            done["jobs"][number] = self._written(workspace, sent[number], done["jobs"][number])
-        return {**done, **summary(done["jobs"], names_of(arguments["jobs"], arguments.get("argv")))}
+        try:
+            if not several:
+                return self._written(workspaces[0], sent[0], done)
+            if "jobs" not in done:
+                return done
+            if len(done["jobs"]) != len(jobs):
+                raise GvisorError(f"the host's result does not have the {len(jobs)} jobs that it was given. Nothing was written back.")
+            for number, workspace in workspaces.items():
+                done["jobs"][number] = self._written(workspace, sent[number], done["jobs"][number])
+            return {**done, **summary(done["jobs"], names_of(arguments["jobs"], arguments.get("argv")))}
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            raise GvisorError(f"what the host sent is no result of this module: {type(error).__name__}: {error}") from error
 
     def _written(self, workspace: str, sent: Any, done: dict[str, Any]) -> dict[str, Any]:
         """Bring what a run did to its copy back to the workspace; return the run's result."""
@@ -77,7 +84,7 @@ class ActionModule(Action):
         if self._task.check_mode or contents is None:  # a rehearsal, or something was wrong with what the command left
             return done
         try:
-            remarks = workspace_copy.write_back(workspace, sent, done["changed_files"], contents)
+            remarks = workspace_copy.write_back(workspace, sent, done.get("changed_files"), contents)
         except GvisorError as error:
             # Without an exit code: nothing of the run has an effect.
             return {**done, "failed": True, "changed": False, "rc": None, "msg": error.message}

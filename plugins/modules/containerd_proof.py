@@ -33,7 +33,7 @@ options:
     type: str
     default: default
   state_dir:
-    description: The folder on the host for the copies of dmesg and sleep.
+    description: The folder on the host for the copies of dmesg and sleep. One that others than root can change, or exchange, is refused.
     type: path
     default: /var/lib/ggen.gvisor
 attributes:

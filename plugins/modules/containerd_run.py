@@ -238,7 +238,9 @@ options:
     type: path
     default: /run/containerd/containerd.sock
   state_dir:
-    description: Folder for locks, throw-away copies and the host's programs that sandboxes see (host_tools).
+    description:
+      - Folder for locks, throw-away copies and the host's programs that sandboxes see (host_tools).
+      - It is made where it is missing. One that others than root can change, or exchange, is refused.
     type: path
     default: /var/lib/ggen.gvisor
 """

@@ -111,6 +111,17 @@ def test_a_hard_link_to_somebody_else_s_file_is_named_and_left_alone(tmp_path: P
     assert bits(tree) == "0700"  # nobody else comes to what could not be made harmless
 
 
+def test_a_file_of_somebody_else_s_whose_names_are_all_here_loses_its_bits(tmp_path: Path) -> None:
+    """An image that is root in its sandbox gives a file of root's a second name, so that it is taken for one of the system's."""
+    tree = tmp_path / "tree"
+    root_s = make(tree / "a/shell", 0o4755, owner=0)
+    os.link(root_s, tree / "b")
+    os.link(root_s, tree / "a/third")
+    tree.chmod(0o755)
+    assert cleaned(tree)[1] == []
+    assert (bits(root_s), bits(tree)) == ("0755", "0755")
+
+
 def test_private_files_are_closed_and_no_link_is_followed(tmp_path: Path) -> None:
     outside = make(tmp_path / "outside/key", 0o644)
     tree = tmp_path / "tree"

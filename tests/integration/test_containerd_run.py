@@ -84,7 +84,7 @@ def fingerprint(folder: Path) -> str:
 def test_a_state_folder_that_cannot_be_written_is_named(runsc: Host, tmp_path: Path) -> None:
     runsc.state_dir = str(tmp_path / "own")
     os.mkdir(runsc.state_dir)
-    subprocess.run(["mount", "-t", "tmpfs", "tmpfs", runsc.state_dir], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=755", "tmpfs", runsc.state_dir], check=True)
     try:
         assert runsc.run("true")["rc"] == 0
         subprocess.run(["mount", "-o", "remount,ro", runsc.state_dir], check=True)

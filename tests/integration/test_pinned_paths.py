@@ -18,6 +18,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pinned import
     Absent,
     LinkRefused,
     acting_as,
+    own_folder,
     pin,
     read_file,
     write_file,
@@ -191,6 +192,59 @@ def test_writing_as_the_owner(ours: Path, theirs: Path) -> None:
     assert (ours / "victim").read_text() == "victim"
     assert os.listdir(ours / "victims") + os.listdir(theirs / "root-s") == []
     assert stat.S_IMODE((theirs / "a/b").stat().st_mode) == 0o755
+
+
+def test_a_folder_that_becomes_a_link_while_it_is_made_leads_nowhere(ours: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a folder of root's that a group may write; its mode was given by the name."""
+    victim, shared = ours / "victim", ours / "shared"
+    victim.mkdir(mode=0o700)
+    shared.mkdir()
+    shared.chmod(0o777)
+    real = os.mkdir
+
+    def swap(name: str, *args: int, **options: int) -> None:
+        real(name, *args, **options)
+        (shared / "a").rename(shared / "b")
+        (shared / "a").symlink_to(victim)
+
+    with pin(str(shared), "workspace") as pinned:
+        monkeypatch.setattr(os, "mkdir", swap)
+        with pytest.raises(OSError, match=f"{shared}/a/new"):
+            write_file(pinned, "a/new", b"text", 0o644, 0o755)
+    assert (stat.S_IMODE(victim.stat().st_mode), list(victim.iterdir())) == (0o700, [])
+
+
+# The folder of root's own
+
+
+def test_root_s_own_folder_is_made_whatever_the_umask_is(ours: Path) -> None:
+    for mask in (0, 0o077):
+        before = os.umask(mask)
+        try:
+            assert own_folder(f"{ours}/{mask}/state/", "state_dir") == f"{ours}/{mask}/state"
+        finally:
+            os.umask(before)
+        assert {stat.S_IMODE((ours / str(mask) / name).stat().st_mode) for name in ("", "state")} == {0o755}
+
+
+@pytest.mark.parametrize(
+    ("mode", "owner", "place"), [(0o777, 0, "a"), (0o775, 0, "a/b"), (0o1777, 0, "a/b"), (0o755, USER, "a/b"), (0o755, USER, "a")]
+)
+def test_root_s_own_folder_is_nobody_else_s(ours: Path, mode: int, owner: int, place: str) -> None:
+    (ours / "a/b").mkdir(parents=True)
+    (ours / place).chmod(mode)
+    os.chown(ours / place, owner, owner)
+    with pytest.raises(GvisorError, match=f"{ours}/{place} can be changed by others than root"):
+        own_folder(f"{ours}/a/b", "state_dir")
+
+
+def test_root_s_own_folder_may_be_in_one_with_the_sticky_bit(ours: Path) -> None:
+    (ours / "sticky").mkdir()
+    (ours / "sticky").chmod(0o1777)
+    assert own_folder(f"{ours}/sticky/state", "state_dir") == f"{ours}/sticky/state"
+    os.symlink("state", ours / "sticky/link")
+    with pytest.raises(LinkRefused):
+        own_folder(f"{ours}/sticky/link", "state_dir")
 
 
 def test_acting_as_somebody_ends(theirs: Path) -> None:

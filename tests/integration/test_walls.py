@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import signal
 import stat
@@ -13,11 +15,18 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from unittest import mock
 
 import pytest
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.ctr import Ctr
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox import jobs as _jobs
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.cleaning import Cleaned, Note
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.supervisor import PodFolder
+from ansible_collections.ggen.gvisor.plugins.modules import containerd_run
 from support.containerd import Daemon
 from support.module import finish_module, run_module
-from support.runs import PATIENCE, RUNTIMES, Host, gvisor_daemon
+from support.runs import IMAGE, PATIENCE, RUNTIMES, Host, gvisor_daemon
 
 USER = 1000
 SET_ID = "cp /bin/busybox shell; chmod 6755 shell"
@@ -76,6 +85,35 @@ def wait_for(path: Path) -> None:
     while not path.exists():
         assert time.monotonic() < deadline, f"{path} never came"
         time.sleep(0.02)
+
+
+OUTCOME = {
+    "rc": 0,
+    "why": "exit",
+    "stdout": "said",
+    "stderr": "",
+    "stdout_bytes": 4,
+    "stderr_bytes": 0,
+    "truncated": False,
+    "struck": [],
+} | {
+    "kernel": None,
+    "warnings": [],
+    "timings": {"pod": 0.2, "job": 0.1},
+}
+
+
+def job_of(workspace: Path, number: int, **params: object) -> _jobs.Job:
+    """A job as the module makes it, without the module."""
+    with mock.patch.object(containerd_run, "AnsibleModule", side_effect=StopIteration) as made, contextlib.suppress(StopIteration):
+        containerd_run.main()
+    common = {name: spec.get("default") for name, spec in made.call_args.kwargs["argument_spec"].items()}
+    given = {"argv": ["true"], "image": IMAGE, "workspace": str(workspace)}
+    return _jobs.Job(_jobs.Mode(check=False, diff=False), {**common, **given, **params}, number)
+
+
+def no_memory(*_args: object, **_options: object) -> None:
+    raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
 
 
 # Which folder it is
@@ -290,6 +328,78 @@ def test_files_of_somebody_else_after_a_run_fail_it_and_are_named(host: Host, ho
     result = finish_module(process)
     assert (result["rc"], result["stdout"], result["failed"]) == (0, "said\n", True)
     assert f"1 files do not belong to the command's user {USER}:{USER} after it: root-s (0:0); remove them" in result["msg"]
+
+
+def test_the_note_is_there_before_the_pod(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An image's own programs may run as soon as the pod does."""
+    seen: list[set[str]] = []
+
+    def start(folder: PodFolder, *_args: object) -> None:
+        seen.append(set(os.listdir(f"{folder.path}/notes")))
+        raise GvisorError("seen")
+
+    monkeypatch.setattr(_jobs, "Supervisor", start)
+    mounts = [{"source": str(own(home / "out")), "target": "/out", "writable": True}]
+    wanted = [job_of(home / "model", number, state_dir=str(tmp_path / "state"), mounts=mounts) for number in range(2)]
+    with pytest.raises(GvisorError, match="seen"):
+        _jobs.PodJobs(Ctr("/nonexistent/socket", "default"), wanted)
+    assert seen == [{"workspace0", "workspace1", "mount0"}]
+    assert os.listdir(tmp_path / "state/pods") == [".lock"]
+    assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text()
+
+
+def test_a_workspace_that_became_another_s_is_refused(home: Path, tmp_path: Path) -> None:
+    """Who the command is was decided by who had it."""
+    job = job_of(home / "model", 0)
+    os.chown(home / "model", USER + 1, USER + 1)
+    folder = PodFolder(str(tmp_path / "state"), "pod-1", Ctr("/nonexistent/socket", "default"))
+    try:
+        with pytest.raises(GvisorError, match="or another's, than when the run began"):
+            job.place(folder, "/workspace")
+    finally:
+        folder.remove()
+
+
+def test_one_fault_does_not_hide_another(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = job_of(home / "model", 0)
+    job.source = str(home / "model")
+    job._note = Note(job.source, job.source, [], USER, {}, [])
+    monkeypatch.setattr(_jobs, "clean", lambda _root, _note: Cleaned([], 0, ["shell: Operation not permitted"]))
+    monkeypatch.setattr(_jobs, "scan", no_memory)
+    result = job.compare(OUTCOME, "pod-1")
+    assert (result["rc"], result["stdout"], result["failed"]) == (0, "said", True)
+    assert result["faults"] == ["shell: Operation not permitted", f"{home}/model: Cannot allocate memory"]
+
+
+def test_a_folder_that_cannot_be_opened_keeps_no_other_from_being_cleaned(home: Path) -> None:
+    jobs = [job_of(own(home / name), 0) for name in ("gone", "model", "last")]
+    for job in jobs:
+        job.source = str(job.workspace)
+        job._note = Note(job.source, job.source, [], USER, {}, [])
+    (home / "gone").rmdir()
+    (home / "model/shell").touch()
+    (home / "model/shell").chmod(0o4755)
+    group = object.__new__(_jobs.PodJobs)
+    group.jobs, group._shared = jobs, []
+    assert group._clean_all(jobs[2]) == [f"{home}/gone: {home}/gone: No such file or directory"]
+    assert bits(home / "model/shell") == "0755"
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o1777])
+def test_a_state_folder_that_others_can_change_is_refused(host: Host, mode: int) -> None:
+    """… and a run makes its own so that they cannot, whatever the umask is."""
+    before = os.umask(0)
+    try:
+        assert host.run("true")["rc"] == 0
+    finally:
+        os.umask(before)
+    state = Path(host.state_dir)
+    writable = [path for path in [state, *state.rglob("*")] if path.lstat().st_mode & 0o022]
+    assert writable == []
+    state.chmod(mode)
+    result = host.run("true")
+    state.chmod(0o755)
+    assert f"{state} can be changed by others than root" in result["msg"]
 
 
 # How much it may be

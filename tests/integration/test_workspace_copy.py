@@ -25,6 +25,7 @@ from conftest import ROOT
 from support import oci
 from support.containerd import Daemon
 from support.containerd_debs import ensure
+from support.module import finish_module, run_module, start_module
 
 IMAGE = "localhost/busybox:1"
 
@@ -172,6 +173,38 @@ def test_bytes_that_were_not_reported_are_refused(workspace, sent):
         write_back(str(workspace), sent, [change("new", "created", b"a")], {"new": base64.b64encode(b"b").decode()})
 
 
+@pytest.mark.parametrize(
+    ("told", "contents"),
+    [
+        ("everything", {}),
+        (None, {}),
+        ([None], {}),
+        ([{}], {}),
+        ([change("new", "created", b"a", mode="0o644")], {"new": "YQ=="}),
+        ([change("new", "created", b"a", mode="-1")], {"new": "YQ=="}),
+        ([change("new", "created", b"a", mode="rw")], {"new": "YQ=="}),
+        ([{**change("new", "created", b"a"), "mode": None}], {"new": "YQ=="}),
+        ([change("new", "renamed", b"a")], {"new": "YQ=="}),
+        ([change("\ud800", "created", b"a")], {"\ud800": "YQ=="}),
+        ([change("a/\udcff", "removed")], {}),
+        ([change("new", "created", b"a")], {"new": "\ud800"}),
+        ([change("new", "created", b"a")], {"new": "é"}),
+        ([change("new", "created", b"a")], {"new": 5}),
+        ([change("new", "created", b"a")], ["new"]),
+        ([change("new", "created", b"a")], "new"),
+    ],
+)
+def test_whatever_a_hostile_host_says_is_an_error_and_writes_nothing(told, contents, workspace, sent):
+    before = state(workspace)
+    if isinstance(told, list):
+        told = [change("input", "modified", b"x"), *told]
+    if isinstance(contents, dict):
+        contents = {"input": "eA==", **contents}
+    with pytest.raises(GvisorError, match="Nothing was written back"):
+        write_back(str(workspace), sent, told, contents)
+    assert state(workspace) == before
+
+
 def test_too_much_to_come_back_is_refused(workspace, monkeypatch):
     root = os.open(workspace, os.O_RDONLY)
     before = _workspace.scan(root, time.monotonic() + 60)
@@ -284,3 +317,38 @@ def test_a_job_whose_folder_is_not_here_stops_before_any_runs(daemon, tmp_path):
     result = run_task(daemon, jobs=jobs)
     assert f"workspace {tmp_path}/no is no folder of the controller" in result["msg"]
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("pods", ["each", "one"])
+def test_a_copy_has_no_name_on_the_host_while_it_is_used(daemon, workspace, tmp_path, pods):
+    """Whoever is killed, nothing of a private workspace stays. One job takes its pod with it, so the other's copy is unpacked twice."""
+    places = {"address": daemon.address, "state_dir": str(daemon.root / "state_dir"), "runtime": "io.containerd.runc.v2", "image": IMAGE}
+    archives = [tmp_path / f"workspace{number}.tar" for number in range(2)]
+    for archive in archives:
+        pack(str(workspace), str(archive))
+    (tmp_path / "seen").mkdir()
+    os.chown(tmp_path / "seen", 65534, 65534)
+    wait = ["sh", "-c", "touch /seen/begun; while [ ! -e /seen/go ]; do sleep 0.05; done; sleep 1000"]
+    jobs = [{"archive": str(archives[0]), "argv": wait, "timeout": 5}, {"archive": str(archives[1]), "argv": ["cat", "input"]}]
+    for job in jobs:
+        job["mounts"] = [{"source": str(tmp_path / "seen"), "target": "/seen", "writable": True}]
+    process = start_module("containerd_run", **places, jobs=jobs, pods=pods, parallel=1)
+    deadline = time.monotonic() + 60
+    while not (tmp_path / "seen/begun").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    there = [archive.exists() for archive in archives]
+    (tmp_path / "seen/go").touch()
+    result = finish_module(process)
+    assert there == [False, False]
+    assert (result["jobs"][0]["timed_out"], result["jobs"][1]["stdout"]) == (True, "input\n"), result
+
+
+def test_what_is_no_archive_is_refused(daemon, tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to("/etc/shadow")
+    places = {"address": daemon.address, "state_dir": str(daemon.root / "state_dir"), "image": IMAGE, "argv": ["true"]}
+    for name in ("pipe", "link", "absent"):
+        result = run_module("containerd_run", **places, archive=str(tmp_path / name))
+        assert f"archive {tmp_path}/{name} " in result["msg"], result
+    assert (tmp_path / "pipe").exists()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import stat
 import time
-from typing import Any, Dict, List, Mapping, NamedTuple
+from typing import Any, Dict, List, Mapping, NamedTuple, Tuple
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pinned import FOLDER, NAMED, pin, through
@@ -19,10 +19,12 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.walker import
     ENTRY,
     MAX_TOLD,
     Bounds,
+    Identity,
     Walk,
     change_mode,
     close_folder,
     identity,
+    left_alone,
     printable,
 )
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.workspace import RACY_NS, SET_ID, has_set_id, set_id_row
@@ -114,9 +116,12 @@ def _clean_file(descriptor: int) -> Cleaned:
     return Cleaned(["itself"], 1, [])
 
 
-def _strip(root: int, note: Note, deadline: float) -> "tuple[List[str], int, Walk]":
+def _strip(root: int, note: Note, deadline: float) -> Tuple[List[str], int, Walk]:
     stripped: List[str] = []
     count = 0
+    # Files of somebody else's with several names: how many of them were met, and what to say until that is all of them.
+    met: Dict[Identity, int] = {}
+    left: Dict[Identity, Tuple[str, str]] = {}
     walk = Walk(root, Bounds(deadline))
     for step in walk:
         if step.kind != ENTRY or step.entry is None:
@@ -125,7 +130,15 @@ def _strip(root: int, note: Note, deadline: float) -> "tuple[List[str], int, Wal
             status = step.entry.stat(follow_symlinks=False)
             if not has_set_id(status) or (note.kept and note.kept.get(walk.path(step.name)) == set_id_row(status)):
                 continue
-            if change_mode(step.name, step.descriptor, 0o7777 & ~SET_ID, note.uid):
+            names = 1
+            if status.st_nlink > 1 and status.st_uid != note.uid:
+                this = status.st_dev, status.st_ino
+                names = met[this] = met.get(this, 0) + 1
+                left[this] = walk.path(step.name), left_alone(status)
+                if names < status.st_nlink:
+                    continue
+                del left[this]
+            if change_mode(step.name, step.descriptor, 0o7777 & ~SET_ID, note.uid, names):
                 count += 1
                 if count <= MAX_TOLD:
                     stripped.append(printable(walk.path(step.name)))
@@ -133,6 +146,8 @@ def _strip(root: int, note: Note, deadline: float) -> "tuple[List[str], int, Wal
             continue
         except OSError as error:
             walk.complain(step.name, error)
+    for path, why in left.values():
+        walk.miss(path, why)
     return sorted(stripped), count, walk
 
 

@@ -17,6 +17,7 @@ from typing import List, NamedTuple
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.process import run
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pinned import own_folder
 
 TARGET = "/.ggen.gvisor"  # where the pod sees the folder
 SIGN = "Starting gVisor"  # the first line of the sandbox's own kernel log
@@ -42,7 +43,7 @@ def prepare(state_dir: str) -> HostTools:
     if missing:
         raise GvisorError(f"this host lacks programs that a sandbox is proven and driven with; install {', '.join(missing)}")
     try:
-        folder = _folder(state_dir, {name: os.path.realpath(path) for name, path in found.items() if path})
+        folder = _folder(own_folder(state_dir, "state_dir"), {name: os.path.realpath(path) for name, path in found.items() if path})
         loader = next((name for name in sorted(os.listdir(folder)) if name.startswith("loader-")), None)
     except OSError as error:
         raise GvisorError(f"programs for the sandbox cannot be put into {state_dir}: {error.strerror}") from error

@@ -15,11 +15,12 @@ from collections import deque
 from typing import Any, Deque, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import remove_stale_transfers
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.ctr import Ctr
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.cgroup import Limits
-from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.cleaning import Kept, Note, clean, let_age, look_for_kept
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.cleaning import Note, clean, clean_noted, let_age, look_for_kept
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.host_tools import TARGET, HostTools, prepare
-from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pinned import FOLDER, NAMED, Absent, Pinned, pin
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pinned import FILE, FOLDER, Absent, Pinned, pin, through
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pod import MAX_ID, Command, Mount, PodSpec
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.supervisor import PodFolder, Supervisor, sweep
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.walker import identity
@@ -145,6 +146,24 @@ def pin_source(path: str) -> Pinned:
         raise GvisorError(f"mounts has the source {path!r}, which is neither a folder nor a regular file")
 
 
+def take_archive(path: str) -> int:
+    """Open a copy of a workspace that the controller sent, and take its name away: nothing of it stays, whoever is killed.
+
+    Return its descriptor, for as long as the run takes. Raises GvisorError.
+    """
+    remove_stale_transfers(path)
+    try:
+        descriptor = os.open(path, FILE)
+    except OSError as error:
+        raise GvisorError(f"archive {path} cannot be read: {error.strerror}") from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise GvisorError(f"archive {path} is not a regular file")
+    with contextlib.suppress(OSError):
+        os.unlink(path)
+    return descriptor
+
+
 def user_of(params: Dict[str, Any], owner: Tuple[int, int]) -> str:
     """Return the uid:gid that the command runs as; ``owner`` has the workspace. Raises GvisorError where that would be root and nobody said so."""
     uid, gid = owner
@@ -195,15 +214,16 @@ class Job:
         self.number = number
         self.workspace: Optional[str] = None  # without links
         self._identity: Optional[Tuple[int, int]] = None
-        owner = NOBODY
+        self._owner = NOBODY
         if params["workspace"]:
             with pin_workspace(params["workspace"]) as pinned:
-                self.workspace, self._identity, owner = pinned.path, pinned.identity, pinned.owner
+                self.workspace, self._identity, self._owner = pinned.path, pinned.identity, pinned.owner
         self.sources: List[Tuple[int, int]] = []
         for mount in params["mounts"]:
             with pin_source(mount["source"]) as pinned:
                 self.sources.append(pinned.identity)
-        self.user = user_of(params, owner)
+        self.user = user_of(params, self._owner)
+        self._archive = take_archive(params["archive"]) if params["archive"] else None
         self.source: Optional[str] = (
             None  # what the pod sees of the host: a mount of the workspace, or a copy of it, in the pod's own folder
         )
@@ -229,13 +249,13 @@ class Job:
         self.target = target
         self._note = None
         copy = os.path.join(folder.path, f"copy{self.number}")
-        if self.params["archive"]:
-            unpack(self.params["archive"], copy, *map(int, self.user.split(":")))
+        if self._archive is not None:
+            unpack(through(self._archive), copy, *map(int, self.user.split(":")))
             self.source = copy
         elif self.workspace:
             with pin_workspace(self.params["workspace"]) as pinned:
-                if pinned.identity != self._identity:
-                    raise GvisorError(f"workspace {self.workspace} is another folder now than when the run began; run again")
+                if (pinned.identity, pinned.owner) != (self._identity, self._owner):
+                    raise GvisorError(f"workspace {self.workspace} is another folder now, or another's, than when the run began; run again")
                 if self.mode.check:
                     os.mkdir(copy, 0o700)
                     self._copy(pinned, copy)
@@ -279,8 +299,8 @@ class Job:
         finally:
             os.close(descriptor)
 
-    def look(self, folder: PodFolder) -> None:
-        """Remember the workspace as it is before the command, and write down what cleaning it needs. Raises GvisorError."""
+    def look(self) -> None:
+        """Remember the workspace as it is before the command. Raises GvisorError."""
         begin = time.monotonic()
         if not self.source:
             return
@@ -289,30 +309,31 @@ class Job:
             if self._before.missed:
                 told = "; ".join(self._before.problems[:5])
                 raise GvisorError(f"workspace {self.workspace} cannot be looked at whole before the command: {told}; name a smaller folder")
-            if not self._note:
-                self.write_note(folder, root, self._before.set_id)
         self.timings["scan_before"] = round(time.monotonic() - begin, 3)
 
-    def look_ahead(self, folder: PodFolder) -> None:
-        """Write down what cleaning the workspace needs before another job of the pod, which could write there, begins. Raises GvisorError."""
-        if self.source:
-            with self._root() as root:
-                self.write_note(folder, root, look_for_kept(root, self._deadline))
-
-    def write_note(self, folder: PodFolder, root: int, kept: Kept) -> None:
-        """Write down what cleaning the workspace, whose descriptor is ``root``, needs. Raises OSError."""
+    def write_note(self, folder: PodFolder) -> None:
+        """Write down what cleaning the workspace needs, before there is a pod that could write there. Raises GvisorError or OSError."""
+        if not self.source:
+            return
+        source, uid = self.source, int(self.user.split(":")[0])
+        with self._root() as root:
+            try:
+                kept = look_for_kept(root, self._deadline)
+            except GvisorError as error:
+                raise GvisorError(f"workspace {self.workspace}: {error.message}; name a smaller folder") from error
+            self._note = Note(source, self.workspace or source, list(identity(root)), uid, kept, list(self.params["private"]))
         let_age(kept)
-        source = str(self.source)
-        uid = int(self.user.split(":")[0])
-        self._note = Note(source, self.workspace or source, list(identity(root)), uid, kept, list(self.params["private"]))
         folder.note(self.note_name, self._note)
 
     def clean(self) -> List[str]:
         """Take off the workspace what must not stay; return what could not be done."""
         if not self._note:
             return []
-        with self._root() as root:
-            cleaned = clean(root, self._note)
+        try:
+            with self._root() as root:
+                cleaned = clean(root, self._note)
+        except OSError as error:
+            return [f"{error.filename or self.workspace}: {error.strerror}"]
         if cleaned.count:
             self.warnings.append(
                 f"set-user-id or set-group-id bits were taken off {cleaned.count} files: {', '.join(cleaned.stripped[:5])}"
@@ -327,13 +348,13 @@ class Job:
         result = self._result(pod, outcome)
         if self.source:
             begin = time.monotonic()
+            faults = self.clean()
             try:
-                faults = self.clean()
                 faults += self._differences(result)
             except GvisorError as error:
-                faults = [error.message]
+                faults.append(error.message)
             except OSError as error:
-                faults = [f"{error.filename or self.workspace}: {error.strerror}"]
+                faults.append(f"{error.filename or self.workspace}: {error.strerror}")
             self.timings["scan_after"] = round(time.monotonic() - begin, 3)
             self.fail(result, faults)
         return result
@@ -412,7 +433,10 @@ class PodJobs:
         try:
             for job in jobs:
                 job.place(folder, WORKSPACE if len(jobs) == 1 else f"{WORKSPACE}s/{job.number}")
-            self.supervisor = Supervisor(folder, self._spec(tools, self._place_mounts()), [job.command for job in jobs])
+            mounts = self._place_mounts()
+            for job in jobs:
+                job.write_note(folder)
+            self.supervisor = Supervisor(folder, self._spec(tools, mounts), [job.command for job in jobs])
         except OSError as error:
             folder.remove()
             raise GvisorError(f"{error.filename or folder.path}: {error.strerror}") from error
@@ -450,8 +474,6 @@ class PodJobs:
     def __enter__(self) -> "PodJobs":
         """Let the first command begin as soon as the pod is there."""
         try:
-            if len(self.jobs) > 1:
-                self._look_ahead()
             self._go(self.jobs[0])
         except BaseException:
             self.supervisor.__exit__()
@@ -462,16 +484,9 @@ class PodJobs:
         """Remove the pod."""
         self.supervisor.__exit__(*exc)
 
-    def _look_ahead(self) -> None:
-        try:
-            for job in self.jobs:
-                job.look_ahead(self.folder)
-        except OSError as error:
-            raise GvisorError(f"{error.filename or self.folder.path}: {error.strerror}") from error
-
     def _go(self, job: Job) -> None:
         try:
-            job.look(self.folder)
+            job.look()
         except OSError as error:
             raise GvisorError(f"{error.filename or self.folder.path}: {error.strerror}") from error
         self.supervisor.go()
@@ -479,25 +494,23 @@ class PodJobs:
     def _clean_all(self, last: Job) -> List[str]:
         """Clean, when the sandbox is dead, what its jobs could write after their own end; return what could not be done."""
         problems = []
-        try:
-            for job in (job for job in self.jobs if job is not last):
+        for job in self.jobs:
+            if job is not last:
                 problems += [f"{job.workspace}: {problem}" for problem in job.clean()]
-            for note, name in self._shared:
-                descriptor = os.open(note.source, NAMED)
-                try:
-                    cleaned = clean(descriptor, note)
-                finally:
-                    os.close(descriptor)
-                problems += [f"{note.path}: {problem}" for problem in cleaned.problems]
-                if cleaned.count:
-                    last.warnings.append(
-                        f"set-user-id or set-group-id bits were taken off {cleaned.count} files of {note.path}: {', '.join(cleaned.stripped[:5])}"
-                    )
+        for note, _name in self._shared:
+            try:
+                cleaned = clean_noted(note._asdict())
+            except (GvisorError, OSError) as error:
+                problems.append(f"{note.path}: {getattr(error, 'strerror', None) or error}")
+                continue
+            problems += [f"{note.path}: {problem}" for problem in cleaned.problems]
+            if cleaned.count:
+                last.warnings.append(
+                    f"set-user-id or set-group-id bits were taken off {cleaned.count} files of {note.path}: {', '.join(cleaned.stripped[:5])}"
+                )
+        if not problems:  # otherwise the supervisor tries again
+            for name in (*(job.note_name for job in self.jobs), *(name for _note, name in self._shared)):
                 self.folder.done(name)
-            for job in self.jobs:
-                self.folder.done(job.note_name)
-        except OSError as error:
-            problems.append(f"{error.filename or self.folder.path}: {error.strerror}")
         return problems
 
     def results(self) -> Iterator[Dict[str, Any]]:

@@ -25,6 +25,7 @@ FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 MAX_LINKS = 40  # the kernel's own limit
 MAX_TEXT_FILE = 1 << 20  # bytes of a file that is read whole
+OWN_MODE = 0o755  # of folders of root's own; what is secret is in folders of their own below
 
 _ABSENT = (errno.ENOENT, errno.ENAMETOOLONG)
 
@@ -172,6 +173,29 @@ def _check_link(place: str, target: str, ours: bool, links: int, told: str) -> N
         raise GvisorError(f"{told}: too many links at {place}")
 
 
+def own_folder(path: str, what: str) -> str:
+    """Return the path without links of a folder that root's own things are in, made where it is missing, whatever the umask is.
+
+    Raises GvisorError where somebody else could change what is in it, or exchange it.
+    """
+    with pin(path, what, OWN_MODE) as pinned:
+        steps = pinned.path.split("/")
+        for length in range(1, len(steps) + 1):
+            place = "/".join(steps[:length]) or "/"
+            status = os.lstat(place)
+            # In a folder with the sticky bit nobody can exchange what is root's.
+            shared = status.st_mode & stat.S_ISVTX and place != pinned.path
+            if status.st_uid not in (0, os.geteuid()) or (status.st_mode & (stat.S_IWGRP | stat.S_IWOTH) and not shared):
+                raise GvisorError(
+                    f"{what} {path}: {place} can be changed by others than root, and so can what runs do as root by what is there; "
+                    f"name another folder, or see what is in it and take their rights away (chown root {place}; chmod go-w {place})",
+                    path=path,
+                )
+        if (status.st_dev, status.st_ino) != pinned.identity:
+            raise GvisorError(f"{what} {path} was exchanged while it was looked at; run again", path=path)
+        return pinned.path
+
+
 @contextlib.contextmanager
 def acting_as(uid: int, gid: int) -> Iterator[None]:
     """Use files with the rights of ``uid`` and ``gid`` and no others'; only root can, and others stay who they are."""
@@ -195,13 +219,16 @@ def _folder_below(folder: int, names: List[str], make: Optional[int]) -> int:
     here = os.open(".", FOLDER, dir_fd=folder)
     try:
         for name in names:
+            made = False
             if make is not None:
                 with contextlib.suppress(FileExistsError):
                     os.mkdir(name, 0o700, dir_fd=here)
-                    os.chmod(name, make, dir_fd=here)
+                    made = True
             below = os.open(name, FOLDER, dir_fd=here)
             os.close(here)
             here = below
+            if made and make is not None and os.fstat(here).st_uid == os.geteuid():  # by then it may be another
+                os.fchmod(here, make)
     except BaseException:
         os.close(here)
         raise

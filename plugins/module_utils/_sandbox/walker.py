@@ -89,10 +89,14 @@ class Walk:
 
     def complain(self, name: str, why: object) -> None:
         """Note that something about ``name`` in the current folder could not be done."""
+        self.miss(self.path(name), why)
+
+    def miss(self, path: str, why: object) -> None:
+        """Note that something about ``path``, from the root on, could not be done."""
         self.missed += 1
         if len(self.problems) < MAX_TOLD:
             text = getattr(why, "strerror", None) or str(why)
-            path = printable(self.path(name))
+            path = printable(path)
             self.problems.append(f"{path if len(path) < 400 else f'{path[:200]}…{path[-100:]}'}: {text}")
 
     def end(self, why: str) -> None:
@@ -255,10 +259,15 @@ def close_folder(descriptor: int) -> None:
     os.chmod(through(descriptor), stat.S_IMODE(os.fstat(descriptor).st_mode) & 0o700)
 
 
-def change_mode(name: str, folder: int, keep: int, uid: int) -> bool:
+def left_alone(status: os.stat_result) -> str:
+    """Return why a file's mode was not changed."""
+    return f"mode {stat.S_IMODE(status.st_mode):04o} was left, as the file belongs to {status.st_uid} and has other names"
+
+
+def change_mode(name: str, folder: int, keep: int, uid: int, names: int = 1) -> bool:
     """Take the permission bits that are not in ``keep`` off the file ``name``; tell whether there is such a file.
 
-    A file with another name elsewhere that is not ``uid``'s is left alone: it may be anybody's. Raises OSError.
+    A file that is not ``uid``'s and has more than the ``names`` that are known is left alone: it may be anybody's. Raises OSError.
     """
     descriptor = os.open(name, NAMED, dir_fd=folder)
     try:
@@ -267,8 +276,8 @@ def change_mode(name: str, folder: int, keep: int, uid: int) -> bool:
             return False
         mode = stat.S_IMODE(status.st_mode)
         if mode & ~keep:
-            if status.st_nlink > 1 and status.st_uid != uid:
-                raise OSError(0, f"mode {mode:04o} was left, as the file belongs to {status.st_uid} and has other names", name)
+            if status.st_nlink > names and status.st_uid != uid:
+                raise OSError(0, left_alone(status), name)
             os.chmod(through(descriptor), mode & keep)
         return True
     finally:

@@ -60,7 +60,6 @@ class Scan(Dict[str, Entry]):
     def __init__(self) -> None:
         super().__init__()
         self.owners: Set[Tuple[int, int, int]] = set()  # inode, uid and gid of all, folders too
-        self.set_id: Dict[str, List[Any]] = {}  # the files with such bits, see set_id_row
         self.strangers: List[str] = []  # what belongs to somebody whom nobody expected, and was not so before
         self.problems: List[str] = []  # what was not looked at, as far as it is told
         self.missed = 0  # how much that is
@@ -225,8 +224,6 @@ def scan(
                     walk.end(f"paths of more than {MAX_PATHS} characters together")
                 status = step.entry.stat(follow_symlinks=False)
                 note_owner(path, status)
-                if has_set_id(status):
-                    found.set_id[path] = set_id_row(status)
                 entry = _look(step.name, step.descriptor, status, (known or {}).get(path), left, now_ns, deadline)
                 left -= len(entry.text or "")
                 found[path] = entry
