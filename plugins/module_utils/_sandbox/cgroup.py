@@ -56,6 +56,10 @@ def _read(path: str) -> str:
         return ""
 
 
+def _lives(pid: str) -> bool:
+    return _read(f"/proc/{pid}/stat").rpartition(")")[2].split()[:1] not in ([], ["Z"], ["X"])
+
+
 def _hierarchies(proc: str) -> Iterator[Tuple[str, str, List[str]]]:
     """Yield (root, mount point, controllers) of each mounted hierarchy; version 2 has one, with the controller ""."""
     for line in _read(f"{proc}/self/mountinfo").splitlines():
@@ -124,6 +128,22 @@ class PodCgroup:
                 if number == 0:
                     return f"{name}: {error.strerror}"
         return ""
+
+    def end(self, seconds: float) -> bool:
+        """Kill all that is in the pod's groups; tell whether nothing of it is alive any more, within ``seconds``."""
+        deadline = time.monotonic() + seconds
+        while True:
+            alive = {
+                pid for folder in set(self._folders.values()) for pid in _read(os.path.join(folder, "cgroup.procs")).split() if _lives(pid)
+            }
+            if not alive:
+                return True
+            for pid in alive:
+                with contextlib.suppress(OSError):
+                    os.kill(int(pid), signal.SIGKILL)
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.002)
 
     def struck(self) -> List[str]:
         """Return the names of limits that killed or refused something in this pod so far."""

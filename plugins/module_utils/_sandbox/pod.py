@@ -27,6 +27,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pipes import 
 START_TIMEOUT = 60.0  # seconds; a pod takes 0.2 to 0.5 on an idle machine
 REMOVE_TIMEOUT = 60.0
 KILL_TIMEOUT = 5.0
+END_TIMEOUT = 10.0  # for what was killed to be gone
 MAX_ID = 76  # characters of a container's id; containerd's own limit
 # Of what containerd grants by default the pod's shell keeps what it needs to become the command's user; a command has nothing.
 CAPABILITIES = [
@@ -311,7 +312,13 @@ class Pod:
             return True
 
     def kill(self) -> bool:
-        """Kill the sandbox and everything in it, at once; returns whether it is known to be dead."""
+        """Kill the sandbox and everything in it, at once; returns whether it is known to be dead.
+
+        Where its control group is known that means all of the host's processes in it: gVisor's gofer, which opens files for the sandbox, outlives it.
+        """
+        return self._kill_sandbox() and (self.group is None or self.group.end(END_TIMEOUT))
+
+    def _kill_sandbox(self) -> bool:
         pid = self.pid()
         if pid is None:
             return os.path.exists(self.pid_file)
