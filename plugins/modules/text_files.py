@@ -84,7 +84,7 @@ from typing import Any, Dict, List, Optional, Tuple
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.module import run
-from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pinned import Absent, Pinned, pin, read_file, write_file
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pinned import NAMED, Absent, Pinned, pin, read_file, through, write_file
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.walker import ENTER, ENTRY, Bounds, Walk
 
 FOLDER_MODE = 0o755
@@ -144,6 +144,17 @@ def found_at(path: str) -> Optional[Pinned]:
         raise GvisorError(f"path {path} is no folder and should be one; move it away")
 
 
+def _give_one(name: str, folder: int, uid: int, gid: int) -> None:
+    """Give what ``name`` is if it is root's and has no other name; what it becomes meanwhile is not given."""
+    descriptor = os.open(name, NAMED, dir_fd=folder)
+    try:
+        status = os.fstat(descriptor)
+        if status.st_uid == 0 and status.st_nlink == 1:
+            os.chown(through(descriptor), uid, gid)
+    finally:
+        os.close(descriptor)
+
+
 def give(folder: Pinned, uid: int, gid: int) -> None:
     """Give the folder, and what in it is root's, to another user. Raises GvisorError where something stays root's."""
     walk = Walk(folder.descriptor, Bounds(time.monotonic() + GIVE_SECONDS), one_mount=True)
@@ -152,9 +163,7 @@ def give(folder: Pinned, uid: int, gid: int) -> None:
             if step.kind == ENTER and os.fstat(step.descriptor).st_uid == 0:
                 os.fchown(step.descriptor, uid, gid)
             elif step.kind == ENTRY:
-                status = os.stat(step.name, dir_fd=step.descriptor, follow_symlinks=False)
-                if status.st_uid == 0 and status.st_nlink == 1:
-                    os.chown(step.name, uid, gid, dir_fd=step.descriptor, follow_symlinks=False)
+                _give_one(step.name, step.descriptor, uid, gid)
         except OSError as error:
             walk.complain(step.name, error)
     if walk.missed:

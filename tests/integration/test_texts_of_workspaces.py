@@ -6,9 +6,13 @@
 from __future__ import annotations
 
 import os
+import stat
 import time
 from pathlib import Path
 
+import pytest
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pinned import pin
+from ansible_collections.ggen.gvisor.plugins.modules import text_files
 from support.module import fork_module
 
 FILES = {"ggen.toml": "[project]\n", "queries/deep/ä.rq": "SELECT ?s\n", ".example": "1"}
@@ -89,11 +93,33 @@ def test_a_folder_of_root_s_is_given_to_its_owner(tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.write_text("x")
     os.link(other, old / "hard")
+    (old / "link").symlink_to(other)
     assert fork_module("text_files", **{**options, "path": str(old)})["written"] == []
-    assert {path.stat().st_uid for path in [old, *old.rglob("*")] if path.name != "hard"} == {1234}
-    assert other.stat().st_uid == 0
+    assert {path.stat().st_uid for path in [old, *old.rglob("*")] if path.name not in ("hard", "link")} == {1234}
+    assert (other.stat().st_uid, (old / "link").lstat().st_uid) == (0, 1234)
     (tmp_path / "mine").mkdir()
     os.chown(tmp_path / "mine", 5, 5)
     assert fork_module("text_files", **{**options, "path": str(tmp_path / "mine")})["changed"]
     assert (tmp_path / "mine/ggen.toml").stat().st_uid == 5
     assert "in numbers" in fork_module("text_files", **{**options, "owner": "nobody"})["msg"]
+
+
+def test_what_is_exchanged_while_it_is_given_stays_root_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a folder of root's that others can write."""
+    secret, folder = tmp_path / "secret", tmp_path / "folder"
+    secret.touch()
+    folder.mkdir()
+    (folder / "file").touch()
+    real = os.fstat
+
+    def exchange(descriptor: int) -> os.stat_result:
+        status = real(descriptor)
+        if stat.S_ISREG(status.st_mode) and secret.exists():
+            secret.rename(folder / "file")
+        return status
+
+    with pin(str(folder), "path") as pinned:
+        monkeypatch.setattr(os, "fstat", exchange)
+        text_files.give(pinned, 1234, 1234)
+    monkeypatch.undo()
+    assert (folder.stat().st_uid, (folder / "file").stat().st_uid) == (1234, 0)
