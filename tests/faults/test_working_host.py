@@ -179,7 +179,7 @@ FILE_SYSTEMS = {
         r"/usr/local/lib/gvisor.*Read-only file system",
     ),
     "the state's, full": (
-        "cp -a /var/lib/ggen.gvisor /root/held; mount -t tmpfs -o size=512k tmpfs /var/lib/ggen.gvisor;"
+        "cp -a /var/lib/ggen.gvisor /root/held; mount -t tmpfs -o size=512k,mode=755 tmpfs /var/lib/ggen.gvisor;"
         + FILL.format("/var/lib/ggen.gvisor"),
         "umount /var/lib/ggen.gvisor; rm -rf /root/held",
         r"No space left on device",

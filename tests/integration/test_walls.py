@@ -22,6 +22,8 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import Gv
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.ctr import Ctr
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox import jobs as _jobs
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.cleaning import Cleaned, Note
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.host_tools import HostTools, prepare
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pod import Command, Mount, Pod, PodSpec
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.supervisor import PodFolder
 from ansible_collections.ggen.gvisor.plugins.modules import containerd_run
 from support.containerd import Daemon
@@ -143,7 +145,7 @@ def test_a_workspace_that_an_earlier_job_turned_into_a_link(host: Host, home: Pa
 def test_a_workspace_that_an_earlier_job_exchanged(host: Host, home: Path) -> None:
     sub = own(home / "model/sub")
     result = jobs_of(host, ("mv sub old; mkdir sub", home / "model"), ("true", sub))
-    assert "is another folder now than when the run began" in result["jobs"][1]["msg"]
+    assert "is another folder now, or another's, than when the run began" in result["jobs"][1]["msg"]
 
 
 def test_a_user_s_link_to_root_s_folder(host: Host, home: Path, secrets: Path) -> None:
@@ -315,6 +317,70 @@ def test_rubbish_of_another_run_fails_nothing(host: Host, home: Path) -> None:
     assert "stale-1" not in Path("/proc/self/mountinfo").read_text()
     assert host.run("echo fine")["stdout"] == "fine\n"
     assert not stale.exists()
+
+
+def test_nothing_of_the_sandbox_is_alive_when_cleaning_begins(host: Host, home: Path) -> None:
+    """gVisor's gofer, which has the workspace open, outlived the sandbox by some milliseconds."""
+    ctr = Ctr(host.daemon.address)
+    folder = PodFolder(host.state_dir, f"{host.name}-0", ctr)
+    mounts = [Mount(str(home / "model"), "/workspace", True)]
+    pod = Pod(ctr, PodSpec(f"{host.name}-0", IMAGE, host.runtime, mounts, prepare(host.state_dir)), folder.path)
+    try:
+        pod.start()
+        pod.limit()
+        groups = list(Path("/sys/fs/cgroup").glob(f"**/{host.name}-0/cgroup.procs"))
+        processes = {pid for group in groups for pid in group.read_text().split()}
+        busy = f"while :; do {SET_ID}; mv shell other; done & sleep 0.5"
+        pod.execute(Command(["sh", "-c", busy], f"{USER}:{USER}", "/workspace", {}, 60.0, 1000))
+        assert len(processes) > 1
+        assert pod.kill()
+        alive = [pid for pid in processes if Path(f"/proc/{pid}").exists() and " Z " not in Path(f"/proc/{pid}/stat").read_text()]
+        assert alive == []
+    finally:
+        pod.remove()
+        folder.remove()
+
+
+def killed_run(host: Host, workspace: Path) -> None:
+    """A run of which neither module nor supervisor is left; its sandbox goes on."""
+    process = host.start(f"{SET_ID}; touch begun; sleep 1000", workspace)
+    wait_for(workspace / "begun")
+    (supervisor,) = (int(word) for word in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split())
+    process.send_signal(signal.SIGSTOP)
+    os.kill(supervisor, signal.SIGKILL)
+    process.kill()
+    process.communicate(timeout=PATIENCE)
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_an_uninstall_does_not_go_through_a_mount_of_a_killed_run(host: Host, home: Path, tmp_path: Path, gone: bool) -> None:
+    """The user's folder is still mounted in the state folder; ``gone``: and the containerd that had the pod is not there any more."""
+    killed_run(host, home / "model")
+    if gone:
+        (note,) = Path(host.state_dir).glob("pods/*/pod.json")
+        text = note.read_text()
+        note.write_text(text.replace(host.daemon.address, f"{tmp_path}/nowhere.sock"))
+    assert run_module("run_leftovers", state_dir=host.state_dir, check=True)["changed"]
+    done = run_module("run_leftovers", state_dir=host.state_dir)
+    assert done["changed"], done
+    assert (bits(home / "model/shell"), (home / "model/begun").exists()) == ("0755", True)
+    assert not Path(host.state_dir).exists()
+    assert host.state_dir not in Path("/proc/self/mountinfo").read_text()
+    assert not run_module("run_leftovers", state_dir=host.state_dir)["changed"]
+    if gone:  # by hand what containerd's own end would have done
+        (pod,) = host.daemon.ctr("containers", "ls", "-q").stdout.split()
+        Pod(Ctr(host.daemon.address), PodSpec(pod, "", "", [], HostTools("", [])), host.state_dir).remove()
+
+
+def test_an_uninstall_leaves_a_run_that_goes_on_alone(host: Host, home: Path) -> None:
+    process = host.start("touch begun; while [ ! -e go ]; do sleep 0.05; done; echo said", home / "model")
+    wait_for(home / "model/begun")
+    refused = run_module("run_leftovers", state_dir=host.state_dir)
+    (home / "model/go").touch()
+    os.chown(home / "model/go", USER, USER)
+    assert "is of a run that goes on" in refused["msg"]
+    assert finish_module(process)["stdout"] == "said\n"
+    assert run_module("run_leftovers", state_dir=host.state_dir)["changed"]
 
 
 def test_files_of_somebody_else_after_a_run_fail_it_and_are_named(host: Host, home: Path) -> None:

@@ -17,14 +17,14 @@ import os
 import select
 import signal
 import time
-from typing import Any, Dict, Iterator, List, NoReturn, Optional
+from typing import Any, Dict, Iterator, List, NoReturn, Optional, Tuple
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.ctr import Ctr
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.binds import bind, unbind
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.cleaning import Note, clean_noted
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.host_tools import HostTools
-from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pinned import FOLDER, Pinned
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pinned import FOLDER, Pinned, pin
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pod import Command, Pod, PodSpec
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.walker import remove_tree
 
@@ -177,6 +177,37 @@ def sweep(state_dir: str) -> List[str]:
         finally:
             os.close(lock)
     return said
+
+
+def remove_state(state_dir: str) -> Tuple[List[str], List[str]]:
+    """Remove the folder of all runs, with what killed ones left; return what was done, and what keeps it there. Raises GvisorError or OSError.
+
+    Pods whose containerd is gone are killed by their processes.
+    """
+    said, stays = sweep(state_dir), []
+    root = os.path.join(state_dir, "pods")
+    for name in _names(root):
+        folder = os.path.join(root, name)
+        if name == ".lock":
+            continue
+        try:
+            lock = _lock(folder)
+        except OSError:
+            stays.append(f"pod {name} is of a run that goes on")
+            continue
+        try:
+            Pod(Ctr(), PodSpec(name, "", "", [], HostTools("", [])), folder).kill()
+            said += settle(folder, time.monotonic() + REMOVE_SECONDS)
+        finally:
+            os.close(lock)
+    if not stays:
+        with pin(os.path.dirname(os.path.abspath(state_dir)), "state_dir") as above:
+            folder_above = os.open(".", FOLDER, dir_fd=above.descriptor)
+            try:
+                stays = remove_tree(folder_above, os.path.basename(os.path.abspath(state_dir)), time.monotonic() + REMOVE_SECONDS)
+            finally:
+                os.close(folder_above)
+    return said, stays
 
 
 class Supervisor:
