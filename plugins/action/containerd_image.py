@@ -48,7 +48,7 @@ class ActionModule(Action):
         if self.on_controller:
             return {**self._on_host(task_vars, archive=src), "sent": 0}
         with Archive(src) as archive:
-            images = [image._asdict() for image in archive.images()]
+            images = [image.to_dict() for image in archive.images()]
         if self._task.args.get("state") == "absent":
             names = self._task.args.get("name") or [name for image in images for name in image["names"]]
             return {**self._on_host(task_vars, name=names), "sent": 0}

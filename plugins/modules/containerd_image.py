@@ -51,7 +51,8 @@ options:
     version_added: 1.0.0
   name:
     description:
-      - Full names that the image gets, for example C(docker.io/library/ggen:latest). The default is the names in the archive.
+      - Names that the image gets, for example C(docker.io/library/ggen:latest). The default is the names in the archive.
+      - A short name is completed as Docker does it, C(ggen) is C(docker.io/library/ggen:latest), in O(source) as well.
       - For O(state=absent) the names to remove; the default is again the names in the archive. With the last of them goes the name by digest
         that containerd's CRI plugin gave the image in V(k8s.io).
     type: list
@@ -65,7 +66,9 @@ options:
     elements: str
     default: [default]
   platform:
-    description: The platform that the image must be for, for example V(linux/arm64). The default is the host's.
+    description:
+      - The platform that the image must be for, for example V(linux/arm64). The default is the host's.
+      - Of an archive for several platforms only this one is looked at and imported.
     type: str
   state:
     description:
@@ -159,7 +162,7 @@ import contextlib
 import json
 import os
 import re
-from typing import Any, Dict, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, List, Optional, Set, Tuple
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
@@ -168,76 +171,67 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._base.module import ru
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd import image_names
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.ctr import DEFAULT_ADDRESS, Ctr
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.image_archive import (
+    UNKNOWN,
     Archive,
     Image,
+    best_variant,
     host_platform,
-    platform_fits,
 )
+from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.image_names import full_name, full_names
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,511}")
 IMPORT_TIMEOUT = 1800.0  # seconds; unpacking gigabytes on a slow disk takes minutes
-
-
-class Held(NamedTuple):
-    """An image that containerd has."""
-
-    digest: str
-    complete: bool  # all blobs are there and unpacked
-
-
-def held_images(ctr: Ctr) -> Dict[str, Held]:
-    """Return the namespace's images by name, from ``ctr images check``. Raises GvisorError."""
-    images = {}
-    for line in ctr.check("images", "check").splitlines()[1:]:
-        words = line.split()
-        if len(words) > 4:
-            images[words[0]] = Held(words[2], words[3] == "complete" and words[-1] == "true")
-    return images
+IMPORTED = "ggen.gvisor/import-"  # what a name begins with that is there during an import
 
 
 def wanted_names(image: Image, asked: Optional[List[str]], archive: str) -> List[str]:
-    """Return the names that the image gets. Raises GvisorError for an archive without any, and for impossible ones."""
-    names = list(dict.fromkeys(asked or image.names))
-    if not names:
+    """Return the full names that the image gets. Raises GvisorError for an archive without any, and for impossible ones."""
+    if asked:
+        return full_names(asked)
+    if not image.names:
         raise GvisorError(
             f"image archive {archive} gives its image no name, and containerd would import nothing; set name, or write the archive "
             "with a full reference (oci-archive:FILE:docker.io/library/NAME:TAG)",
             archive=archive,
         )
-    for name in names:
-        check_name(name)
-        if not asked and ":" not in name and "/" not in name:
+    for name in image.names:
+        full_name(name)
+        if ":" not in name and "/" not in name:
             raise GvisorError(
                 f"image archive {archive} names its image {name!r}, which is only a tag; set name to a full reference such as "
                 f"docker.io/library/NAME:{name}",
                 archive=archive,
             )
-    return names
-
-
-def check_name(name: str) -> None:
-    """Raise GvisorError when ``name`` cannot be an image's."""
-    if not _NAME.fullmatch(name):
-        raise GvisorError(f"{name!r} is no image name; write for example docker.io/library/ggen:latest")
+    return full_names(image.names)
 
 
 def choose(images: List[Image], params: Dict[str, Any], platform: str) -> Image:
-    """Return the one image of the archive that is meant, checked against digest and platform. Raises GvisorError."""
-    archive, asked = params["archive"] or params["src"], params["name"] or []
-    if len(images) > 1:
-        named = [image for image in images if set(image.names) & set(asked)]
-        if len(named) != 1:
-            every = sorted(name for image in images for name in image.names)
-            raise GvisorError(f"image archive {archive} holds {len(images)} images ({', '.join(every)}); set name to one of them")
-        images = named
+    """Return the one image of the archive that is meant, of its platforms only the one that is wanted. Raises GvisorError.
+
+    The platform comes first: what an archive has for others, under the same name or damaged, does not matter.
+    """
+    archive, asked = params["archive"] or params["src"], set(full_names(params["name"] or []))
     if not images:
         raise GvisorError(f"image archive {archive} holds no image; make it again", archive=archive)
-    image = images[0]
-    if not any(platform_fits(offered, platform) for offered in image.platforms):
+    named = [image for image in images if asked & _readable(image.names)]
+    found = [(image, best_variant(image, platform)) for image in named or images]
+    fitting = [image._replace(variants=[variant]) for image, variant in found if variant]
+    if not fitting:
+        variants = [variant for image, _none in found for variant in image.variants]
+        problem = next((variant.problem for variant in variants if variant.problem and variant.platform == UNKNOWN), None)
+        platforms = [variant.platform for variant in variants]
         raise GvisorError(
-            f"image archive {archive} is for {', '.join(image.platforms)}, and {platform} is needed; build or copy the one for {platform}",
-            platforms=image.platforms,
+            problem
+            or f"image archive {archive} is for {', '.join(platforms)}, and {platform} is needed; build or copy the one for {platform}",
+            platforms=platforms,
         )
+    # Asked for a name that is none of the archive's: it must have one image then, whatever it has that for.
+    meant = fitting if named or not asked or len({tuple(image.names) for image in images}) == 1 else images
+    if len(meant) > 1:
+        every = sorted(name for image in images for name in image.names)
+        raise GvisorError(f"image archive {archive} holds {len(meant)} images ({', '.join(every)}); set name to one of them")
+    image = fitting[0]
+    if image.variants[0].problem:
+        raise GvisorError(image.variants[0].problem, archive=archive)
     if params["digest"] and image.digest and image.digest != params["digest"]:
         raise GvisorError(
             f"image archive {archive} has the digest {image.digest}, and {params['digest']} is expected; copy or build it again",
@@ -246,62 +240,87 @@ def choose(images: List[Image], params: Dict[str, Any], platform: str) -> Image:
     return image
 
 
-def config_of(ctr: Ctr, digest: str) -> str:
-    """Return the configuration's digest of a manifest that containerd has, or nothing when it has none."""
+def _readable(names: List[str]) -> Set[str]:
+    """Return the full names of those of an archive's names that are any."""
+    readable = set()
+    for name in names:
+        with contextlib.suppress(GvisorError):
+            readable.add(full_name(name))
+    return readable
+
+
+def manifest_of(ctr: Ctr, digest: str) -> Dict[str, Any]:
+    """Return a manifest that containerd has, or an empty one."""
     done = ctr.run("content", "get", digest)
-    try:
-        return json.loads(done.stdout)["config"]["digest"] if done.rc == 0 else ""
-    except (ValueError, KeyError, TypeError):
-        return ""
+    with contextlib.suppress(ValueError):
+        manifest = json.loads(done.stdout) if done.rc == 0 else {}
+        return manifest if isinstance(manifest, dict) else {}
+    return {}
 
 
-def is_image(ctr: Ctr, held: Optional[Held], image: Image) -> bool:
-    """Tell whether what containerd has is the archive's image, and all of it."""
-    if held is None or not held.complete:
-        return False
-    if image.digest is not None:
-        return held.digest == image.digest
-    return config_of(ctr, held.digest) == image.config_digest
+def is_image(ctr: Ctr, digest: str, image: Image) -> bool:
+    """Tell whether what containerd has under ``digest`` is the archive's image, all its blobs are there, and it is unpacked.
 
-
-def import_image(ctr: Ctr, params: Dict[str, Any], image: Image, names: List[str], platform: str) -> Dict[str, Held]:
-    """Import, name, and return what containerd then has. Raises GvisorError when that is not the image.
-
-    The import goes to a name of our own by digest, and only then to the names wanted: the archive's own names are ctr's to give
-    otherwise, and would move names that nobody asked about.
+    ``ctr images check`` does not tell: it speaks of the host's platform, and fails where any image of the namespace is for another one.
     """
-    base = f"ggen.gvisor/import-{image.config_digest[7:19]}"
-    options = ["--base-name", base, "--digests", "--platform", platform]
-    said = ctr.check("images", "import", *options, params["archive"], timeout=IMPORT_TIMEOUT)
-    held = held_images(ctr)
-    ours = sorted(name for name in held if name.startswith(f"{base}@"))
+    (variant,) = image.variants
+    if image.digest is not None:
+        if digest != image.digest:
+            return False
+        needed = {blob for blob, _size in variant.blobs.values()}
+    else:
+        manifest = manifest_of(ctr, digest)
+        try:
+            needed = {digest, manifest["config"]["digest"], *(layer["digest"] for layer in manifest["layers"])}
+        except (KeyError, TypeError):
+            return False
+        if manifest["config"]["digest"] != variant.config_digest:
+            return False
+    return needed <= ctr.blobs() and (not variant.chain or ctr.has_snapshot(variant.chain))
+
+
+def import_image(ctr: Ctr, archive: Archive, image: Image, names: List[str]) -> None:
+    """Import and name it. Raises GvisorError when containerd does not have the image afterwards.
+
+    containerd is handed this one image, under one name of our own: it would take each name of an archive from the image that has it, and import
+    what nobody asked for.
+    """
+    (variant,) = image.variants
+    name = f"{IMPORTED}{variant.config_digest[7:19]}:{image_names.LATEST}"
+    # What an import that was killed has left; who imports holds the lock.
+    stale = [held for held in ctr.images() if held.startswith(IMPORTED)]
+    if stale:
+        ctr.check("images", "rm", *stale)
     try:
-        source = next((name for name in ours if is_image(ctr, held[name], image)), None)
-        if source is None:
-            found = {name: held[name]._asdict() for name in ours}
+        said = ctr.check(
+            *("images", "import", "--platform", variant.platform, "-"),
+            feed=lambda stream: archive.write(image, name, stream),
+            timeout=IMPORT_TIMEOUT,
+        )
+        imported = ctr.images().get(name)
+        if imported is None or not is_image(ctr, imported, image):
             raise GvisorError(
-                f"ctr imported {params['archive']} without an error, but containerd does not have its image complete: {found or 'nothing'}",
+                f"ctr imported {archive.path} without an error, but containerd does not have its image complete: {imported or 'nothing'}",
                 stdout=said,
             )
-        ctr.check("images", "tag", "--force", source, *names)
+        ctr.check("images", "tag", "--force", name, *names)
     finally:
-        if ours:
-            ctr.run("images", "rm", *ours)
-    held = held_images(ctr)
-    missing = [name for name in names if not is_image(ctr, held.get(name), image)]
+        ctr.run("images", "rm", name)
+    missing = wrong_names(ctr, image, names)[1]
     if missing:
         raise GvisorError(f"after the import containerd does not list {', '.join(missing)} with the archive's digest")
-    return held
 
 
 # By namespace: the images before (or what is to be there after), name to digest.
 Table = Dict[str, Dict[str, str]]
 
 
-def wrong_names(ctr: Ctr, image: Image, names: List[str]) -> Tuple[Dict[str, Held], List[str]]:
+def wrong_names(ctr: Ctr, image: Image, names: List[str]) -> Tuple[Dict[str, str], List[str]]:
     """Return what the namespace has under ``names``, and those of them that are not the image, whole."""
-    held = held_images(ctr)
-    return {name: held[name] for name in names if name in held}, [name for name in names if not is_image(ctr, held.get(name), image)]
+    every = ctr.images()
+    held = {name: every[name] for name in names if name in every}
+    good = {digest for digest in set(held.values()) if is_image(ctr, digest, image)}
+    return held, [name for name in names if held.get(name) not in good]
 
 
 def present(module: AnsibleModule, namespaces: List[Ctr]) -> Tuple[Dict[str, Any], Table, Table]:
@@ -310,7 +329,8 @@ def present(module: AnsibleModule, namespaces: List[Ctr]) -> Tuple[Dict[str, Any
     platform = params["platform"] or host_platform(os.uname().machine)
     # Without an archive the action plugin asks whether it must be sent.
     with Archive(params["archive"]) if params["archive"] else contextlib.nullcontext() as archive:
-        image = choose(archive.images() if archive else [Image(**read) for read in params["images"]], params, platform)
+        images = archive.images() if archive else [Image.from_dict(read) for read in params["images"]]
+        image = choose(images, params, platform)
         names = wanted_names(image, params["name"], params["archive"] or params["src"])
         found = {ctr.namespace: wrong_names(ctr, image, names) for ctr in namespaces}
         missing = [ctr for ctr in namespaces if found[ctr.namespace][1]]
@@ -318,26 +338,27 @@ def present(module: AnsibleModule, namespaces: List[Ctr]) -> Tuple[Dict[str, Any
             archive.verify(image)
         repository = image_names.repository_of(names) if params["keep_previous"] else ""
         replaced = [ctr.namespace for ctr in missing if repository and image_names.is_replaced(ctr.images(), repository, image.digest)]
-    before = {namespace: {name: one.digest for name, one in held.items()} for namespace, (held, _wrong) in found.items()}
-    held = found[namespaces[0].namespace][0]
+        if archive and not module.check_mode:
+            # Another run that imports the same image would remove the name that ours has until it is tagged, and may have imported it meanwhile.
+            with locked(os.path.dirname(params["address"])):
+                replaced = []  # what this run does itself, also where it then fails: that much is to be taken back
+                try:
+                    for ctr in missing:
+                        wrong = wrong_names(ctr, image, names)[1]
+                        if wrong and repository and keep_previous(ctr, repository, image.digest):
+                            replaced.append(ctr.namespace)
+                        if wrong:
+                            import_image(ctr, archive, image, names)
+                except GvisorError as error:
+                    error.details["replaced"] = replaced
+                    raise
     if archive and not module.check_mode:
-        # Another run that imports the same image would remove the name that ours has until it is tagged, and may have imported it meanwhile.
-        with locked(os.path.dirname(params["address"])):
-            replaced = []  # what this run does itself, also where it then fails: that much is to be taken back
-            try:
-                for ctr in missing:
-                    held, wrong = wrong_names(ctr, image, names)
-                    if wrong and repository and keep_previous(ctr, repository, image.digest):
-                        replaced.append(ctr.namespace)
-                    if wrong:
-                        held = import_image(ctr, params, image, names, platform)
-            except GvisorError as error:
-                error.details["replaced"] = replaced
-                raise
         remove_stale_transfers(params["archive"])
+    before = {namespace: held for namespace, (held, _wrong) in found.items()}
     # A docker-archive has no manifest: containerd makes one at the import.
-    known = names[0] in held and not (missing and (module.check_mode or not archive))
-    digest = image.digest or (held[names[0]].digest if known else None)
+    digest = image.digest
+    if digest is None and not (missing and (module.check_mode or not archive)):
+        digest = namespaces[0].images().get(names[0])
     after = {ctr.namespace: dict.fromkeys(names, digest or "(made at import)") for ctr in missing}
     return (
         {
@@ -345,8 +366,8 @@ def present(module: AnsibleModule, namespaces: List[Ctr]) -> Tuple[Dict[str, Any
             "replaced": replaced,
             "names": names,
             "digest": digest,
-            "config_digest": image.config_digest,
-            "platforms": image.platforms,
+            "config_digest": image.variants[0].config_digest,
+            "platforms": next(whole.platforms for whole in images if (whole.names, whole.digest) == (image.names, image.digest)),
         },
         before,
         {**before, **after},
@@ -371,7 +392,7 @@ def keep_previous(ctr: Ctr, repository: str, digest: Optional[str]) -> bool:
 def previous(module: AnsibleModule, namespaces: List[Ctr]) -> Tuple[Dict[str, Any], Table, Table]:
     """Have the image that was kept as latest again; returns the module's result and the images before and after."""
     params = module.params
-    repository = image_names.repository_of(params["name"])
+    repository = image_names.repository_of(full_names(params["name"]))
     latest, kept = (f"{repository}:{tag}" for tag in (image_names.LATEST, image_names.PREVIOUS))
     before, after, restored = {}, {}, []
     with locked(os.path.dirname(params["address"])):
@@ -393,9 +414,7 @@ def previous(module: AnsibleModule, namespaces: List[Ctr]) -> Tuple[Dict[str, An
 def named(module: AnsibleModule, namespaces: List[Ctr]) -> Tuple[Dict[str, Any], Table, Table]:
     """Have the names lead to the image that containerd has as ``source``; returns the module's result and the images before and after."""
     params = module.params
-    source, names = params["source"], params["name"]
-    for name in [source, *names]:
-        check_name(name)
+    source, names = full_name(params["source"]), full_names(params["name"])
     held = {ctr.namespace: ctr.images() for ctr in namespaces}
     before, after = {}, {}
     for namespace, images in held.items():
@@ -424,8 +443,7 @@ def absent(module: AnsibleModule, namespaces: List[Ctr]) -> Tuple[Dict[str, Any]
     if not names:
         with Archive(params["archive"]) as archive:
             names = [name for image in archive.images() for name in image.names]
-    for name in names:
-        check_name(name)
+    names = full_names(names)
     before = {}
     for ctr in namespaces:
         held = ctr.images()

@@ -38,7 +38,7 @@ attributes:
     description: The systems that the module runs on.
 options:
   image:
-    description: Full name of an image in the namespace, for example C(docker.io/library/ggen:latest).
+    description: An image in the namespace, for example C(docker.io/library/ggen:latest). C(ggen) is that one, too, as it is for Docker.
     type: str
     required: true
   argv:

@@ -249,13 +249,13 @@ def test_the_host_is_asked_without_the_archive(daemon: Daemon, namespace: str, t
     """What the action plugin does before it sends one."""
     archive, digest = archive_of(tmp_path, REF)
     with Archive(archive) as opened:
-        read = [one._asdict() for one in opened.images()]
+        read = [one.to_dict() for one in opened.images()]
     asked = image(daemon, namespace, src="/on/the/controller", images=read)
     assert (asked["changed"], asked["digest"]) == (True, digest)
     assert listed(daemon, namespace) == {}
     image(daemon, namespace, archive=archive)
     assert not image(daemon, namespace, src="/on/the/controller", images=read)["changed"]
-    foreign = [{**read[0], "platforms": [f"linux/{oci.FOREIGN_ARCH}"]}]
+    foreign = [{**read[0], "variants": [{**read[0]["variants"][0], "platform": f"linux/{oci.FOREIGN_ARCH}"}]}]
     assert "/on/the/controller is for" in image(daemon, namespace, src="/on/the/controller", images=foreign)["msg"]
 
 

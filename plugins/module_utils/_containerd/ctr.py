@@ -6,10 +6,10 @@
 from __future__ import annotations
 
 import socket
-from typing import Dict, List
+from typing import Dict, List, Optional, Set
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
-from ansible_collections.ggen.gvisor.plugins.module_utils._base.process import Completed, run
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.process import Completed, Feed, run
 
 DEFAULT_ADDRESS = "/run/containerd/containerd.sock"
 
@@ -26,13 +26,13 @@ class Ctr:
         """Return the command line for ``ctr args…`` against this containerd and namespace."""
         return [self.program, "--address", self.address, "--namespace", self.namespace, *args]
 
-    def run(self, *args: str, timeout: float = 60.0) -> Completed:
-        """Run ``ctr args…``; ``timeout`` in seconds. Raises GvisorError only when ctr is missing or hangs."""
-        return run(self.argv(*args), timeout=timeout)
+    def run(self, *args: str, timeout: float = 60.0, feed: Optional[Feed] = None) -> Completed:
+        """Run ``ctr args…``; ``timeout`` in seconds, ``feed`` writes its standard input. Raises GvisorError only when ctr is missing or hangs."""
+        return run(self.argv(*args), timeout=timeout, feed=feed)
 
-    def check(self, *args: str, timeout: float = 60.0) -> str:
+    def check(self, *args: str, timeout: float = 60.0, feed: Optional[Feed] = None) -> str:
         """Run ``ctr args…`` and return its standard output. Raises GvisorError with ctr's own words when it fails."""
-        done = self.run(*args, timeout=timeout)
+        done = self.run(*args, timeout=timeout, feed=feed)
         if done.rc != 0:
             raise GvisorError(
                 f"ctr {' '.join(args)} failed on {self.address}: {done.stderr.strip() or done.stdout.strip()}",
@@ -58,6 +58,14 @@ class Ctr:
         """Return the namespace's images: name → manifest digest."""
         rows = (line.split() for line in self.check("images", "ls").splitlines()[1:])
         return {row[0]: row[2] for row in rows if len(row) > 2}
+
+    def blobs(self) -> Set[str]:
+        """Return the digests of all content that the namespace has."""
+        return set(self.check("content", "ls", "--quiet").split())
+
+    def has_snapshot(self, key: str) -> bool:
+        """Tell whether ctr's snapshotter has what ``key`` names."""
+        return self.run("snapshots", "info", key).rc == 0
 
     def namespaces(self) -> List[str]:
         """Return the names of containerd's namespaces."""

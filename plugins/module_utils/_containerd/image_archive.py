@@ -10,11 +10,13 @@ everything is looked at before ctr is: names, platform, and that each blob is th
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import posixpath
 import re
 import tarfile
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple, cast
+import zlib
+from typing import IO, Any, BinaryIO, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple, cast
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.platform import architecture
@@ -26,17 +28,44 @@ TRUST = Trust(frozenset({FILE, FOLDER, LINK, OTHER}), entries=100_000, gzip=True
 
 _NAME_ANNOTATIONS = ("io.containerd.image.name", "org.opencontainers.image.ref.name")
 _INDEX_TYPES = ("application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json")
+_MALFORMED = (AttributeError, KeyError, TypeError, RecursionError)
+UNKNOWN = "unknown"  # the platform of what cannot be read and whose descriptor names none
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
 
+Blobs = Dict[str, Tuple[Optional[str], Optional[int]]]  # entry → its digest and size, as far as the archive states them
+
+
+class Variant(NamedTuple):
+    """An image for one platform."""
+
+    platform: str  # os/architecture[/variant]
+    config_digest: str
+    chain: str  # the snapshot that its layers give once they are unpacked; empty for none
+    blobs: Blobs  # that of an index around it among them
+    problem: str = ""  # why it cannot be used; another platform's is nobody's business
+
+
 class Image(NamedTuple):
-    """One image of an archive."""
+    """One image of an archive, for one or several platforms."""
 
     names: List[str]  # references that the archive gives it; may be empty
     digest: Optional[str]  # what containerd will list; None for a docker-archive, whose manifest containerd makes itself
-    config_digest: str
-    platforms: List[str]  # os/architecture[/variant]
-    blobs: Dict[str, Tuple[Optional[str], Optional[int]]]  # entry → its digest and size, as far as the archive states them
+    variants: List[Variant]
+
+    @property
+    def platforms(self) -> List[str]:
+        """Return what the image is for."""
+        return [variant.platform for variant in self.variants]
+
+    def to_dict(self) -> Dict[str, Any]:
+        """Return it as what JSON can carry."""
+        return {**self._asdict(), "variants": [variant._asdict() for variant in self.variants]}
+
+    @classmethod
+    def from_dict(cls, data: Dict[str, Any]) -> Image:
+        """Return what ``to_dict`` was made of."""
+        return cls(**{**data, "variants": [Variant(**variant) for variant in data["variants"]]})
 
 
 def host_platform(machine: str) -> str:
@@ -47,6 +76,33 @@ def host_platform(machine: str) -> str:
 def platform_fits(offered: str, wanted: str) -> bool:
     """Tell whether an image for ``offered`` is one for ``wanted``; a variant counts only when both name one."""
     return all(left == right for left, right in zip(offered.split("/"), wanted.split("/")))
+
+
+def best_variant(image: Image, wanted: str) -> Optional[Variant]:
+    """Return the image's part for the platform ``wanted``: the one that says just that, else the first that fits."""
+    fitting = [variant for variant in image.variants if platform_fits(variant.platform, wanted)]
+    return next((variant for variant in fitting if variant.platform == wanted), fitting[0] if fitting else None)
+
+
+class _Writer:
+    """A pipe that tarfile takes for a file."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._place = 0
+        self._stream = stream
+
+    def tell(self) -> int:
+        return self._place
+
+    def write(self, data: bytes) -> int:
+        self._place += len(data)
+        return self._stream.write(data)
+
+
+def _add(tar: tarfile.TarFile, entry: str, size: int, data: Optional[IO[bytes]]) -> None:
+    info = tarfile.TarInfo(entry)
+    info.size = size
+    tar.addfile(info, data)
 
 
 class Archive:
@@ -73,7 +129,10 @@ class Archive:
     def _fail(self, what: str) -> GvisorError:
         return GvisorError(f"image archive {self.path}: {what}", archive=self.path)
 
-    def _blocks(self, name: str) -> Iterator[bytes]:
+    def _malformed(self, error: Exception) -> GvisorError:
+        return self._fail(f"its index does not have the form of the OCI image layout ({error!r})")
+
+    def _member(self, name: str) -> tarfile.TarInfo:
         member = self._entries.get(name)
         if member is not None and member.issym():
             # docker save of versions before 25 writes the second of two equal layers as a link to the first.
@@ -82,7 +141,10 @@ class Archive:
             raise self._fail(f"{name} is missing; the archive is incomplete, make or copy it again")
         if kind_of(member) != FILE:
             raise self._fail(f"{name} is not a regular file")
-        yield from self._tar.blocks(name, member)
+        return member
+
+    def _blocks(self, name: str) -> Iterator[bytes]:
+        yield from self._tar.blocks(name, self._member(name))
 
     def _document(self, name: str, digest: Optional[str] = None) -> Any:
         size = self._entries[name].size if name in self._entries else 0
@@ -109,8 +171,8 @@ class Archive:
                 return self._oci_images()
             if "manifest.json" in self._entries:
                 return self._docker_images()
-        except (AttributeError, KeyError, TypeError, RecursionError) as error:
-            raise self._fail(f"its index does not have the form of the OCI image layout ({error!r})") from error
+        except _MALFORMED as error:
+            raise self._malformed(error) from error
         raise self._fail("neither index.json (OCI layout) nor manifest.json (docker-archive) is in it")
 
     def _oci_images(self) -> List[Image]:
@@ -120,38 +182,52 @@ class Archive:
             annotations = descriptor.get("annotations") or {}
             name = next((annotations[key] for key in _NAME_ANNOTATIONS if annotations.get(key)), None)
             if digest not in images:
-                images[digest] = self._oci_image(descriptor)
+                images[digest] = Image([], digest, self._variants(descriptor))
             if name:
                 images[digest].names.append(name)
+        variants = [variant for image in images.values() for variant in image.variants]
+        if variants and all(variant.problem for variant in variants):
+            raise GvisorError(variants[0].problem, archive=self.path)
         return list(images.values())
 
-    def _oci_image(self, descriptor: Dict[str, Any], depth: int = 0) -> Image:
+    def _variants(self, descriptor: Dict[str, Any], depth: int = 0) -> List[Variant]:
+        """Return the platforms of what a descriptor leads to; what is wrong with one is noted in it."""
         entry, digest, size = self._blob(descriptor)
-        document = self._document(entry, digest)
-        blobs = {entry: (cast(Optional[str], digest), size)}
-        if descriptor.get("mediaType") in _INDEX_TYPES or "manifests" in document:
+        itself: Blobs = {entry: (digest, size)}
+        try:
+            document = self._document(entry, digest)
+            if descriptor.get("mediaType") not in _INDEX_TYPES and "manifests" not in document:
+                return [self._variant(document, itself)]
             if depth:
                 raise self._fail("an image index inside an image index is not supported")
-            inner = [self._oci_image(child, 1) for child in document["manifests"] if self._blob(child)[0] in self._entries]
-            if not inner:
+            # A tool that saves an image for one platform leaves the others in its index.
+            children = [child for child in document["manifests"] if self._blob(child)[0] in self._entries]
+            if not children:
                 raise self._fail(f"the image index {digest} names no manifest that is in the archive")
-            for image in inner:
-                blobs.update(image.blobs)
-            return Image([], digest, inner[0].config_digest, [name for image in inner for name in image.platforms], blobs)
-        config_entry, config_digest, _size = self._blob(document["config"])
-        for child in [document["config"], *document["layers"]]:
+            inner = [variant for child in children for variant in self._variants(child, 1)]
+            return [variant._replace(blobs={**itself, **variant.blobs}) for variant in inner]
+        except (GvisorError, *_MALFORMED) as error:
+            problem = error.message if isinstance(error, GvisorError) else self._malformed(error).message
+            stated = descriptor.get("platform")
+            return [Variant(_platform(stated) if isinstance(stated, dict) else UNKNOWN, "", "", itself, problem)]
+
+    def _variant(self, manifest: Dict[str, Any], blobs: Blobs) -> Variant:
+        entry, digest, _size = self._blob(manifest["config"])
+        for child in [manifest["config"], *manifest["layers"]]:
             child_entry, child_digest, child_size = self._blob(child)
             blobs[child_entry] = (child_digest, child_size)
-        return Image([], digest, config_digest, [self._platform(config_entry, config_digest)], blobs)
+        config = self._document(entry, digest)
+        return Variant(_platform(config), digest, chain_of(config), blobs)
 
     def _docker_images(self) -> List[Image]:
         images = []
         for item in self._document("manifest.json"):
-            config = posixpath.normpath(item["Config"])
-            digest = f"sha256:{hashlib.sha256(b''.join(self._blocks(config))).hexdigest()}" if self._small(config) else ""
-            blobs: Dict[str, Tuple[Optional[str], Optional[int]]] = {posixpath.normpath(name): (None, None) for name in item["Layers"]}
-            blobs[config] = (digest, None)
-            images.append(Image(list(item.get("RepoTags") or []), None, digest, [self._platform(config, digest)], blobs))
+            entry = posixpath.normpath(item["Config"])
+            digest = f"sha256:{hashlib.sha256(b''.join(self._blocks(entry))).hexdigest()}" if self._small(entry) else ""
+            blobs: Blobs = {posixpath.normpath(name): (None, None) for name in item["Layers"]}
+            blobs[entry] = (digest, None)
+            config = self._document(entry, digest)
+            images.append(Image(list(item.get("RepoTags") or []), None, [Variant(_platform(config), digest, chain_of(config), blobs)]))
         return images
 
     def _small(self, name: str) -> bool:
@@ -159,15 +235,16 @@ class Archive:
             raise self._fail(f"{name} claims {self._entries[name].size} bytes; more than {MAX_DOCUMENT} is no image document")
         return True
 
-    def _platform(self, entry: str, digest: str) -> str:
-        config = self._document(entry, digest)
-        parts = [config.get("os") or "linux", config.get("architecture") or "unknown", config.get("variant") or ""]
-        return "/".join(part for part in parts if part)
-
     def verify(self, image: Image) -> int:
         """Read every blob of ``image``, compare digests and sizes, and return the bytes read."""
+        blobs: Blobs = {}
+        for variant in image.variants:
+            if variant.problem:
+                raise GvisorError(variant.problem, archive=self.path)
+            blobs.update(variant.blobs)
         total = 0
-        for entry, (digest, size) in sorted(image.blobs.items()):
+        for entry in self._in_order(blobs):
+            digest, size = blobs[entry]
             actual = hashlib.sha256()
             length = 0
             for block in self._blocks(entry):
@@ -179,3 +256,54 @@ class Archive:
                 raise self._fail(f"{entry} has {length} bytes where its descriptor says {size}")
             total += length
         return total
+
+    def write(self, image: Image, name: str, target: BinaryIO) -> None:
+        """Write an archive into ``target`` that has nothing but ``image``, under ``name`` alone. Raises BrokenPipeError as it is.
+
+        ctr imports each name that it finds, and moves those that lead to other images.
+        """
+        blobs: Blobs = {}
+        for variant in image.variants:
+            blobs.update(variant.blobs)
+        try:
+            with tarfile.open(fileobj=cast(BinaryIO, _Writer(target)), mode="w:") as tar:
+                for entry, document in self._index_of(image, name).items():
+                    data = json.dumps(document).encode()
+                    _add(tar, entry, len(data), io.BytesIO(data))
+                for entry in self._in_order(blobs):
+                    member = self._member(entry)
+                    _add(tar, entry, member.size, self._tar.extractfile(member))
+        except BrokenPipeError:
+            raise
+        except (tarfile.TarError, OSError, EOFError, zlib.error) as error:
+            raise self._fail(f"it cannot be read again ({error})") from error
+
+    def _index_of(self, image: Image, name: str) -> Dict[str, Any]:
+        if image.digest is not None:
+            (descriptor,) = [one for one in self._document("index.json")["manifests"] if one["digest"] == image.digest][:1]
+            named = {key: descriptor[key] for key in ("mediaType", "digest", "size") if key in descriptor}
+            named["annotations"] = {_NAME_ANNOTATIONS[0]: name}
+            return {"oci-layout": {"imageLayoutVersion": "1.0.0"}, "index.json": {"schemaVersion": 2, "manifests": [named]}}
+        config = next(entry for entry, (digest, _size) in image.variants[0].blobs.items() if digest)
+        for item in self._document("manifest.json"):
+            if posixpath.normpath(item["Config"]) == config:
+                layers = [posixpath.normpath(layer) for layer in item["Layers"]]
+                return {"manifest.json": [{"Config": config, "RepoTags": [name], "Layers": layers}]}
+        raise self._fail(f"{config} is in no image of it")
+
+    def _in_order(self, entries: Iterable[str]) -> List[str]:
+        """Return ``entries`` as they follow each other: going back in a compressed archive is to begin anew."""
+        return sorted(entries, key=lambda entry: self._member(entry).offset)
+
+
+def _platform(config: Dict[str, Any]) -> str:
+    parts = [config.get("os") or "linux", config.get("architecture") or "unknown", config.get("variant") or ""]
+    return "/".join(str(part) for part in parts if part)
+
+
+def chain_of(config: Dict[str, Any]) -> str:
+    """Return the name of the snapshot that an image's layers give, from its configuration."""
+    chain = ""
+    for digest in (config.get("rootfs") or {}).get("diff_ids") or []:
+        chain = f"sha256:{hashlib.sha256(f'{chain} {digest}'.encode()).hexdigest()}" if chain else str(digest)
+    return chain

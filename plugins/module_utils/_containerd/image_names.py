@@ -8,11 +8,36 @@ All functions take ``images``, what one namespace has, name to digest, and ``rep
 
 from __future__ import annotations
 
+import re
 from typing import List, Mapping, Optional, Sequence
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 
 LATEST, PREVIOUS = "latest", "previous"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/@-]{0,511}")
+_BY_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")  # what containerd's CRI plugin names images after
+
+
+def full_name(name: str) -> str:
+    """Return an image's name as containerd and Kubernetes have it: ``ggen`` is docker.io/library/ggen:latest. Raises GvisorError for what is none."""
+    if not _NAME.fullmatch(name):
+        raise GvisorError(f"{name!r} is no image name; write for example docker.io/library/ggen:latest")
+    if _BY_DIGEST.fullmatch(name):
+        return name
+    host, slash, path = name.partition("/")
+    if not slash or not ("." in host or ":" in host or host == "localhost"):
+        host, path = "docker.io", name
+    elif host == "index.docker.io":
+        host = "docker.io"
+    if host == "docker.io" and "/" not in path:
+        path = f"library/{path}"
+    has_tag = ":" in path.rpartition("/")[2]  # a digest has a colon, too
+    return f"{host}/{path}" if has_tag else f"{host}/{path}:{LATEST}"
+
+
+def full_names(names: Sequence[str]) -> List[str]:
+    """Return ``full_name`` of each, none of them twice. Raises GvisorError."""
+    return list(dict.fromkeys(full_name(name) for name in names))
 
 
 def repository_of(names: Sequence[str]) -> str:

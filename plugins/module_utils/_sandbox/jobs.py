@@ -17,6 +17,7 @@ from typing import Any, Deque, Dict, Iterator, List, Mapping, NamedTuple, Option
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import remove_stale_transfers
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.ctr import Ctr
+from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.image_names import full_name
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.cgroup import Limits
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.cleaning import Note, clean, clean_noted, let_age, look_for_kept
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.host_tools import TARGET, HostTools, prepare
@@ -540,7 +541,7 @@ class PodJobs:
         memory = bytes_of(params["memory"]) if params["memory"] else None
         return PodSpec(
             id=self.pod,
-            image=params["image"],
+            image=full_name(params["image"]),
             runtime=params["runtime"],
             mounts=mounts,
             tools=tools,

@@ -66,7 +66,7 @@ def test_compressed_archive(tmp_path: Path) -> None:
 def test_docker_archive(tmp_path: Path) -> None:
     entries, config = oci.docker_entries(LAYER, REF)
     (image,) = read(write(tmp_path, entries))
-    assert (image.names, image.digest, image.config_digest) == ([REF], None, config)
+    assert (image.names, image.digest, image.variants[0].config_digest) == ([REF], None, config)
 
 
 def test_docker_archive_with_a_layer_linked_to_another(tmp_path: Path) -> None:
@@ -97,6 +97,32 @@ def test_index_of_platforms(tmp_path: Path) -> None:
     (image,) = read(write(tmp_path, entries))
     assert image.platforms == ["linux/amd64", "linux/arm64"]
     assert image.digest == oci.digest(index)
+
+
+def test_what_is_wrong_with_one_platform_is_noted_in_it(tmp_path: Path) -> None:
+    good, _digest = oci.oci_entries(LAYER, REF)
+    bad, digest = oci.oci_entries(LAYER, REF, arch=oci.FOREIGN_ARCH)
+    manifests = [*json.loads(bad["index.json"])["manifests"], *json.loads(good["index.json"])["manifests"]]
+    entries = {**bad, **good, "index.json": json.dumps({"manifests": manifests}).encode(), f"blobs/sha256/{digest[7:]}": b"{}"}
+    with Archive(write(tmp_path, entries)) as archive:
+        broken, whole = archive.images()
+        assert [variant.problem for variant in whole.variants] == [""]
+        assert "does not have the digest" in broken.variants[0].problem
+        assert archive.verify(whole)
+        with pytest.raises(GvisorError, match="does not have the digest"):
+            archive.verify(broken)
+
+
+@pytest.mark.parametrize("entries", [oci.oci_entries(LAYER, REF, "b:1")[0], oci.docker_entries(LAYER, REF)[0]])
+def test_what_is_written_for_containerd_is_one_image_under_one_name(tmp_path: Path, entries: dict) -> None:
+    other = tmp_path / "other.tar"
+    with Archive(write(tmp_path, {**entries, "stranger": b"x"})) as archive, other.open("wb") as stream:
+        (image,) = archive.images()
+        archive.write(image, "localhost/ours:1", stream)
+    (written,) = read(str(other))
+    assert written == image._replace(names=["localhost/ours:1"])
+    with tarfile.open(other) as tar:
+        assert "stranger" not in tar.getnames()
 
 
 def test_every_truncation_is_noticed(tmp_path: Path) -> None:

@@ -61,3 +61,31 @@ def test_the_repository_is_that_of_one_latest(given):
     assert names.repository_of([f"{NAME}:1", f"{NAME}:latest"]) == NAME
     with pytest.raises(GvisorError, match="need one name with the tag latest"):
         names.repository_of(given)
+
+
+@pytest.mark.parametrize(
+    ("short", "full"),
+    [
+        ("ggen", f"{NAME}:latest"),
+        ("ggen:1", f"{NAME}:1"),
+        ("library/ggen", f"{NAME}:latest"),
+        ("team/ggen", "docker.io/team/ggen:latest"),
+        ("docker.io/ggen", f"{NAME}:latest"),
+        ("index.docker.io/team/ggen:1", "docker.io/team/ggen:1"),
+        ("localhost/ggen", "localhost/ggen:latest"),
+        ("localhost:5000/ggen", "localhost:5000/ggen:latest"),
+        ("ghcr.io/a/b:1", "ghcr.io/a/b:1"),
+        (f"ggen@sha256:{'0' * 64}", f"{NAME}@sha256:{'0' * 64}"),
+        (f"ggen:1@sha256:{'0' * 64}", f"{NAME}:1@sha256:{'0' * 64}"),
+        (f"sha256:{'0' * 64}", f"sha256:{'0' * 64}"),
+    ],
+)
+def test_short_names_are_completed_as_docker_does(short, full):
+    assert names.full_name(short) == full
+    assert names.full_names([short, full]) == [full]
+
+
+@pytest.mark.parametrize("name", ["", "two words", "--force", "a\nb", "gr\u00fcn", "x" * 513])
+def test_what_is_no_name_is_refused(name):
+    with pytest.raises(GvisorError, match="is no image name"):
+        names.full_name(name)
