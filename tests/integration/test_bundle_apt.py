@@ -40,7 +40,11 @@ LOOK = [
 def test_packages_are_collected_as_if_none_were_installed(tmp_path):
     before = hosts_own()
     done = run(
-        tmp_path, *LOOK, role("gvisor_bundle", "collect_packages"), gvisor_bundle_packages=f"{tmp_path}/packages", gvisor_bundle_package="netbase"
+        tmp_path,
+        *LOOK,
+        role("gvisor_bundle", "collect_packages"),
+        gvisor_bundle_packages=f"{tmp_path}/packages",
+        gvisor_bundle_package="netbase",
     )
     # The release for its version is chosen last, and netbase is no containerd.
     assert "select_release" in done.errors or "containerd" in done.errors, done.output

@@ -21,7 +21,8 @@ from typing import Any, Dict, List, Optional, Sequence
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import locked, read_text
-from ansible_collections.ggen.gvisor.plugins.module_utils._base.process import SEARCH_PATH, run
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.platform import version_number
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.process import SEARCH_PATH, output_of, run
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.processes import argv_of, listener_pid
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.config_transaction import LOCK_SECONDS, dump, unwritable
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.ctr import DEFAULT_ADDRESS
@@ -118,12 +119,7 @@ def _names(folder: str) -> List[str]:
 
 def containerd_version(program: str) -> Optional[str]:
     """Return the installed containerd's version without packaging suffixes, None when it is not installed."""
-    try:
-        done = run([program, "--version"])
-    except GvisorError:
-        return None
-    match = re.search(r"\sv?(\d+\.\d+\.\d+[0-9A-Za-z.-]*)", done.stdout)
-    return match.group(1) if match else None
+    return version_number(output_of(program, "--version"))
 
 
 _CONFIG_FLAG = re.compile(r"--?(?:config|c)(?:=(.*))?", re.DOTALL)

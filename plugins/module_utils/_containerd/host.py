@@ -14,7 +14,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import Gv
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import read_text, sha256_file
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.platform import architecture, capabilities, version_number
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.process import SEARCH_PATH, output_of
-from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.config_files import daemon_at, kind_of
+from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.config_files import containerd_version, daemon_at, kind_of
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.config_transaction import dump
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.ctr import Ctr
 
@@ -36,7 +36,7 @@ def containerd(address: str, package: str = "containerd") -> Dict[str, Any]:
     state: Dict[str, Any] = {
         "installed": path is not None,
         "path": path,
-        "version": version_number(output_of(path, "--version")) if path else None,
+        "version": containerd_version(path) if path else None,
         "candidate": None if path else _candidate(package),
         "address": address,
         "running": False,

@@ -11,6 +11,7 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.module import sentence
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.text import visible_result
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._base.controller import is_controller
 
 
 class Action(ActionBase):
@@ -38,7 +39,7 @@ class Action(ActionBase):
     @property
     def on_controller(self) -> bool:
         """Whether the task's host is the machine that Ansible runs on: nothing needs to be sent there."""
-        return self._connection.transport == "local"
+        return is_controller("", self._connection.transport)
 
     def controller_path(self, path: str) -> str:
         """Return the absolute path of a file on the controller; a relative one is the playbook's."""

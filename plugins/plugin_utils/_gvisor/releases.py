@@ -5,12 +5,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import sha256_file
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.platform import architecture, version_tuple
 
 AUTO = "auto"
@@ -125,9 +125,9 @@ def artifact_of(table: Mapping[str, Any], vendors: Path, release: str, arch: str
         "ldflags": build["ldflags"].format(stamp=row["stamp"]),
         "env": {**build["env"], "GOARCH": arch},
         "files": [{name: item[name] for name in ("name", "package", "mode", "overlay") if name in item} for item in row["files"]],
-        "sources": {f"{release}/{name}": _sha256(folder / name) for name in ("go.mod", "go.sum")},
-        "patches": {f"overlay/{name}": _sha256(vendors / "gvisor" / "overlay" / name) for name in overlays},
-        "sbom": {f"sbom/{name}": _sha256(vendors / "sbom" / name) for name in ("go.mod", "go.sum")},
+        "sources": {f"{release}/{name}": sha256_file(str(folder / name)) for name in ("go.mod", "go.sum")},
+        "patches": {f"overlay/{name}": sha256_file(str(vendors / "gvisor" / "overlay" / name)) for name in overlays},
+        "sbom": {f"sbom/{name}": sha256_file(str(vendors / "sbom" / name)) for name in ("go.mod", "go.sum")},
     }
     return {
         "name": f"runsc {release}/{arch}",
@@ -150,10 +150,6 @@ def artifact_of(table: Mapping[str, Any], vendors: Path, release: str, arch: str
             "modules": module_sums((folder / "go.mod").read_text(), (folder / "go.sum").read_text()),
         },
     }
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def module_sums(go_mod: str, go_sum: str) -> dict[str, str]:
