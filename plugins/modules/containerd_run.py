@@ -38,7 +38,9 @@ attributes:
     description: The systems that the module runs on.
 options:
   image:
-    description: An image in the namespace, for example C(docker.io/library/ggen:latest). C(ggen) is that one, too, as it is for Docker.
+    description:
+      - An image in the namespace, for example C(docker.io/library/ggen:latest). C(ggen) is that one, too, as it is for Docker.
+      - One with labels or annotations that containerd, its CRI plugin, Kubernetes or gVisor act on is refused. Its variables are for the command alone.
     type: str
     required: true
   argv:
@@ -172,8 +174,8 @@ options:
   pods:
     description:
       - Of O(jobs), V(each) has a pod of its own, so that none can see another's workspace.
-      - With V(one) those with the same O(mounts), O(memory) and O(cpus) run one after another in one pod, which is several times as fast. They see
-        each other's workspaces (in C(/workspaces), each is the working folder of its job) as far as owners and modes allow, and C(/tmp). Processes
+      - With V(one) those with the same user, O(mounts), O(memory) and O(cpus) run one after another in one pod, which is several times as fast. They
+        see each other's workspaces (in C(/workspaces), each is the working folder of its job) as far as modes allow, and C(/tmp). Processes
         that a job left behind are killed before the next one, and after one that did not end by itself the others go on in a new pod.
     type: str
     choices: [each, one]

@@ -177,7 +177,7 @@ def test_short_commands_lose_no_output(host: Host, tmp_path: Path) -> None:
         pod = Pod(Ctr(host.daemon.address), spec, str(folder))
         try:
             pod.start()
-            jobs = [pod.execute(Command(["/bin/busybox", "echo", "yes"], "0:0", "/", {}, 60, 100)) for _turn in range(40)]
+            jobs = [pod.execute(Command(["/bin/busybox", "echo", "yes"], "/", {}, 60, 100)) for _turn in range(40)]
         finally:
             pod.remove()
         return [(job.rc, job.stdout.text()) for job in jobs]
@@ -623,7 +623,7 @@ def test_a_shim_that_hangs_in_its_start_is_ended(tmp_path, monkeypatch):
             said = "" if not alive else "cannot delete a container with an existing task" if args[0] == "containers" else "not found"
             return Completed(1 if alive else 0, "", said)
 
-    spec = PodSpec("hang-1", "image", "io.containerd.runc.v2", [], HostTools("", []))
+    spec = PodSpec("hang-1", "image", "io.containerd.runc.v2", [], HostTools("", ""))
     pod = _pod.Pod(Answers(str(tmp_path / "none.sock")), spec, str(tmp_path))
     monkeypatch.setattr(pod, "_kill_shim", alive.clear)
     begin = time.monotonic()

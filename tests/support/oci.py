@@ -63,20 +63,36 @@ def busybox_layer() -> bytes:
     return tar(entries)
 
 
-def oci_entries(layer: bytes, *refs: str, arch: str = ARCH, user: str = "") -> tuple[dict[str, bytes], str]:
-    """Return the entries of an OCI layout that names one image ``refs``, and that image's manifest digest."""
-    config = json.dumps(
-        {
-            "architecture": arch,
-            "os": "linux",
-            "config": {"Env": ["PATH=/bin:/usr/local/bin"], "Cmd": ["/bin/sh"], "User": user},
-            "rootfs": {"type": "layers", "diff_ids": [digest(layer)]},
-        }
-    ).encode()
+def oci_entries(
+    layer: bytes,
+    *refs: str,
+    arch: str = ARCH,
+    user: str = "",
+    env: tuple[str, ...] = (),
+    labels: dict[str, str] | None = None,
+    annotations: dict[str, str] | None = None,
+    config: bytes = b"",
+) -> tuple[dict[str, bytes], str]:
+    """Return the entries of an OCI layout that names one image ``refs``, and that image's manifest digest.
+
+    ``annotations`` are the manifest's; ``config`` is the whole configuration instead of the one that is made.
+    """
+    config = (
+        config
+        or json.dumps(
+            {
+                "architecture": arch,
+                "os": "linux",
+                "config": {"Env": ["PATH=/bin:/usr/local/bin", *env], "Cmd": ["/bin/sh"], "User": user, "Labels": labels or {}},
+                "rootfs": {"type": "layers", "diff_ids": [digest(layer)]},
+            }
+        ).encode()
+    )
     manifest = json.dumps(
         {
             "schemaVersion": 2,
             "mediaType": "application/vnd.oci.image.manifest.v1+json",
+            "annotations": annotations or {},
             "config": {
                 "mediaType": "application/vnd.oci.image.config.v1+json",
                 "digest": digest(config),

@@ -12,17 +12,19 @@ import stat
 import time
 import uuid
 from collections import deque
-from typing import Any, Deque, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple
+from typing import Any, Deque, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import remove_stale_transfers
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.platform import architecture
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.ctr import Ctr
+from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.image_config import ImageConfig, image_config
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.image_names import full_name
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.cgroup import Limits
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.cleaning import Note, clean, clean_noted, let_age, look_for_kept
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.host_tools import TARGET, HostTools, prepare
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pinned import FILE, FOLDER, Absent, Pinned, pin, through
-from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pod import MAX_ID, Command, Mount, PodSpec
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pod import MAX_ID, PRELOAD, Command, Mount, PodSpec
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.supervisor import PodFolder, Supervisor, sweep
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.walker import identity
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.workspace import (
@@ -42,6 +44,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.workspace imp
 WORKSPACE = "/workspace"
 GVISOR = "io.containerd.runsc."
 NOBODY = (65534, 65534)
+MAX_USER = (1 << 31) - 1
 LEAST_SECONDS = 30.0  # for looking at a workspace, however short a command's own time is
 _ID = re.compile(r"[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*")
 _IMAGE = re.compile(r"[A-Za-z0-9][\x21-\x7e]{0,511}")
@@ -93,8 +96,11 @@ def check(params: Dict[str, Any]) -> None:
         raise GvisorError(f"cpus={params['cpus']} must be at least 0.01")
     if params["pids"] < 0:
         raise GvisorError(f"pids={params['pids']} must not be negative; 0 is no limit")
-    if params["user"] is not None and not re.fullmatch(r"\d{1,10}(:\d{1,10})?", params["user"]):
-        raise GvisorError(f"user={params['user']!r} must be uid or uid:gid in numbers; names of the host mean nothing in an image")
+    if params["user"] is not None:
+        if not re.fullmatch(r"\d{1,10}(:\d{1,10})?", params["user"]):
+            raise GvisorError(f"user={params['user']!r} must be uid or uid:gid in numbers; names of the host mean nothing in an image")
+        # Larger ones were root for some versions of containerd (CVE-2024-40635); leading zeros would not be what the kernel then says.
+        params["user"] = ":".join(str(check_id(number)) for number in params["user"].split(":"))
     if params["cwd"] is not None and not params["cwd"].startswith("/"):
         raise GvisorError(f"cwd={params['cwd']!r} must be an absolute path")
     for key, value in params["env"].items():
@@ -110,12 +116,19 @@ def check(params: Dict[str, Any]) -> None:
     _check_folders(params)
 
 
+def check_id(number: Union[str, int]) -> int:
+    """Return a user's or group's number. Raises GvisorError for one that not all of the programs in between can handle."""
+    if int(number) > MAX_USER:
+        raise GvisorError(f"user {number} is more than {MAX_USER}, which containerd refuses or takes for another one; choose a smaller one")
+    return int(number)
+
+
 def _check_folders(params: Dict[str, Any]) -> None:
     for mount in params["mounts"]:
         target = mount["target"]
         if not target.startswith("/") or os.path.normpath(target) != target or "\0" in target:
             raise GvisorError(f"mounts has the target {target!r}, which is not a plain absolute path")
-        if target in ("/", WORKSPACE, TARGET) or target.split("/")[1] in ("proc", "sys", "dev"):
+        if target in ("/", "/etc", PRELOAD, WORKSPACE, TARGET) or target.split("/")[1] in ("proc", "sys", "dev"):
             raise GvisorError(f"mounts has the target {target!r}, which the pod itself needs; choose another place")
 
 
@@ -224,6 +237,8 @@ class Job:
             with pin_source(mount["source"]) as pinned:
                 self.sources.append(pinned.identity)
         self.user = user_of(params, self._owner)
+        for number in self.user.split(":"):
+            check_id(number)
         self._archive = take_archive(params["archive"]) if params["archive"] else None
         self.source: Optional[str] = (
             None  # what the pod sees of the host: a mount of the workspace, or a copy of it, in the pod's own folder
@@ -284,7 +299,6 @@ class Job:
         params = self.params
         return Command(
             argv=params["argv"],
-            user=self.user,
             cwd=params["cwd"] or (self.target if self.source else "/"),
             env={str(key): str(value) for key, value in params["env"].items()},
             timeout=params["timeout"],
@@ -422,12 +436,13 @@ class Job:
 class PodJobs:
     """The jobs of one pod, begun when this is made. A context manager: nothing is left when it ends."""
 
-    def __init__(self, ctr: Ctr, jobs: List[Job]) -> None:
+    def __init__(self, ctr: Ctr, jobs: List[Job], image: ImageConfig) -> None:
         """Start the pod. Raises GvisorError."""
         self.jobs = jobs
+        self.image = image
         params = jobs[0].params
         self.pod = f"{params['name']}-{uuid.uuid4().hex[:12]}"
-        tools = prepare(params["state_dir"])
+        tools = prepare(params["state_dir"]).at(self.pod)
         # From here to the supervisor's start a kill leaves an empty folder, for the next run to sweep: the less between, the better.
         folder = self.folder = PodFolder(params["state_dir"], self.pod, ctr)
         self._shared: List[Tuple[Note, str]] = []  # what all can write
@@ -548,18 +563,24 @@ class PodJobs:
             gvisor=params["runtime"].startswith(GVISOR),
             read_only=params["read_only"],
             limits=Limits(memory, params["cpus"], params["pids"] or None),
+            user=self.jobs[0].user,
+            image_env=self.image.env,
+            image_user=self.image.user,
         )
 
 
 def groups(jobs: List[Job], shared: bool) -> List[List[Job]]:
-    """Return the jobs that go into one pod each. A pod's own options are the same for all in it."""
-    found: List[List[Job]] = []
+    """Return the jobs that go into one pod each. A pod's own options are the same for all in it, and so is their user."""
+    found: Dict[str, List[Job]] = {}
+    ordered = overlap(jobs)  # a job may need what an earlier one does
+    key, last = 0, None
     for job in jobs:
-        if shared and found and all(found[-1][0].params[name] == job.params[name] for name in OF_THE_POD):
-            found[-1].append(job)
-        else:
-            found.append([job])
-    return found
+        own = (job.user, *(job.params[name] for name in OF_THE_POD))
+        if not shared or (ordered and own != last):
+            key += 1
+        last = own
+        found.setdefault(f"{key} {own}", []).append(job)
+    return list(found.values())
 
 
 def overlap(jobs: List[Job]) -> bool:
@@ -573,14 +594,19 @@ def run_all(ctr: Ctr, jobs: List[Job], shared: bool, width: int) -> Dict[int, Di
     waiting = deque(groups(jobs, shared))
     found: Dict[int, Dict[str, Any]] = {}
     swept = False
+    image: Optional[ImageConfig] = None
     with contextlib.ExitStack() as stack:
         running: Deque[Tuple[PodJobs, contextlib.ExitStack]] = deque()
         while waiting or running:
             while waiting and len(running) < width:
                 batch = waiting.popleft()
                 try:
+                    params = batch[0].params
+                    image = image or image_config(
+                        ctr, full_name(params["image"]), architecture(os.uname().machine), os.path.join(params["state_dir"], "images")
+                    )
                     own = contextlib.ExitStack()
-                    running.append((own.enter_context(PodJobs(ctr, batch)), own))
+                    running.append((own.enter_context(PodJobs(ctr, batch, image)), own))
                     stack.push(own)
                 except GvisorError as error:
                     found.update({job.number: {"failed": True, "changed": False, "msg": error.message, **error.details} for job in batch})

@@ -1,7 +1,10 @@
 # Copyright (c) 2026, the ggen.gvisor authors
 # Simplified BSD License (see LICENSES/BSD-2-Clause.txt or https://opensource.org/licenses/BSD-2-Clause)
 # SPDX-License-Identifier: BSD-2-Clause
-"""A pod: one sandbox with a shell that waits, and commands run by it with their real exit codes. See docs/decisions/pods.md."""
+"""A pod: one sandbox with a shell that waits, and commands run by it with their real exit codes. See docs/decisions/pods.md.
+
+All that runs in it is one user's, the shell too.
+"""
 
 from __future__ import annotations
 
@@ -15,13 +18,13 @@ import signal
 import subprocess
 import time
 import uuid
-from typing import Dict, List, NamedTuple, Optional
+from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.process import SEARCH_PATH, run
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.ctr import Ctr
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.cgroup import Limits, PodCgroup, remove_groups
-from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.host_tools import SIGN, TARGET, HostTools
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.host_tools import EMPTY, SIGN, HostTools
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pipes import HeadAndTail, Sink, UntilMark, read_until
 
 START_TIMEOUT = 60.0  # seconds; a pod takes 0.2 to 0.5 on an idle machine
@@ -29,11 +32,15 @@ REMOVE_TIMEOUT = 60.0
 KILL_TIMEOUT = 5.0
 END_TIMEOUT = 10.0  # for what was killed to be gone
 MAX_ID = 76  # characters of a container's id; containerd's own limit
-# Of what containerd grants by default the pod's shell keeps what it needs to become the command's user; a command has nothing.
+# What containerd grants by default. A pod has none of it, or, where ctr cannot say which user, for a moment those that change the user.
 CAPABILITIES = [
     *("AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD", "NET_BIND_SERVICE", "NET_RAW"),
-    *("SETFCAP", "SYS_CHROOT"),
+    *("SETFCAP", "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT"),
 ]
+CHANGE_USER = ["SETGID", "SETUID"]
+# What would have containerd start a container again, and write its output to files of the host; an image's label is overridden by an empty one.
+RESTART_LABELS = [f"containerd.io/restart.{name}" for name in ("count", "explicitly-stopped", "logpath", "loguri", "policy", "status")]
+PRELOAD = "/etc/ld.so.preload"  # what it names, a loader puts into every program
 
 SHIM_MEND = "containerd does not find the runtime's shim on its PATH; install it there and restart containerd"
 # What containerd or the shim say → what it means and how to fix it.
@@ -68,13 +75,15 @@ class PodSpec(NamedTuple):
     gvisor: bool = True  # prove that it is gVisor's
     read_only: bool = True
     limits: Limits = Limits()
+    user: str = "0:0"  # uid:gid of all that runs in it
+    image_env: Sequence[str] = ()  # NAME=value: for the commands, and for nothing else
+    image_user: str = ""
 
 
 class Command(NamedTuple):
     """What to run in a pod."""
 
     argv: List[str]
-    user: str  # uid:gid
     cwd: str
     env: Dict[str, str]
     timeout: float  # seconds
@@ -116,31 +125,60 @@ def start_args(spec: PodSpec, folder: str) -> List[str]:
     ]
     # Without this annotation gVisor's shim connects no output and waits for ever.
     args += ["--annotation", "io.kubernetes.cri.container-type=sandbox", "--label", "ggen.gvisor/pod=true"]
+    for label in RESTART_LABELS:
+        args += ["--label", f"{label}="]
+    # The shell is the host's: what the image says in its variables is not for it, nor for the loader. The commands get it.
+    for variable in spec.image_env:
+        args += ["--env", f"{variable.partition('=')[0]}="]
+    if "ctr-user" in spec.tools.abilities:
+        args += ["--user", spec.user]
+    kept = CHANGE_USER if changes_user(spec) else []
     for capability in CAPABILITIES:
-        args += ["--cap-drop", f"CAP_{capability}"]
+        args += [] if capability in kept else ["--cap-drop", f"CAP_{capability}"]
     if spec.read_only:
         args += ["--read-only"]
     if "/tmp" not in [mount.target for mount in spec.mounts]:  # noqa: S108 - in the pod
         args += ["--mount", mount_flag("tmpfs", "tmpfs", "/tmp", "nosuid:nodev:mode=1777:size=1g")]  # noqa: S108
-    for mount in [*spec.mounts, Mount(spec.tools.folder, TARGET)]:
+    for mount in [*spec.mounts, Mount(spec.tools.folder, spec.tools.target), Mount(os.path.join(spec.tools.folder, EMPTY), PRELOAD)]:
         access = "rw" if mount.writable else "ro"
         args += ["--mount", mount_flag("bind", mount.source, mount.target, f"rbind:nosuid:nodev:{access}")]
-    return [*args, spec.image, spec.id, *spec.tools.argv("sh")]
+    uid, gid = spec.user.split(":")
+    become = spec.tools.argv("unshare", "--setgid", gid, "--setuid", uid) if kept else []
+    return [*args, spec.image, spec.id, *become, *spec.tools.argv("sh")]
 
 
-def script(command: Command, tools: HostTools, mark: str, alone: bool) -> str:
-    """Return the line with which the pod's shell runs ``command`` as its user, with no capability, and then prints ``mark`` and its exit code.
+def changes_user(spec: PodSpec) -> bool:
+    """Tell whether the pod's first process begins as root and becomes the user by itself, which takes a tenth of a second less than asking ctr again."""
+    root = spec.image_user in ("", "0", "0:0")
+    return root and "ctr-user" not in spec.tools.abilities and "unshare-user" in spec.tools.abilities and spec.user.split(":")[0] != "0"
 
-    The environment does not pass the shells, which drop names that they could not use. If the command is not ``alone`` in the pod, what it
-    left behind is killed for the next one.
+
+# A shell's own way to tell who it is; nobody else is there yet who could change what it says.
+WHO = (
+    "s=; while read -r key rest; do case $key in Uid:|Gid:|Groups:|CapInh:|CapPrm:|CapEff:|CapAmb:) "
+    's="$s$key$rest;";; esac; done < /proc/self/status; echo {mark} $s'
+)
+
+
+def is_user(said: str, user: str) -> bool:
+    """Tell whether what the shell said of itself is ``user``, with no other group and no capability."""
+    facts = {key: rest.split() for key, _colon, rest in (part.strip().partition(":") for part in said.split(";"))}
+    uid, gid = user.split(":")
+    capabilities = [word for key, words in facts.items() if key.startswith("Cap") for word in words]
+    same = set(facts.get("Uid", [])) == {uid} and set(facts.get("Gid", [])) == {gid} and set(facts.get("Groups", [])) <= {gid}
+    return same and bool(capabilities) and all(int(word, 16) == 0 for word in capabilities)
+
+
+def script(command: Command, spec: PodSpec, mark: str, alone: bool) -> str:
+    """Return the line with which the pod's shell runs ``command`` and then prints ``mark`` and its exit code.
+
+    The environment does not pass the shell, which drops names that it could not use. If the command is not ``alone`` in the pod, what it
+    left behind is killed for the next one; its shell, which sends the signal, is spared.
     """
-    uid, gid = command.user.split(":")
-    none = ["--clear-groups", "--bounding-set=-all", "--inh-caps=-all", "--ambient-caps=-all", "--no-new-privs"]
-    user = tools.argv("setpriv", f"--reuid={uid}", f"--regid={gid}", *none)
-    argv = [*user, *tools.argv("sh", "-c", 'cd -- "$0" && exec "$@"', command.cwd)]
-    argv += tools.argv("env", *(f"{name}={value}" for name, value in command.env.items())) if command.env else []
-    left = "" if alone else f"{shlex.join([*user, *tools.argv('sh', '-c', 'kill -9 -1')])} < /dev/null > /dev/null 2>&1; "
-    return f"{shlex.join([*argv, *command.argv])} < /dev/null; e=$?; {left}echo {mark} $e; echo {mark} $e >&2\n"
+    variables = [*spec.image_env, *(f"{name}={value}" for name, value in command.env.items())]
+    argv = [*spec.tools.argv("env", "--", *variables), *command.argv]
+    left = "" if alone else "kill -9 -1 2> /dev/null; "
+    return f"(cd -- {shlex.quote(command.cwd)} && exec {shlex.join(argv)}) < /dev/null; e=$?; {left}echo {mark} $e; echo {mark} $e >&2\n"
 
 
 def explain(stderr: str) -> str:
@@ -171,28 +209,20 @@ class Pod:
         self.pid_file = os.path.join(folder, "pid")
         self.group: Optional[PodCgroup] = None
         self._ctrs: List[subprocess.Popen] = []
-        self._pipes: List[int] = []  # standard input, output and error of a shell; the last three are of root's
+        self._pipes: List[int] = []  # standard input, output and error of a shell; the last three are of the one that runs commands
 
     def start(self) -> str:
         """Start the pod and return the first line of its kernel log if it is gVisor's. Raises GvisorError when it does not start."""
-        # A shell's own way to tell its user; nobody else is there yet who could change what it says.
-        who = f"while read -r key uid rest; do case $key in Uid:) echo {self.spec.id} $uid; esac; done < /proc/self/status"
         first = shlex.join(self.spec.tools.argv("dmesg")) if self.spec.gvisor else ":"
-        waiting = [self.spec.id, *self.spec.tools.argv("sh")]
+        who = WHO.format(mark=self.spec.id)
         begin = time.monotonic()
-        for name, args in (
-            (self.spec.id, start_args(self.spec, self.folder)),
-            # ctr run 1.6 cannot say which user; an image may name one that has no right to become another.
-            ("shell", ["tasks", "exec", "--exec-id", "shell", "--user", "0:0", "--fifo-dir", os.path.join(self.folder, "shell"), *waiting]),
-        ):
+        for name, args in self._ways():
             ctr = self._popen(*args)
             out, err = HeadAndTail(1 << 16), HeadAndTail(1 << 16)
             said = UntilMark(f"{self.spec.id} ".encode(), out)
             others: Dict[int, Sink] = {ctr.stderr.fileno(): _gather(err)}
-            ended = read_until(
-                {ctr.stdout.fileno(): said}, others, begin + START_TIMEOUT, (ctr.stdin.fileno(), f"{first}\n{who}\n".encode())
-            )
-            if not ended:
+            feed = f"IFS=' \t'\n{first}\n{who}\n".encode()
+            if not read_until({ctr.stdout.fileno(): said}, others, begin + START_TIMEOUT, (ctr.stdin.fileno(), feed)):
                 raise GvisorError(
                     f"pod {self.spec.id} did not start within {START_TIMEOUT:g} s: {explain(err.text()) or 'ctr says nothing'}"
                 )
@@ -200,9 +230,18 @@ class Pod:
                 read_until(others, {}, time.monotonic() + KILL_TIMEOUT)
                 self._raise_start(ctr.wait(), err.text())
             self._take_over(ctr, name)
-            if said.line == "0":
-                break
-        return self._proven(out.text(), err.text()) if self.spec.gvisor else ""
+            if is_user(said.line, self.spec.user):
+                return self._proven(out.text(), err.text()) if self.spec.gvisor else ""
+        raise GvisorError(f"a process in the pod is not {self.spec.user} without further rights: {said.line}; nothing was started")
+
+    def _ways(self) -> Iterator[Tuple[str, List[str]]]:
+        """Yield the ways to a shell of the pod's user: the first process, and where that is another user, or the image adds groups, a second one."""
+        spec = self.spec
+        yield spec.id, start_args(spec, self.folder)
+        if not changes_user(spec):
+            fifos = os.path.join(self.folder, "shell")
+            where = ["--exec-id", "shell", "--user", spec.user, "--fifo-dir", fifos]
+            yield "shell", ["tasks", "exec", *where, spec.id, *spec.tools.argv("sh")]
 
     def _take_over(self, ctr: subprocess.Popen, name: str) -> None:
         """Connect to the pipes of the shell ``name`` and end ctr, which only stood between: it would delete the task when the sandbox
@@ -253,16 +292,6 @@ class Pod:
 
     def _raise_start(self, rc: int, stderr: str) -> None:
         spec = self.spec
-        if f'image "{spec.image}": not found' in stderr:
-            names = sorted(self.ctr.images())
-            there = f"has {', '.join(names)}" if names else "has no images"
-            raise GvisorError(
-                f"image {spec.image} is not in containerd's namespace {self.ctr.namespace}, which {there}; "
-                "import it (module containerd_image) or give its full name",
-                image=spec.image,
-                images=names,
-                missing="image",
-            )
         message = f"the pod did not start with runtime {spec.runtime} and image {spec.image}: {explain(stderr)}"
         missing = {"missing": "shim"} if SHIM_MEND in message else {}
         raise GvisorError(message, ctr_rc=rc, ctr_stderr=stderr, **missing)
@@ -291,7 +320,7 @@ class Pod:
         sinks: Dict[int, Sink] = dict(zip(streams, ends))
         others: Dict[int, Sink] = {} if abort is None else {abort: lambda _data: True}
         begin = time.monotonic()
-        text = script(command, self.spec.tools, mark, alone)
+        text = script(command, self.spec, mark, alone)
         ended = read_until(sinks, others, begin + command.timeout, (stdin, text.encode("utf-8", "surrogateescape")))
         seconds = time.monotonic() - begin
         rc = ends[0].line

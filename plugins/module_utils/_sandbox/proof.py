@@ -14,7 +14,7 @@ from typing import List, NamedTuple, Optional
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.process import Completed
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.ctr import Ctr
-from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.host_tools import TARGET, HostTools
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.host_tools import HostTools
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pod import mount_flag
 
 RUNC = "io.containerd.runc.v2"
@@ -40,14 +40,14 @@ class Observed(NamedTuple):
 
 
 def observe(ctr: Ctr, runtime: str, folder: str, tools: HostTools, argv: List[str], program: Optional[str] = None) -> Observed:
-    """Run ``argv`` in a container that waits, on an empty folder in ``folder`` with the tools at TARGET, and leave nothing behind.
+    """Run ``argv`` in a container that waits, on an empty folder in ``folder`` with the tools in it, and leave nothing behind.
 
     A container that only ran ``argv`` would be gone before anybody could see which ``program`` it is.
     """
     name = f"proof-{uuid.uuid4().hex}"
     rootfs, pid_file = os.path.join(folder, name), os.path.join(folder, f"{name}.pid")
     os.mkdir(rootfs, 0o755)
-    mount = ["--mount", mount_flag("bind", tools.folder, TARGET, "rbind:ro:nosuid:nodev")]
+    mount = ["--mount", mount_flag("bind", tools.folder, tools.target, "rbind:ro:nosuid:nodev")]
     options = ["--detach", "--null-io", "--pid-file", pid_file, "--rootfs", "--read-only", "--runtime", runtime, *SANDBOX, *mount]
     begin = time.monotonic()
     seen, same = None, True

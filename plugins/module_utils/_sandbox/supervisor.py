@@ -163,7 +163,7 @@ def sweep(state_dir: str) -> List[str]:
                 known = json.load(stream)
             if os.path.exists(known["address"]):
                 ctr = Ctr(known["address"], known["namespace"], known["program"])
-                Pod(ctr, PodSpec(name, "", "", [], HostTools("", [])), folder).remove()
+                Pod(ctr, PodSpec(name, "", "", [], HostTools("", "")), folder).remove()
                 said.append(f"pod {name} of an earlier run that was killed was removed")
             elif os.path.isdir(os.path.dirname(known["address"])):
                 said.append(f"pod {name} of an earlier run that was killed is still there: {known['address']} is missing")

@@ -21,6 +21,7 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
+#include <sys/uio.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -114,8 +115,15 @@ static int shell_by_its_input(void) {
     }
     return 0;
 }
-static int shell_by_its_memory(void) { return open("/proc/1/mem", O_RDWR) >= 0 || reads("/proc/1/environ") || reads("/proc/1/maps"); }
-static int end_the_shell(void) { return kill(1, SIGKILL) == 0; }
+/* The shell is the same user: it may be looked at from outside, and ended, which ends the attacker's own pod. Its memory has the mark. */
+static int shell_by_its_memory(void) {
+    char byte;
+    unsigned long begin = 0;
+    FILE *maps = fopen("/proc/1/maps", "r");
+    if (maps && fscanf(maps, "%lx", &begin) != 1) begin = 0;
+    struct iovec here = {&byte, 1}, there = {(void *)begin, 1};
+    return open("/proc/1/mem", O_RDONLY) >= 0 || open("/proc/1/mem", O_RDWR) >= 0 || process_vm_readv(1, &here, 1, &there, 1, 0) >= 0;
+}
 static int write_to_what_is_lent(void) {
     return open("/.ggen.gvisor/sh", O_WRONLY) >= 0 || open("/.ggen.gvisor/planted", O_CREAT | O_WRONLY, 0755) >= 0;
 }
@@ -135,7 +143,7 @@ static const struct { const char *name; int (*attempt)(void); } attempts[] = {
     ATTEMPT(become_root), ATTEMPT(take_another_group), ATTEMPT(root_owned_file), ATTEMPT(root_owned_file_by_a_namespace),
     ATTEMPT(device), ATTEMPT(memory_device), ATTEMPT(write_to_the_kernel), ATTEMPT(write_to_the_image), ATTEMPT(mount_something),
     ATTEMPT(remount_the_image), ATTEMPT(trace_init), ATTEMPT(shell_by_its_input),
-    ATTEMPT(shell_by_its_memory), ATTEMPT(end_the_shell), ATTEMPT(write_to_what_is_lent), ATTEMPT(load_a_program), ATTEMPT(load_a_module), ATTEMPT(set_the_clock),
+    ATTEMPT(shell_by_its_memory), ATTEMPT(write_to_what_is_lent), ATTEMPT(load_a_program), ATTEMPT(load_a_module), ATTEMPT(set_the_clock),
     ATTEMPT(set_the_name), ATTEMPT(join_the_host), ATTEMPT(restart_the_host),
 };
 

@@ -1,0 +1,297 @@
+# Copyright (c) 2026, the ggen.gvisor authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Images that try to steer what runs them: the host's programs in their pod, containerd, and the proof of gVisor. On a real containerd."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.ctr import Ctr
+from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.image_config import image_config
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox import host_tools
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pod import Command, Mount, Pod, PodSpec
+from support import oci
+from support.containerd import Daemon
+from support.containerd_debs import ensure
+from support.module import run_module
+from support.runs import RUNTIMES, Host, gvisor_daemon
+
+OWNER = 1000
+SOURCE = Path(__file__).parent / "attacker" / "preloaded.c"
+LIBRARY = "usr/lib/evil.so"
+
+
+@dataclasses.dataclass
+class Attack:
+    """What an image has beside busybox."""
+
+    files: dict = dataclasses.field(default_factory=dict)
+    env: tuple[str, ...] = ()
+    user: str = ""
+    library: str = LIBRARY  # where the hostile library lies
+
+
+PASSWD = b"root:x:0:0::/:/bin/sh\n1000:x:0:0::/:/bin/sh\n"
+# Where a loader looks by itself.
+NSS = f"usr/lib/{'x86_64' if oci.ARCH == 'amd64' else 'aarch64'}-linux-gnu/libnss_evil.so.2"
+ATTACKS = {
+    "preload file": Attack({"etc/ld.so.preload": f"/{LIBRARY}\n".encode()}),
+    "LD_PRELOAD": Attack(env=(f"LD_PRELOAD=/{LIBRARY}",)),
+    "LD_AUDIT": Attack(env=(f"LD_AUDIT=/{LIBRARY}",)),
+    "LD_LIBRARY_PATH": Attack(env=("LD_LIBRARY_PATH=/usr/lib",), library="usr/lib/libc.so.6"),
+    "tunables": Attack(env=("GLIBC_TUNABLES=glibc.malloc.check=3", f"LD_PRELOAD=/{LIBRARY}")),
+    "a user whose name is a number": Attack({"etc/passwd": PASSWD, "etc/group": b"root:x:0:\n1000:x:0:\n"}),
+    "name service": Attack({"etc/nsswitch.conf": b"passwd: evil\ngroup: evil\n"}, library=NSS),
+    "the shell's files": Attack(
+        {"evil.sh": b"touch /workspace/of-root\n"},
+        ("ENV=/evil.sh", "BASH_ENV=/evil.sh", "SHELLOPTS=xtrace", "PS4=$(touch /workspace/of-root)", "IFS=/", "CDPATH=/etc"),
+    ),
+    "the shell's functions": Attack(env=("BASH_FUNC_echo%%=() { touch /workspace/of-root; }",)),
+    "a user of its own": Attack({"etc/ld.so.preload": f"/{LIBRARY}\n".encode()}, user="1234:0"),
+    "groups": Attack({"etc/passwd": b"root:x:0:0::/:\nevil:x:1000:1000::/:\n", "etc/group": b"root:x:0:evil\nshadow:x:42:evil,root\n"}),
+}
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    target = tmp_path_factory.mktemp("library") / "evil.so"
+    subprocess.run(["gcc", "-shared", "-fPIC", "-O1", "-Wall", "-Wextra", "-Werror", "-o", target, SOURCE], check=True)
+    return target.read_bytes()
+
+
+def layer(library: bytes, attack: Attack) -> bytes:
+    entries = {
+        "bin/busybox": (Path(oci.BUSYBOX).read_bytes(), 0o755),
+        attack.library: (library, 0o755),
+        **{f"bin/{name}": "busybox" for name in ("sh", "cat", "id", "touch", "env", "sleep")},
+        **attack.files,
+    }
+    return oci.tar(entries)
+
+
+def image_of(daemon: Daemon, name: str, data: bytes, **more: object) -> str:
+    """Import an image without the collection's help, and return its name."""
+    image = f"localhost/{name}:1"
+    archive = daemon.root / f"{name}.tar"
+    archive.write_bytes(oci.tar(oci.oci_entries(data, image, **more)[0]))
+    daemon.ctr("images", "import", str(archive))
+    return image
+
+
+@pytest.fixture(scope="module")
+def daemon(tmp_path_factory: pytest.TempPathFactory, library: bytes) -> Iterator[Daemon]:
+    with gvisor_daemon(tmp_path_factory.mktemp("containerd")) as running:
+        import_attacks(running, library)
+        yield running
+
+
+def import_attacks(daemon: Daemon, library: bytes) -> None:
+    for name, attack in ATTACKS.items():
+        image_of(daemon, slug(name), layer(library, attack), env=attack.env, user=attack.user)
+
+
+def slug(name: str) -> str:
+    return "".join(letter if letter.isalnum() else "-" for letter in name.lower())
+
+
+@pytest.fixture
+def host(daemon: Daemon, tmp_path: Path) -> Iterator[Host]:
+    one = Host(daemon, tmp_path, RUNTIMES["runsc"])
+    yield one
+    assert one.settle() == {}
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    folder = tmp_path / "workspace"
+    folder.mkdir()
+    os.chown(folder, OWNER, OWNER)
+    return folder
+
+
+def contents(workspace: Path) -> dict[str, tuple[int, int, int]]:
+    return {path.name: (path.lstat().st_uid, path.lstat().st_gid, path.lstat().st_mode & 0o7000) for path in workspace.iterdir()}
+
+
+SAYS = "cat /proc/self/status; echo; id -u; id -g; touch made"
+
+
+def is_harmless(stdout: str) -> None:
+    facts = {line.partition(":")[0]: line.partition(":")[2].split() for line in stdout.splitlines() if ":" in line}
+    assert set(facts["Uid"]) == set(facts["Gid"]) == {str(OWNER)}
+    assert set(facts["Groups"]) <= {str(OWNER)}
+    assert {word for name in ("CapInh", "CapPrm", "CapEff", "CapAmb") for word in facts.get(name, ())} == {"0" * 16}
+
+
+# The host's programs in the pod
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_nothing_of_an_image_reaches_the_host_s_programs(host: Host, workspace: Path, name: str) -> None:
+    """… where it could leave a set-user-id file of root's in a user's workspace."""
+    result = host.run(SAYS, workspace, image=f"localhost/{slug(name)}:1")
+    assert contents(workspace) == {"made": (OWNER, OWNER, 0)}, result
+    assert not result["failed"], result
+    assert "faults" not in result
+    is_harmless(result["stdout"])
+    assert result["stdout"].endswith(f"\n{OWNER}\n{OWNER}\n")
+
+
+# With ctr of 1.6 a pod's first process becomes the user by itself, or a second one is the user's; ctr of 1.7 can say which user.
+WAYS = {"by itself": {"unshare-user"}, "a second process": set()}
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", ATTACKS)
+def test_nor_where_the_shell_needs_a_loader(
+    host: Host, workspace: Path, name: str, way: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host_tools, "STATIC_SHELLS", ())
+    said = run_pod(host, workspace, f"localhost/{slug(name)}:1", tmp_path, WAYS[way])
+    assert contents(workspace) == {"made": (OWNER, OWNER, 0)}
+    is_harmless(said)
+
+
+def run_pod(host: Host, workspace: Path, image: str, folder: Path, abilities: set[str]) -> str:
+    tools = host_tools.prepare(host.state_dir)
+    tools = tools._replace(abilities=frozenset(abilities))
+    assert "sh" not in tools.static
+    ctr = Ctr(host.daemon.address)
+    config = image_config(ctr, image, oci.ARCH, str(folder / "images"))
+    place = folder / "pod"
+    place.mkdir()
+    mounts = [Mount(str(workspace), "/workspace", True)]
+    user = f"{OWNER}:{OWNER}"
+    spec = PodSpec(f"{host.name}-1", image, host.runtime, mounts, tools, user=user, image_env=config.env, image_user=config.user)
+    pod = Pod(ctr, spec, str(place))
+    try:
+        pod.start()
+        done = pod.execute(Command(["/bin/sh", "-c", SAYS], "/workspace", {}, 60, 10000))
+    finally:
+        pod.remove()
+    assert done.rc == 0, done.stderr.text()
+    return done.stdout.text()
+
+
+@pytest.mark.parametrize("version", ["1.7.24", "2.1.9"])
+def test_nor_where_ctr_says_which_user(
+    tmp_path: Path, workspace: Path, library: bytes, version: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", ensure(version).path)
+    with gvisor_daemon(tmp_path / "containerd") as daemon:
+        import_attacks(daemon, library)
+        one = Host(daemon, tmp_path, RUNTIMES["runsc"])
+        for name in ATTACKS:
+            result = one.run(SAYS, workspace, image=f"localhost/{slug(name)}:1")
+            assert contents(workspace) == {"made": (OWNER, OWNER, 0)}, (name, result)
+            is_harmless(result["stdout"])
+        assert "CapBnd:\t0000000000000000" in result["stdout"]
+        assert one.settle() == {}
+
+
+def test_a_command_gets_the_image_s_variables_as_they_are(host: Host, workspace: Path) -> None:
+    result = host.run(["env"], workspace, image="localhost/the-shell-s-files:1", env={"PS4": "mine", "x.y": "z"})
+    variables = dict(line.partition("=")[::2] for line in result["stdout"].splitlines())
+    assert variables["PATH"] == "/bin:/usr/local/bin"
+    assert (variables["ENV"], variables["IFS"], variables["PS4"], variables["x.y"]) == ("/evil.sh", "/", "mine", "z")
+
+
+@pytest.mark.parametrize(
+    ("env", "said"), [(("LD_AUDIT=/a", "LD_AUDIT=/b"), "LD_AUDIT"), (("LD_TRACE_LOADED_OBJECTS=1",), "LD_TRACE"), (("NAKED",), "NAKED")]
+)
+def test_variables_that_could_not_be_kept_away_are_refused(host: Host, env: tuple[str, ...], said: str) -> None:
+    """containerd replaces the last of two variables of a name, and the loader takes both."""
+    image = image_of(host.daemon, f"variables-{slug(env[0])}", oci.busybox_layer(), env=env)
+    result = host.run("true", image=image)
+    assert result["failed"]
+    assert "sets variables that cannot be kept from the host's programs" in result["msg"]
+    assert said in result["msg"]
+
+
+LINKS = {
+    "tools in the workspace": {".ggen.gvisor": "/workspace/x"},
+    "preload in the workspace": {"etc/ld.so.preload": "/workspace/list"},
+    "preload in nowhere": {"etc/ld.so.preload": "/nowhere/list"},
+    "etc in the workspace": {"etc": "/workspace"},
+}
+
+
+@pytest.mark.parametrize("name", LINKS)
+def test_links_where_the_host_s_files_are_mounted(host: Host, workspace: Path, library: bytes, name: str) -> None:
+    lists = ("list", "ld.so.preload")
+    for existing in lists:
+        (workspace / existing).write_text(f"/{LIBRARY}\n")
+        os.chown(workspace / existing, OWNER, OWNER)
+    image = image_of(host.daemon, f"link-{slug(name)}", layer(library, Attack(LINKS[name])))
+    result = host.run(SAYS, workspace, image=image)
+    assert contents(workspace) == dict.fromkeys(["made", *lists], (OWNER, OWNER, 0)), result
+    is_harmless(result["stdout"])
+
+
+def test_a_link_to_a_file_that_is_not_there_leaves_an_empty_one_that_is_named(host: Host, workspace: Path, library: bytes) -> None:
+    """The place for a mount is made by the runtime, which follows the image's link."""
+    image = image_of(host.daemon, "link-absent", layer(library, Attack({"etc/ld.so.preload": "/workspace/absent"})))
+    result = host.run(SAYS, workspace, image=image)
+    assert result["failed"]
+    assert "absent (0:0); remove them" in result["msg"]
+    assert (workspace / "absent").stat().st_size == 0
+    is_harmless(result["stdout"])
+
+
+# The shell that runs a command is the command's user
+
+
+def test_a_command_cannot_speak_for_the_shell_of_its_pod(host: Host, workspace: Path) -> None:
+    """It is the same user, and sees neither its memory nor its input."""
+    tries = [
+        "for n in 0 10 11; do echo 'echo INJECTED' > /proc/1/fd/$n; done",
+        "dd if=/proc/1/mem of=copy bs=4096 count=1 skip=1024",
+        "for n in $(seq 3 20); do cat /proc/1/fd/$n; done",
+    ]
+    result = host.run(["/bin/busybox", "sh", "-c", f"({'; '.join(tries)}) 2>/dev/null; echo end; exit 3"], workspace, fail_on_rc=False)
+    assert (result["rc"], result["stdout"]) == (3, "end\n"), result
+    assert not (workspace / "copy").exists() or (workspace / "copy").stat().st_size == 0
+
+
+def test_a_command_that_ends_its_shell_ends_its_own_pod_and_no_other(host: Host, tmp_path: Path) -> None:
+    folders = []
+    for number in range(3):
+        folders.append(tmp_path / f"ws{number}")
+        folders[-1].mkdir()
+        os.chown(folders[-1], OWNER, OWNER)
+    common = {key: value for key, value in host.params("", None).items() if key not in ("argv", "workspace")}
+    jobs = [
+        {"workspace": str(folder), "argv": ["sh", "-c", "echo said; [ $0 != 1 ] || kill -9 1; sleep 1", str(number)]}
+        for number, folder in enumerate(folders)
+    ]
+    result = run_module("containerd_run", **common, jobs=jobs, pods="one")
+    assert [job["failed"] for job in result["jobs"]] == [False, True, False]
+    assert [job["stdout"] for job in result["jobs"]] == ["said\n"] * 3
+    assert "ended before the command did" in result["jobs"][1]["msg"]
+
+
+def test_jobs_of_two_users_have_a_pod_each(host: Host, tmp_path: Path) -> None:
+    folders = []
+    for number, owner in enumerate((1000, 1001, 1000)):
+        folders.append(tmp_path / f"ws{number}")
+        folders[-1].mkdir()
+        os.chown(folders[-1], owner, owner)
+    common = {key: value for key, value in host.params("", None).items() if key not in ("argv", "workspace")}
+    jobs = [{"workspace": str(folder), "argv": ["sh", "-c", "id -u; ls /workspaces /workspace"]} for folder in folders]
+    result = run_module("containerd_run", **common, jobs=jobs, pods="one", fail_on_rc=False)
+    pods = [job["pod"] for job in result["jobs"]]
+    assert pods[0] == pods[2] != pods[1]
+    assert [job["stdout"].split()[0] for job in result["jobs"]] == ["1000", "1001", "1000"]
+
+
+@pytest.mark.parametrize("user", ["4294967296:1000", "1000:2147483648", "2147483648"])
+def test_users_that_would_become_others_are_refused(host: Host, user: str) -> None:
+    result = host.run("id", user=user)
+    assert result["failed"]
+    assert "choose a smaller one" in result["msg"]
