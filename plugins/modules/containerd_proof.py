@@ -12,7 +12,8 @@ version_added: 1.0.0
 description:
   - Starts a container with gVisor's shim and reads the kernel log inside of it, which only gVisor's kernel begins with C(Starting gVisor); starts
     another one with runc; and asks containerd for the state of its CRI plugin.
-  - Tells which file the sandbox's kernel is on the host, and fails where it is not O(program).
+  - Tells which file the sandbox's kernel is on the host, and fails where it is not O(program). What is said in a sandbox could be said by something
+    else as well.
   - No image is needed. The host's own C(dmesg) and C(sleep) are tools to the containers, read-only, with their loader and libraries.
   - Fails unless all of it was observed. A unit that systemd calls active proves none of it.
 options:
@@ -21,7 +22,7 @@ options:
     type: str
     default: io.containerd.runsc.v1
   program:
-    description: The C(runsc) that the sandbox must be, where several are installed. Without it any will do.
+    description: The C(runsc) that the sandbox must be. The default is the first on containerd's own PATH, which its shims start.
     type: path
     version_added: 1.0.0
   address:
@@ -105,6 +106,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.ctr import
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.host_tools import SIGN, prepare
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pod import explain
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.proof import RUNC, Observed, observe
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.runsc import installed
 
 
 @contextlib.contextmanager
@@ -126,13 +128,13 @@ def plugins_of(ctr: Ctr) -> Dict[str, str]:
     return cri
 
 
-def both(ctr: Ctr, module: AnsibleModule) -> Tuple[Observed, Observed]:
+def both(ctr: Ctr, module: AnsibleModule, program: str) -> Tuple[Observed, Observed]:
     """Return what a gVisor and a runc container said. Raises GvisorError or OSError."""
     parameters = module.params
     tools = prepare(parameters["state_dir"])
     # Without pipelining tmpdir belongs to the connection's user, who could not remove what root left in it. Both at once: each is mostly waiting.
     with tempfile.TemporaryDirectory(dir=module.tmpdir, prefix="proof.") as folder, concurrent.futures.ThreadPoolExecutor() as pool:
-        gvisor = pool.submit(observe, ctr, parameters["runtime"], folder, tools, tools.argv("dmesg"), parameters["program"])
+        gvisor = pool.submit(observe, ctr, parameters["runtime"], folder, tools, tools.argv("dmesg"), program)
         runc = observe(ctr, RUNC, folder, tools, tools.argv("dmesg", "--version"))
         return gvisor.result(), runc
 
@@ -141,11 +143,12 @@ def perform(module: AnsibleModule) -> Dict[str, Any]:
     """Judge what was observed and return the result. Raises GvisorError where something is not proven."""
     ctr = Ctr(module.params["address"], module.params["namespace"])
     cri = plugins_of(ctr)  # first: with a broken one no container needs to be tried
+    program = module.params["program"] or installed(ctr.address) or "a runsc on the PATH of containerd"
     with proving():
-        gvisor, runc = both(ctr, module)
+        gvisor, runc = both(ctr, module, program)
     return {
         "changed": False,
-        "kernel": kernel_of(gvisor, module.params),
+        "kernel": kernel_of(gvisor, module.params["runtime"], program),
         "program": gvisor.program,
         "runc": is_well(runc),
         "cri": cri,
@@ -153,14 +156,14 @@ def perform(module: AnsibleModule) -> Dict[str, Any]:
     }
 
 
-def kernel_of(gvisor: Observed, parameters: Dict[str, Any]) -> str:
-    """Return the first line of the sandbox' kernel log. Raises GvisorError where it is not gVisor's, or not of the program that was asked for."""
+def kernel_of(gvisor: Observed, runtime: str, program: str) -> str:
+    """Return the first line of the sandbox' kernel log. Raises GvisorError where it is not gVisor's, or not of that program."""
     kernel = gvisor.done.stdout.partition("\n")[0].partition("] ")[2]
     if not kernel.startswith(SIGN):
         said = explain(gvisor.done.stderr) or kernel or "nothing"
-        raise GvisorError(f"a container of {parameters['runtime']} did not show gVisor's kernel: {said}", stderr=gvisor.done.stderr)
+        raise GvisorError(f"a container of {runtime} did not show gVisor's kernel: {said}", stderr=gvisor.done.stderr)
     if not gvisor.same:
-        raise GvisorError(f"a new sandbox is {gvisor.program} and not {parameters['program']}", program=gvisor.program)
+        raise GvisorError(f"a new sandbox is {gvisor.program} and not {program}", program=gvisor.program)
     return kernel
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.ctr import Ctr
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.image_config import image_config
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox import host_tools
@@ -19,8 +20,9 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pod import Co
 from support import oci
 from support.containerd import Daemon
 from support.containerd_debs import ensure
+from support.gvisor import gvisor_dir
 from support.module import run_module
-from support.runs import RUNTIMES, Host, gvisor_daemon
+from support.runs import IMAGE, RUNTIMES, Host, gvisor_daemon
 
 OWNER = 1000
 SOURCE = Path(__file__).parent / "attacker" / "preloaded.c"
@@ -295,3 +297,70 @@ def test_users_that_would_become_others_are_refused(host: Host, user: str) -> No
     result = host.run("id", user=user)
     assert result["failed"]
     assert "choose a smaller one" in result["msg"]
+
+
+# The proof of gVisor
+
+SPEAKER = """
+#include <stdio.h>
+#include <unistd.h>
+__attribute__((constructor)) static void say(void) { puts("[    0.000000] Starting gVisor..."); fflush(stdout); _exit(0); }
+int main(void) { return 0; }
+"""
+
+
+def build(source: str, target: Path, *options: str) -> Path:
+    subprocess.run(["gcc", "-O1", "-Wall", "-Werror", *options, "-x", "c", "-o", target, "-"], input=source, text=True, check=True)
+    return target
+
+
+@pytest.fixture
+def impostor(tmp_path: Path) -> Iterator[Daemon]:
+    """A containerd whose shim of gVisor's name is runc's."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    (folder / "containerd-shim-runsc-v1").symlink_to("/usr/bin/containerd-shim-runc-v2")
+    (folder / "runsc").symlink_to(gvisor_dir(tmp_path / "real") / "runsc")
+    with Daemon(tmp_path / "containerd", bin_dir=folder) as running:
+        yield running
+
+
+@pytest.mark.parametrize("way", ["preload file", "LD_PRELOAD"])
+def test_an_image_that_says_itself_that_it_is_in_gvisor(impostor: Daemon, tmp_path: Path, workspace: Path, way: str) -> None:
+    library = build(SPEAKER, tmp_path / "say.so", "-shared", "-fPIC").read_bytes()
+    attack = ATTACKS[way]
+    image = image_of(impostor, "speaker", layer(library, attack), env=attack.env)
+    host = Host(impostor, tmp_path, RUNTIMES["runsc"])
+    result = host.run("touch started", workspace, image=image)
+    assert result["failed"]
+    assert "is not gVisor" in result["msg"]
+    assert contents(workspace) == {}
+    assert host.settle() == {}
+
+
+def test_whatever_is_said_in_a_pod_its_process_on_the_host_is_runsc(impostor: Daemon, daemon: Daemon, tmp_path: Path) -> None:
+    """The host's own dmesg says it here: the strongest that an image could come to."""
+    image = image_of(impostor, "plain", oci.busybox_layer())
+    tools = host_tools.prepare(str(tmp_path / "state"))
+    build(SPEAKER, Path(tools.folder) / "dmesg", "-static")
+    tools = tools._replace(static=tools.static | {"dmesg"})
+    for number, (running, where, fails) in enumerate(((impostor, image, True), (daemon, IMAGE, False))):
+        place = tmp_path / f"pod{number}"
+        place.mkdir()
+        pod = Pod(Ctr(running.address), PodSpec(f"proof-{number}", where, RUNTIMES["runsc"], [], tools), str(place))
+        try:
+            if fails:
+                with pytest.raises(GvisorError, match=r"its process on the host is /\S+ where \S+/bin/runsc was expected; the job was not"):
+                    pod.start()
+            else:
+                assert pod.start() == "Starting gVisor..."
+        finally:
+            pod.remove()
+
+
+def test_the_proof_of_a_host_needs_the_installed_program(impostor: Daemon, tmp_path: Path) -> None:
+    tools = host_tools.prepare(str(tmp_path / "state"))
+    build(SPEAKER, Path(tools.folder) / "dmesg", "-static")
+    result = run_module("containerd_proof", address=impostor.address, state_dir=str(tmp_path / "state"))
+    assert result["failed"]
+    assert f"and not {tmp_path}/bin/runsc" in result["msg"]

@@ -18,11 +18,12 @@ import signal
 import subprocess
 import time
 import uuid
-from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Tuple
+from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.process import SEARCH_PATH, run
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.ctr import Ctr
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox import runsc
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.cgroup import Limits, PodCgroup, remove_groups
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.host_tools import EMPTY, SIGN, HostTools
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pipes import HeadAndTail, Sink, UntilMark, read_until
@@ -214,6 +215,8 @@ class Pod:
     def start(self) -> str:
         """Start the pod and return the first line of its kernel log if it is gVisor's. Raises GvisorError when it does not start."""
         first = shlex.join(self.spec.tools.argv("dmesg")) if self.spec.gvisor else ":"
+        # Before and after: an upgrade may switch the link meanwhile.
+        programs = {runsc.identity(runsc.installed(self.ctr.address))} if self.spec.gvisor else set()
         who = WHO.format(mark=self.spec.id)
         begin = time.monotonic()
         for name, args in self._ways():
@@ -231,7 +234,7 @@ class Pod:
                 self._raise_start(ctr.wait(), err.text())
             self._take_over(ctr, name)
             if is_user(said.line, self.spec.user):
-                return self._proven(out.text(), err.text()) if self.spec.gvisor else ""
+                return self._proven(out.text(), err.text(), programs) if self.spec.gvisor else ""
         raise GvisorError(f"a process in the pod is not {self.spec.user} without further rights: {said.line}; nothing was started")
 
     def _ways(self) -> Iterator[Tuple[str, List[str]]]:
@@ -258,13 +261,23 @@ class Pod:
         ctr.kill()
         ctr.communicate()
 
-    def _proven(self, said: str, complaint: str) -> str:
+    def _proven(self, said: str, complaint: str, programs: Set[Optional[runsc.Identity]]) -> str:
+        """Return the first line of the kernel log. Raises GvisorError where that, or the sandbox' process on the host, is not gVisor's."""
         first = (said.splitlines() or [""])[0]
         if SIGN not in first:
             raise GvisorError(
                 f"runtime {self.spec.runtime} is not gVisor: dmesg in the pod says {first or explain(complaint)!r} "
                 f"where a gVisor sandbox says {SIGN!r}; the job was not started",
                 kernel=first,
+            )
+        wanted = runsc.installed(self.ctr.address)
+        path, program = runsc.program_of(self.pid())
+        if program is None or program not in {*programs, runsc.identity(wanted)}:
+            raise GvisorError(
+                f"runtime {self.spec.runtime} is not gVisor: the pod says {first!r}, and its process on the host is {path} "
+                f"where {wanted or 'a runsc on the PATH of containerd'} was expected; the job was not started",
+                kernel=first,
+                program=path,
             )
         return first.partition("] ")[2] or first
 

@@ -14,6 +14,7 @@ from typing import List, NamedTuple, Optional
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.process import Completed
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.ctr import Ctr
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox import runsc
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.host_tools import HostTools
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pod import mount_flag
 
@@ -55,10 +56,8 @@ def observe(ctr: Ctr, runtime: str, folder: str, tools: HostTools, argv: List[st
         done = ctr.run("run", *options, rootfs, name, *tools.argv("sleep", WAIT))
         if done.rc == 0:
             with open(pid_file, encoding="ascii") as stream:
-                process = f"/proc/{stream.read().strip()}/exe"
-            seen = os.readlink(process)
-            # By identity: a sandbox has mounts of its own, in which the path may read otherwise.
-            same = program is None or os.path.samefile(process, program)
+                seen, identity = runsc.program_of(int(stream.read()))
+            same = program is None or (identity is not None and identity == runsc.identity(program))
             done = ctr.run("tasks", "exec", "--exec-id", "proof", name, *argv)
         seconds = time.monotonic() - begin
     finally:
