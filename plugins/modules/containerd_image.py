@@ -16,6 +16,8 @@ description:
     if they differ or the image is incomplete. Afterwards it lists the images again and compares once more.
   - An archive that is truncated, altered, without a name or for another architecture is refused before anything changes. containerd
     itself would import some of these as nothing, or without a word.
+  - So is an image with labels or annotations of containerd's, its CRI plugin's, Kubernetes' or gVisor's name spaces, on which these would act when it runs,
+    such as C(containerd.io/restart.status). Those that only describe an image are allowed.
   - An archive on the controller (O(src)) is sent once for all namespaces, into the module's temporary folder, and only to a host
     that lacks the image.
 requirements:
@@ -177,6 +179,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.image_arch
     best_variant,
     host_platform,
 )
+from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.image_config import check_reserved
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.image_names import full_name, full_names
 
 IMPORT_TIMEOUT = 1800.0  # seconds; unpacking gigabytes on a slow disk takes minutes
@@ -232,6 +235,7 @@ def choose(images: List[Image], params: Dict[str, Any], platform: str) -> Image:
     image = fitting[0]
     if image.variants[0].problem:
         raise GvisorError(image.variants[0].problem, archive=archive)
+    check_reserved(f"archive {archive}", image.variants[0].reserved)
     if params["digest"] and image.digest and image.digest != params["digest"]:
         raise GvisorError(
             f"image archive {archive} has the digest {image.digest}, and {params['digest']} is expected; copy or build it again",

@@ -6,8 +6,11 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
+import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -21,7 +24,7 @@ from support import oci
 from support.containerd import Daemon
 from support.containerd_debs import ensure
 from support.gvisor import gvisor_dir
-from support.module import run_module
+from support.module import finish_module, run_module
 from support.runs import IMAGE, RUNTIMES, Host, gvisor_daemon
 
 OWNER = 1000
@@ -301,16 +304,27 @@ def test_users_that_would_become_others_are_refused(host: Host, user: str) -> No
 
 # The proof of gVisor
 
-SPEAKER = """
+SAY = """
 #include <stdio.h>
+#include <string.h>
 #include <unistd.h>
-__attribute__((constructor)) static void say(void) { puts("[    0.000000] Starting gVisor..."); fflush(stdout); _exit(0); }
-int main(void) { return 0; }
+static void say(void) { puts("[    0.000000] Starting gVisor..."); fflush(stdout); _exit(0); }
+"""
+PROGRAM = f"{SAY} int main(void) {{ say(); }}"
+SPEAKER = f"""{SAY}
+__attribute__((constructor)) static void attack(void) {{
+    char words[4096];
+    FILE *mine = fopen("/proc/self/cmdline", "r");
+    size_t size = mine ? fread(words, 1, sizeof words, mine) : 0;
+    if (memmem(words, size, "dmesg", 5)) say();
+}}
 """
 
 
 def build(source: str, target: Path, *options: str) -> Path:
-    subprocess.run(["gcc", "-O1", "-Wall", "-Werror", *options, "-x", "c", "-o", target, "-"], input=source, text=True, check=True)
+    subprocess.run(
+        ["gcc", "-O1", "-D_GNU_SOURCE", "-Wall", "-Werror", *options, "-x", "c", "-o", target, "-"], input=source, text=True, check=True
+    )
     return target
 
 
@@ -342,7 +356,7 @@ def test_whatever_is_said_in_a_pod_its_process_on_the_host_is_runsc(impostor: Da
     """The host's own dmesg says it here: the strongest that an image could come to."""
     image = image_of(impostor, "plain", oci.busybox_layer())
     tools = host_tools.prepare(str(tmp_path / "state"))
-    build(SPEAKER, Path(tools.folder) / "dmesg", "-static")
+    build(PROGRAM, Path(tools.folder) / "dmesg", "-static")
     tools = tools._replace(static=tools.static | {"dmesg"})
     for number, (running, where, fails) in enumerate(((impostor, image, True), (daemon, IMAGE, False))):
         place = tmp_path / f"pod{number}"
@@ -360,7 +374,133 @@ def test_whatever_is_said_in_a_pod_its_process_on_the_host_is_runsc(impostor: Da
 
 def test_the_proof_of_a_host_needs_the_installed_program(impostor: Daemon, tmp_path: Path) -> None:
     tools = host_tools.prepare(str(tmp_path / "state"))
-    build(SPEAKER, Path(tools.folder) / "dmesg", "-static")
+    build(PROGRAM, Path(tools.folder) / "dmesg", "-static")
     result = run_module("containerd_proof", address=impostor.address, state_dir=str(tmp_path / "state"))
     assert result["failed"]
     assert f"and not {tmp_path}/bin/runsc" in result["msg"]
+
+
+# Labels
+
+RESTART = {
+    "containerd.io/restart.status": "running",
+    "containerd.io/restart.policy": "always",
+    "containerd.io/restart.logpath": "/root/log-of-a-hostile-image",
+}
+REFUSED = {
+    "containerd restarts": {"labels": RESTART},
+    "the CRI plugin": {"labels": {"io.cri-containerd.kind": "sandbox"}},
+    "Kubernetes": {"labels": {"io.kubernetes.pod.namespace": "kube-system"}},
+    "a snapshotter": {"annotations": {"containerd.io/snapshot/uidmapping": "0:0:1"}},
+    "gVisor": {"labels": {"dev.gvisor.flag.debug": "true"}},
+    "us": {"labels": {"ggen.gvisor/pod": "nobody"}},
+    "in another case": {"labels": {"Containerd.IO/restart.status": "running"}},
+}
+ALLOWED = {
+    "maintainer": "somebody",
+    "Version": "1",
+    "version": "2",
+    "org.opencontainers.image.source": "https://example.org",
+    "io.k8s.display-name": "An image of Red Hat's",
+    "app.kubernetes.io/name": "model",
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_labels_that_others_act_on_are_refused_at_import_and_at_run(host: Host, tmp_path: Path, name: str) -> None:
+    ref = f"localhost/labels-{slug(name)}:1"
+    archive = tmp_path / "image.tar"
+    archive.write_bytes(oci.tar(oci.oci_entries(oci.busybox_layer(), ref, **REFUSED[name])[0]))
+    result = run_module("containerd_image", archive=str(archive), address=host.daemon.address)
+    assert result["failed"]
+    assert "that containerd, Kubernetes or gVisor would act on" in result["msg"]
+    assert ref not in host.daemon.ctr("images", "ls", "-q").stdout
+    host.daemon.ctr("images", "import", str(archive))
+    result = host.run("true", image=ref)
+    assert result["failed"]
+    assert "that containerd, Kubernetes or gVisor would act on" in result["msg"]
+    assert next(iter({**REFUSED[name]}.values())).keys() >= set(result["labels"]) != set()
+
+
+def test_a_docker_archive_is_refused_as_well(host: Host, tmp_path: Path) -> None:
+    entries, digest = oci.docker_entries(oci.busybox_layer(), "localhost/docker:1")
+    config = json.loads(entries.pop(f"{digest[7:]}.json"))
+    config["config"]["Labels"] = RESTART
+    data = json.dumps(config).encode()
+    manifest = json.loads(entries["manifest.json"])
+    manifest[0]["Config"] = f"{oci.digest(data)[7:]}.json"
+    entries |= {manifest[0]["Config"]: data, "manifest.json": json.dumps(manifest).encode()}
+    (tmp_path / "image.tar").write_bytes(oci.tar(entries))
+    result = run_module("containerd_image", archive=str(tmp_path / "image.tar"), address=host.daemon.address)
+    assert "containerd.io/restart.logpath" in result["msg"]
+
+
+def test_labels_for_people_are_allowed(host: Host, tmp_path: Path) -> None:
+    ref = "localhost/labels-for-people:1"
+    more = {"labels": ALLOWED, "annotations": {"containerd.io/distribution.source.docker.io": "library/model"}}
+    (tmp_path / "image.tar").write_bytes(oci.tar(oci.oci_entries(oci.busybox_layer(), ref, **more)[0]))
+    assert run_module("containerd_image", archive=str(tmp_path / "image.tar"), address=host.daemon.address)["changed"]
+    assert host.run("echo yes", image=ref)["stdout"] == "yes\n"
+
+
+HIDDEN = {
+    "another case": '"Labels":{},"labels":{"containerd.io/restart.status":"running"}',
+    "the letter of Kelvin's": '"Env":["PATH=/bin"],"Label\u017f":{"containerd.io/restart.status":"running"}',
+    "twice": '"Labels":{"containerd.io/restart.status":"running"},"Labels":{}',
+    "variables": '"Env":["PATH=/bin"],"ENV":["LD_AUDIT=/evil.so"]',
+}
+
+
+@pytest.mark.parametrize("name", HIDDEN)
+def test_a_document_that_containerd_reads_otherwise_is_refused(host: Host, tmp_path: Path, name: str) -> None:
+    layer_ = oci.busybox_layer()
+    rest = f'"architecture":"{oci.ARCH}","os":"linux","rootfs":{{"type":"layers","diff_ids":["{oci.digest(layer_)}"]}}'
+    ref = f"localhost/hidden-{slug(name)}:1"
+    archive = tmp_path / "image.tar"
+    archive.write_bytes(oci.tar(oci.oci_entries(layer_, ref, config=f'{{{rest},"config":{{{HIDDEN[name]}}}}}'.encode())[0]))
+    result = run_module("containerd_image", archive=str(archive), address=host.daemon.address)
+    assert result["failed"]
+    host.daemon.ctr("images", "import", str(archive))
+    result = host.run("true", image=ref)
+    assert "cannot be read as containerd would read it" in result["msg"]
+
+
+def test_containers_have_no_label_by_which_they_are_restarted(host: Host, tmp_path: Path) -> None:
+    """Whatever an image says, were it not refused."""
+    image = image_of(host.daemon, "restarted", oci.busybox_layer(), labels=RESTART)
+    ctr = Ctr(host.daemon.address)
+    (tmp_path / "pod").mkdir()
+    pod = Pod(ctr, PodSpec(f"{host.name}-1", image, host.runtime, [], host_tools.prepare(host.state_dir)), str(tmp_path / "pod"))
+    try:
+        pod.start()
+        labels = json.loads(ctr.check("containers", "info", f"{host.name}-1"))["Labels"]
+    finally:
+        pod.remove()
+    assert {name for name in labels if name.startswith("containerd.io/restart.")} == set()  # what is empty is not kept
+
+
+def test_what_outlives_a_run_without_a_record_is_swept_by_its_label_and_group(host: Host, workspace: Path) -> None:
+    """The run, its watcher and the folder that knew of the pod are gone; another state folder's pods stay."""
+    other = Host(host.daemon, workspace.parent / "other", host.runtime)
+    alive = other.start("touch alive; while [ ! -e stop ]; do sleep 0.1; done; echo fine", workspace)
+    process = host.start("touch begun; sleep 1000", workspace)
+    deadline = time.monotonic() + 60
+    while not {"alive", "begun"} <= set(os.listdir(workspace)):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    (supervisor,) = (int(word) for word in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split())
+    process.send_signal(signal.SIGSTOP)
+    os.kill(supervisor, signal.SIGKILL)
+    process.kill()
+    process.communicate()
+    (pod,) = host.pods()
+    for mount in (Path(host.state_dir) / "pods" / pod / "mounts").iterdir():
+        subprocess.run(["umount", "--lazy", mount], check=True)
+    subprocess.run(["rm", "-rf", Path(host.state_dir) / "pods" / pod], check=True)
+    assert {"containers", "tasks", "cgroups"} <= set(host.left())
+    result = host.run("echo next")
+    assert result["stdout"] == "next\n"
+    assert any(f"pod {pod}, which was still there though its run had ended, was removed" in warning for warning in result["warnings"])
+    assert pod not in host.daemon.ctr("containers", "ls", "-q").stdout
+    (workspace / "stop").touch()
+    assert finish_module(alive)["stdout"] == "fine\n"

@@ -38,7 +38,7 @@ def counts(daemon: Daemon, host: Host) -> dict[str, int]:
         "threads": int(status["Threads"]),
         "MiB": int(status["VmRSS"].split()[0]) >> 10,
         "mounts": len(daemon.mounts()),
-        "cgroups": sum(1 for _group in Path("/sys/fs/cgroup").glob(f"**/{host.name}-*")),
+        "cgroups": sum(1 for _group in Path("/sys/fs/cgroup").glob(f"**/ggen.gvisor.*.{host.name}-*")),
     }
 
 

@@ -66,7 +66,7 @@ class Host:
 
     def left(self) -> dict:
         left = {name: found for name, found in self.daemon.leftovers().items() if found}
-        groups = [str(path) for path in Path("/sys/fs/cgroup").glob(f"*/{self.name}-*")]
+        groups = [str(path) for above in ("", "*/") for path in Path("/sys/fs/cgroup").glob(f"{above}ggen.gvisor.*.{self.name}-*")]
         mounts = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines() if f" {self.state_dir}/" in line]
         supervisors = [pid for pid in os.listdir("/proc") if pid.isdigit() and self._holds(pid)]
         return {**left, **{name: found for name, found in (("pods", self.pods()), ("cgroups", groups), ("mounts", mounts)) if found}} | (

@@ -16,19 +16,26 @@ import posixpath
 import re
 import tarfile
 import zlib
-from typing import IO, Any, BinaryIO, Dict, Iterable, Iterator, List, NamedTuple, Optional, Tuple, cast
+from typing import IO, Any, BinaryIO, Dict, Iterable, Iterator, List, NamedTuple, Optional, Sequence, Tuple, cast
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.platform import architecture
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.tar import FILE, FOLDER, LINK, OTHER, Reader, Trust, kind_of
+from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.image_config import (
+    INDEX_TYPES,
+    annotations,
+    check_manifest,
+    read_config,
+    read_document,
+    reserved,
+)
 
 MAX_DOCUMENT = 4 << 20  # bytes of an index, manifest or configuration; registries and containerd stop at 4 or 8 MiB
 # Anybody's archive, as containerd takes it: what is no file matters only where an image names it. A few dozen entries are usual.
 TRUST = Trust(frozenset({FILE, FOLDER, LINK, OTHER}), entries=100_000, gzip=True, cleaned=True)
 
 _NAME_ANNOTATIONS = ("io.containerd.image.name", "org.opencontainers.image.ref.name")
-_INDEX_TYPES = ("application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json")
-_MALFORMED = (AttributeError, KeyError, TypeError, RecursionError)
+_MALFORMED = (AttributeError, KeyError, TypeError, ValueError, RecursionError)
 UNKNOWN = "unknown"  # the platform of what cannot be read and whose descriptor names none
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 
@@ -44,6 +51,7 @@ class Variant(NamedTuple):
     chain: str  # the snapshot that its layers give once they are unpacked; empty for none
     blobs: Blobs  # that of an index around it among them
     problem: str = ""  # why it cannot be used; another platform's is nobody's business
+    reserved: Sequence[str] = ()  # labels and annotations that others than people act on
 
 
 class Image(NamedTuple):
@@ -154,7 +162,7 @@ class Archive:
         if digest and hashlib.sha256(data).hexdigest() != digest.partition(":")[2]:
             raise self._fail(f"{name} does not have the digest that its name says; the archive was altered or damaged")
         try:
-            return json.loads(data.decode("utf-8"))
+            return read_document(data.decode("utf-8"))
         except (ValueError, RecursionError) as error:
             raise self._fail(f"{name} is not valid JSON: {error}") from error
 
@@ -177,10 +185,10 @@ class Archive:
 
     def _oci_images(self) -> List[Image]:
         images: Dict[str, Image] = {}
-        for descriptor in self._document("index.json")["manifests"]:
+        for descriptor in check_manifest(self._document("index.json"))["manifests"]:
             _entry, digest, _size = self._blob(descriptor)
-            annotations = descriptor.get("annotations") or {}
-            name = next((annotations[key] for key in _NAME_ANNOTATIONS if annotations.get(key)), None)
+            given = descriptor.get("annotations") or {}
+            name = next((given[key] for key in _NAME_ANNOTATIONS if given.get(key)), None)
             if digest not in images:
                 images[digest] = Image([], digest, self._variants(descriptor))
             if name:
@@ -195,9 +203,11 @@ class Archive:
         entry, digest, size = self._blob(descriptor)
         itself: Blobs = {entry: (digest, size)}
         try:
-            document = self._document(entry, digest)
-            if descriptor.get("mediaType") not in _INDEX_TYPES and "manifests" not in document:
-                return [self._variant(document, itself)]
+            document = check_manifest(self._document(entry, digest))
+            said = reserved([*(descriptor.get("annotations") or {}), *annotations(document)])
+            if descriptor.get("mediaType") not in INDEX_TYPES and "manifests" not in document:
+                variant = self._variant(document, itself)
+                return [variant._replace(reserved=[*said, *variant.reserved])]
             if depth:
                 raise self._fail("an image index inside an image index is not supported")
             # A tool that saves an image for one platform leaves the others in its index.
@@ -205,7 +215,7 @@ class Archive:
             if not children:
                 raise self._fail(f"the image index {digest} names no manifest that is in the archive")
             inner = [variant for child in children for variant in self._variants(child, 1)]
-            return [variant._replace(blobs={**itself, **variant.blobs}) for variant in inner]
+            return [variant._replace(blobs={**itself, **variant.blobs}, reserved=[*said, *variant.reserved]) for variant in inner]
         except (GvisorError, *_MALFORMED) as error:
             problem = error.message if isinstance(error, GvisorError) else self._malformed(error).message
             stated = descriptor.get("platform")
@@ -217,7 +227,7 @@ class Archive:
             child_entry, child_digest, child_size = self._blob(child)
             blobs[child_entry] = (child_digest, child_size)
         config = self._document(entry, digest)
-        return Variant(_platform(config), digest, chain_of(config), blobs)
+        return Variant(_platform(config), digest, chain_of(config), blobs, reserved=reserved(read_config(config).labels))
 
     def _docker_images(self) -> List[Image]:
         images = []
@@ -227,7 +237,8 @@ class Archive:
             blobs: Blobs = {posixpath.normpath(name): (None, None) for name in item["Layers"]}
             blobs[entry] = (digest, None)
             config = self._document(entry, digest)
-            images.append(Image(list(item.get("RepoTags") or []), None, [Variant(_platform(config), digest, chain_of(config), blobs)]))
+            variant = Variant(_platform(config), digest, chain_of(config), blobs, reserved=reserved(read_config(config).labels))
+            images.append(Image(list(item.get("RepoTags") or []), None, [variant]))
         return images
 
     def _small(self, name: str) -> bool:

@@ -70,9 +70,9 @@ def read_document(text: str) -> Any:
     return json.loads(text, object_pairs_hook=Document)
 
 
-def read_manifest(text: str) -> Document:
-    """Return a manifest or an index. Raises ValueError, or TypeError or AttributeError where its form is another."""
-    document = read_document(text).check("mediaType", "manifests", "config", "layers", "annotations")
+def check_manifest(document: Document) -> Document:
+    """Return a manifest or an index that is not ambiguous. Raises ValueError, or TypeError or AttributeError where its form is another."""
+    document.check("mediaType", "manifests", "config", "layers", "annotations")
     if "manifests" in document and ("config" in document or "layers" in document):
         raise ValueError("it is a manifest and an index at the same time")
     for descriptor in descriptors(document):
@@ -99,22 +99,24 @@ class ImageConfig(NamedTuple):
     user: str = ""
 
 
-def read_config(text: str) -> ImageConfig:
+def read_config(document: Document) -> ImageConfig:
     """Return what an image's configuration says. Raises ValueError, or TypeError or AttributeError where its form is another."""
-    config = (read_document(text).check("config", "architecture", "os", "variant").get("config") or Document([])).check(
-        "Env", "Labels", "User"
-    )
+    config = (document.check("config", "architecture", "os", "variant").get("config") or Document([])).check("Env", "Labels", "User")
     return ImageConfig(list(config.get("Labels") or {}), [str(one) for one in config.get("Env") or []], str(config.get("User") or ""))
+
+
+def check_reserved(name: str, wrong: Sequence[str]) -> None:
+    """Raise GvisorError where the image ``name`` has reserved labels or annotations."""
+    if wrong:
+        raise GvisorError(
+            f"image {name} has labels or annotations that containerd, Kubernetes or gVisor would act on ({', '.join(wrong[:5])}); {_FIX}",
+            labels=list(wrong),
+        )
 
 
 def check_config(config: ImageConfig, name: str) -> None:
     """Raise GvisorError where an image would steer what runs it."""
-    wrong = reserved(config.labels)
-    if wrong:
-        raise GvisorError(
-            f"image {name} has labels or annotations that containerd, Kubernetes or gVisor would act on ({', '.join(wrong[:5])}); {_FIX}",
-            labels=wrong,
-        )
+    check_reserved(name, reserved(config.labels))
     names = [one.partition("=")[0] for one in config.env]
     twice = sorted({one for one in names if names.count(one) > 1})
     unbearable = sorted({*names} & {*_UNBEARABLE})
@@ -137,7 +139,7 @@ class _Blobs:
 
     def manifests(self, digest: str, architecture: str) -> Iterator[Document]:
         """Yield the manifests that containerd may choose for this host."""
-        document = read_manifest(self.read(digest))
+        document = check_manifest(read_document(self.read(digest)))
         if "manifests" not in document:
             yield document
             return
@@ -152,7 +154,7 @@ class _Blobs:
         labels: List[str] = []
         found: List[Tuple[List[str], str]] = []
         for manifest in self.manifests(digest, architecture):
-            one = read_config(self.read(manifest["config"]["digest"]))
+            one = read_config(read_document(self.read(manifest["config"]["digest"])))
             labels += [*annotations(manifest), *one.labels]
             found.append((one.env, one.user))
         if not found or any(one != found[0] for one in found):

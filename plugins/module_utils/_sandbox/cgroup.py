@@ -159,9 +159,18 @@ class PodCgroup:
         return names
 
 
-def remove_groups(pod: str) -> None:
-    """Remove the groups named ``pod``, with what is in them; a shim that was killed could not."""
-    folders = {os.path.join(point, pod) for _root, point, _names in _hierarchies("/proc")}
+def groups_of(prefix: str) -> List[str]:
+    """Return the names of all groups that begin with ``prefix``, in whatever hierarchy."""
+    found = set()
+    for _root, point, _names in _hierarchies("/proc"):
+        with contextlib.suppress(OSError):
+            found.update(name for name in os.listdir(point) if name.startswith(prefix) and os.path.isdir(os.path.join(point, name)))
+    return sorted(found)
+
+
+def remove_groups(group: str) -> None:
+    """Remove the groups of that name, with what is in them; a shim that was killed could not."""
+    folders = {os.path.join(point, group) for _root, point, _names in _hierarchies("/proc")}
     deadline = time.monotonic() + 2
     while folders and time.monotonic() < deadline:
         for folder in sorted(folders):

@@ -25,7 +25,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.cleaning impo
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.host_tools import TARGET, HostTools, prepare
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pinned import FILE, FOLDER, Absent, Pinned, pin, through
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pod import MAX_ID, PRELOAD, Command, Mount, PodSpec
-from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.supervisor import PodFolder, Supervisor, sweep
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.supervisor import PodFolder, Supervisor, owner_of, sweep
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.walker import identity
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.workspace import (
     Scan,
@@ -566,6 +566,7 @@ class PodJobs:
             user=self.jobs[0].user,
             image_env=self.image.env,
             image_user=self.image.user,
+            owner=owner_of(params["state_dir"]),
         )
 
 
@@ -611,7 +612,7 @@ def run_all(ctr: Ctr, jobs: List[Job], shared: bool, width: int) -> Dict[int, Di
                 except GvisorError as error:
                     found.update({job.number: {"failed": True, "changed": False, "msg": error.message, **error.details} for job in batch})
             if not swept:
-                jobs[0].warnings += sweep(jobs[0].params["state_dir"])
+                jobs[0].warnings += sweep(jobs[0].params["state_dir"], ctr)
                 swept = True
             if not running:
                 continue

@@ -41,6 +41,8 @@ CAPABILITIES = [
 CHANGE_USER = ["SETGID", "SETUID"]
 # What would have containerd start a container again, and write its output to files of the host; an image's label is overridden by an empty one.
 RESTART_LABELS = [f"containerd.io/restart.{name}" for name in ("count", "explicitly-stopped", "logpath", "loguri", "policy", "status")]
+LABEL = "ggen.gvisor/pod"  # on all our containers: whose they are
+GROUP = "ggen.gvisor"  # how the names of our control groups begin
 PRELOAD = "/etc/ld.so.preload"  # what it names, a loader puts into every program
 
 SHIM_MEND = "containerd does not find the runtime's shim on its PATH; install it there and restart containerd"
@@ -79,6 +81,11 @@ class PodSpec(NamedTuple):
     user: str = "0:0"  # uid:gid of all that runs in it
     image_env: Sequence[str] = ()  # NAME=value: for the commands, and for nothing else
     image_user: str = ""
+    owner: str = "nobody"  # a sign of the state folder that knows of the pod
+
+    def group(self) -> str:
+        """Return the name of the pod's control group."""
+        return f"{GROUP}.{self.owner}.{self.id}"
 
 
 class Command(NamedTuple):
@@ -120,12 +127,12 @@ def start_args(spec: PodSpec, folder: str) -> List[str]:
         "--fifo-dir",
         os.path.join(folder, "init"),
         "--cgroup",
-        f"/{spec.id}",
+        f"/{spec.group()}",
         "--cwd",
         "/",
     ]
     # Without this annotation gVisor's shim connects no output and waits for ever.
-    args += ["--annotation", "io.kubernetes.cri.container-type=sandbox", "--label", "ggen.gvisor/pod=true"]
+    args += ["--annotation", "io.kubernetes.cri.container-type=sandbox", "--label", f"{LABEL}={spec.owner}"]
     for label in RESTART_LABELS:
         args += ["--label", f"{label}="]
     # The shell is the host's: what the image says in its variables is not for it, nor for the loader. The commands get it.
@@ -286,7 +293,7 @@ class Pod:
         pid = self.pid()
         if pid is None:
             return ["the pod's process is unknown; limits are not enforced"]
-        self.group = PodCgroup(self.spec.id, pid)
+        self.group = PodCgroup(self.spec.group(), pid)
         return self.group.limit(self.spec.limits)
 
     def _popen(self, *args: str) -> subprocess.Popen:
@@ -412,7 +419,7 @@ class Pod:
         if done.rc != 0:
             # ctr makes the snapshot before the container; killed between the two it leaves the snapshot alone.
             self.ctr.run("snapshots", "rm", self.spec.id, timeout=20)
-        remove_groups(self.spec.id)
+        remove_groups(self.spec.group())
         self._unmount()
 
     def _kill_shim(self) -> None:

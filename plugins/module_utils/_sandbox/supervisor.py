@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import json
 import os
 import select
@@ -22,10 +23,11 @@ from typing import Any, Dict, Iterator, List, NoReturn, Optional, Tuple
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.ctr import Ctr
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.binds import bind, unbind
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.cgroup import groups_of, remove_groups
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.cleaning import Note, clean_noted
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.host_tools import HostTools
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pinned import FOLDER, Pinned, pin
-from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pod import Command, Pod, PodSpec
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pod import GROUP, LABEL, Command, Pod, PodSpec
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.walker import remove_tree
 
 REMOVE_SECONDS = 120.0  # for a pod's own folder, which may hold copies of workspaces
@@ -142,8 +144,37 @@ def _lock(folder: str) -> int:
     return descriptor
 
 
-def sweep(state_dir: str) -> List[str]:
-    """Remove pods whose owners were killed; return what was done, and what could not be, as sentences."""
+def owner_of(state_dir: str) -> str:
+    """Return the sign of a state folder: several may share a containerd, and each sweeps what is its own."""
+    return hashlib.sha256(os.path.realpath(state_dir).encode("utf-8", "surrogateescape")).hexdigest()[:12]
+
+
+def sweep(state_dir: str, ctr: Ctr) -> List[str]:
+    """Remove pods whose owners were killed, and those of which the state folder does not know; return what was done, and what could not be."""
+    # First: a pod that ends meanwhile has its folder until it is gone.
+    unknown = _unknown(state_dir, ctr)
+    said = _sweep_folders(state_dir)
+    for name in unknown:
+        pod = Pod(ctr, PodSpec(name, "", "", [], HostTools("", ""), owner=owner_of(state_dir)), os.path.join(state_dir, "pods", name))
+        try:
+            remove_groups(pod.spec.group())
+            pod.remove()
+            said.append(f"pod {name}, which was still there though its run had ended, was removed")
+        except GvisorError as error:
+            said.append(error.message)
+    return said
+
+
+def _unknown(state_dir: str, ctr: Ctr) -> List[str]:
+    """Return the pods that are ours by their label or their control group, and have no folder: something else than a run made, or kept, them."""
+    owner = owner_of(state_dir)
+    prefix = f"{GROUP}.{owner}."
+    there = {name[len(prefix) :] for name in groups_of(prefix)}
+    there.update(ctr.run("containers", "ls", "--quiet", f'labels."{LABEL}"=={owner}').stdout.split())
+    return sorted(name for name in there if not os.path.isdir(os.path.join(state_dir, "pods", name)))
+
+
+def _sweep_folders(state_dir: str) -> List[str]:
     root = os.path.join(state_dir, "pods")
     said: List[str] = []
     stale: Dict[str, int] = {}
@@ -163,7 +194,7 @@ def sweep(state_dir: str) -> List[str]:
                 known = json.load(stream)
             if os.path.exists(known["address"]):
                 ctr = Ctr(known["address"], known["namespace"], known["program"])
-                Pod(ctr, PodSpec(name, "", "", [], HostTools("", "")), folder).remove()
+                Pod(ctr, PodSpec(name, "", "", [], HostTools("", ""), owner=owner_of(state_dir)), folder).remove()
                 said.append(f"pod {name} of an earlier run that was killed was removed")
             elif os.path.isdir(os.path.dirname(known["address"])):
                 said.append(f"pod {name} of an earlier run that was killed is still there: {known['address']} is missing")
