@@ -20,6 +20,7 @@ from unittest import mock
 import pytest
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.ctr import Ctr
+from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.image_config import ImageConfig
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox import jobs as _jobs
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.cleaning import Cleaned, Note
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.host_tools import HostTools, prepare
@@ -324,14 +325,14 @@ def test_nothing_of_the_sandbox_is_alive_when_cleaning_begins(host: Host, home: 
     ctr = Ctr(host.daemon.address)
     folder = PodFolder(host.state_dir, f"{host.name}-0", ctr)
     mounts = [Mount(str(home / "model"), "/workspace", True)]
-    pod = Pod(ctr, PodSpec(f"{host.name}-0", IMAGE, host.runtime, mounts, prepare(host.state_dir)), folder.path)
+    pod = Pod(ctr, PodSpec(f"{host.name}-0", IMAGE, host.runtime, mounts, prepare(host.state_dir), user=f"{USER}:{USER}"), folder.path)
     try:
         pod.start()
         pod.limit()
         groups = list(Path("/sys/fs/cgroup").glob(f"**/{host.name}-0/cgroup.procs"))
         processes = {pid for group in groups for pid in group.read_text().split()}
         busy = f"while :; do {SET_ID}; mv shell other; done & sleep 0.5"
-        pod.execute(Command(["sh", "-c", busy], f"{USER}:{USER}", "/workspace", {}, 60.0, 1000))
+        pod.execute(Command(argv=["sh", "-c", busy], cwd="/workspace", env={}, timeout=60.0, max_output=1000))
         assert len(processes) > 1
         assert pod.kill()
         alive = [pid for pid in processes if Path(f"/proc/{pid}").exists() and " Z " not in Path(f"/proc/{pid}/stat").read_text()]
@@ -369,7 +370,7 @@ def test_an_uninstall_does_not_go_through_a_mount_of_a_killed_run(host: Host, ho
     assert not run_module("run_leftovers", state_dir=host.state_dir)["changed"]
     if gone:  # by hand what containerd's own end would have done
         (pod,) = host.daemon.ctr("containers", "ls", "-q").stdout.split()
-        Pod(Ctr(host.daemon.address), PodSpec(pod, "", "", [], HostTools("", [])), host.state_dir).remove()
+        Pod(Ctr(host.daemon.address), PodSpec(pod, "", "", [], HostTools("", "")), host.state_dir).remove()
 
 
 def test_an_uninstall_leaves_a_run_that_goes_on_alone(host: Host, home: Path) -> None:
@@ -408,7 +409,7 @@ def test_the_note_is_there_before_the_pod(home: Path, tmp_path: Path, monkeypatc
     mounts = [{"source": str(own(home / "out")), "target": "/out", "writable": True}]
     wanted = [job_of(home / "model", number, state_dir=str(tmp_path / "state"), mounts=mounts) for number in range(2)]
     with pytest.raises(GvisorError, match="seen"):
-        _jobs.PodJobs(Ctr("/nonexistent/socket", "default"), wanted)
+        _jobs.PodJobs(Ctr("/nonexistent/socket", "default"), wanted, ImageConfig())
     assert seen == [{"workspace0", "workspace1", "mount0"}]
     assert os.listdir(tmp_path / "state/pods") == [".lock"]
     assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text()

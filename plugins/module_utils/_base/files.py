@@ -24,7 +24,7 @@ SENT_PAYLOAD, SENT_WORKSPACE = "payload", "workspace{0}.tar"
 SENT_SECONDS = 6 * 3600
 _SENT = re.compile("|".join((SENT_PAYLOAD, SENT_WORKSPACE.format(r"\d*"))))
 CHUNK = 1 << 20  # bytes a read
-LOCKS = "/run/ggen.gvisor"
+LOCKS = os.path.join("/run" if os.path.isdir("/run") else "/var/run", "ggen.gvisor")
 
 
 def sha256_file(path: str) -> str:
@@ -80,30 +80,39 @@ def make_folders(path: str, mode: int) -> List[str]:
     return made
 
 
-@contextlib.contextmanager
-def _lock_of(folder: str) -> Iterator[Tuple[int, int]]:
-    """Give a descriptor of the folder and one for its lock, which are the same where nobody is root.
+def _lock_of(folder: int) -> int:
+    """Return a descriptor for the lock on an open folder.
 
-    Whoever may read a folder can hold its own lock, as long as they like. So root's locks are on files that root alone can open, in a place that is
-    empty after a start, named by the folder's device and inode. Raises GvisorError or OSError.
+    Whoever may read a folder can hold its own lock, as long as they like. So root's locks on folders of root's are on files that root alone can open,
+    in a place that is empty after a start, named by the folder's device and inode. Raises GvisorError or OSError.
     """
-    with contextlib.ExitStack() as opened:
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-        opened.callback(os.close, descriptor)
-        if os.geteuid() != 0:
-            yield descriptor, descriptor
-            return
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(LOCKS, 0o700)
-        locks = os.open(LOCKS, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-        opened.callback(os.close, locks)
+    status = os.fstat(folder)
+    if os.geteuid() != 0 or status.st_uid != 0:
+        return os.dup(folder)
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(LOCKS, 0o700)
+    locks = os.open(LOCKS, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
         place = os.fstat(locks)
         if place.st_uid != 0 or stat.S_IMODE(place.st_mode) & 0o077:
             raise GvisorError(f"{LOCKS} is not root's alone, and others could hold its locks; remove it")
-        status = os.fstat(descriptor)
-        lock = os.open(f"{status.st_dev}-{status.st_ino}", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=locks)
-        opened.callback(os.close, lock)
-        yield descriptor, lock
+        return os.open(f"{status.st_dev}-{status.st_ino}", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=locks)
+    finally:
+        os.close(locks)
+
+
+@contextlib.contextmanager
+def _with_lock(folder: str) -> Iterator[Tuple[int, int]]:
+    """Give the descriptors of a folder and of its lock."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        lock = _lock_of(descriptor)
+        try:
+            yield descriptor, lock
+        finally:
+            os.close(lock)
+    finally:
+        os.close(descriptor)
 
 
 @contextlib.contextmanager
@@ -114,7 +123,7 @@ def locked(folder: str, timeout: Optional[float] = None, shared: bool = False) -
     Raises GvisorError when another run holds it longer than ``timeout`` seconds, where that is given, and OSError when the folder is not there.
     """
     kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-    with _lock_of(folder) as (descriptor, lock):
+    with _with_lock(folder) as (descriptor, lock):
         if timeout is None:
             fcntl.flock(lock, kind)
         elif not take_lock(lock, kind, timeout):
@@ -125,7 +134,7 @@ def locked(folder: str, timeout: Optional[float] = None, shared: bool = False) -
 @contextlib.contextmanager
 def locked_now(folder: str) -> Iterator[bool]:
     """Hold the lock on a folder if nobody else does, and tell whether it is held. Raises OSError when the folder is not there."""
-    with _lock_of(folder) as (_descriptor, lock):
+    with _with_lock(folder) as (_descriptor, lock):
         held = False
         with contextlib.suppress(BlockingIOError):
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -23,7 +23,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.image_name
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.cgroup import Limits
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.cleaning import Note, clean, clean_noted, let_age, look_for_kept
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.host_tools import TARGET, HostTools, prepare
-from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pinned import FILE, FOLDER, Absent, Pinned, pin, through
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pinned import FILE, FOLDER, Absent, Pinned, own_folder, pin, through
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pod import MAX_ID, PRELOAD, Command, Mount, PodSpec
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.supervisor import PodFolder, Supervisor, owner_of, sweep
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.walker import identity
@@ -591,7 +591,12 @@ def overlap(jobs: List[Job]) -> bool:
 
 
 def run_all(ctr: Ctr, jobs: List[Job], shared: bool, width: int) -> Dict[int, Dict[str, Any]]:
-    """Return the jobs' results by number, each as from ``PodJobs.results``; one that could not be had is ``failed`` and has ``msg``."""
+    """Return the jobs' results by number, each as from ``PodJobs.results``; one that could not be had is ``failed`` and has ``msg``.
+
+    Raises GvisorError where the state folder is not root's alone.
+    """
+    if jobs:
+        own_folder(jobs[0].params["state_dir"], "state_dir")  # before anything else makes it
     waiting = deque(groups(jobs, shared))
     found: Dict[int, Dict[str, Any]] = {}
     swept = False

@@ -149,13 +149,18 @@ def owner_of(state_dir: str) -> str:
     return hashlib.sha256(os.path.realpath(state_dir).encode("utf-8", "surrogateescape")).hexdigest()[:12]
 
 
+def _stale(ctr: Ctr, state_dir: str, name: str) -> Pod:
+    """Return a pod of an earlier run, of which no more is known than its name."""
+    return Pod(ctr, PodSpec(name, "", "", [], HostTools("", ""), owner=owner_of(state_dir)), os.path.join(state_dir, "pods", name))
+
+
 def sweep(state_dir: str, ctr: Ctr) -> List[str]:
     """Remove pods whose owners were killed, and those of which the state folder does not know; return what was done, and what could not be."""
     # First: a pod that ends meanwhile has its folder until it is gone.
     unknown = _unknown(state_dir, ctr)
     said = _sweep_folders(state_dir)
     for name in unknown:
-        pod = Pod(ctr, PodSpec(name, "", "", [], HostTools("", ""), owner=owner_of(state_dir)), os.path.join(state_dir, "pods", name))
+        pod = _stale(ctr, state_dir, name)
         try:
             remove_groups(pod.spec.group())
             pod.remove()
@@ -194,7 +199,7 @@ def _sweep_folders(state_dir: str) -> List[str]:
                 known = json.load(stream)
             if os.path.exists(known["address"]):
                 ctr = Ctr(known["address"], known["namespace"], known["program"])
-                Pod(ctr, PodSpec(name, "", "", [], HostTools("", ""), owner=owner_of(state_dir)), folder).remove()
+                _stale(ctr, state_dir, name).remove()
                 said.append(f"pod {name} of an earlier run that was killed was removed")
             elif os.path.isdir(os.path.dirname(known["address"])):
                 said.append(f"pod {name} of an earlier run that was killed is still there: {known['address']} is missing")
@@ -215,7 +220,7 @@ def remove_state(state_dir: str) -> Tuple[List[str], List[str]]:
 
     Pods whose containerd is gone are killed by their processes.
     """
-    said, stays = sweep(state_dir), []
+    said, stays = _sweep_folders(state_dir), []
     root = os.path.join(state_dir, "pods")
     for name in _names(root):
         folder = os.path.join(root, name)
@@ -227,7 +232,7 @@ def remove_state(state_dir: str) -> Tuple[List[str], List[str]]:
             stays.append(f"pod {name} is of a run that goes on")
             continue
         try:
-            Pod(Ctr(), PodSpec(name, "", "", [], HostTools("", [])), folder).kill()
+            _stale(Ctr(), state_dir, name).kill()
             said += settle(folder, time.monotonic() + REMOVE_SECONDS)
         finally:
             os.close(lock)
