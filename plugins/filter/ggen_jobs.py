@@ -107,8 +107,8 @@ def ggen_jobs(
 
 
 def _run(job: dict[str, Any], where: str, program: str, env: dict[str, Any]) -> dict[str, Any]:
-    """Return the job of containerd_run. An empty limit is none, and no user the workspace's owner."""
-    limits = {name: job[name] for name in ("memory", "cpus", "user") if job.get(name)}
+    """Return the job of containerd_run. An empty option is left out, so that it has the module's default."""
+    limits = {name: job[name] for name in ("memory", "cpus", "user") if job.get(name) not in (None, "")}
     fixed = {"workspace": job["path"], "workspace_from": where, "argv": [program, *job["args"]], "env": {**env, **(job.get("env") or {})}}
     return {**fixed, **limits, **{name: job[name] for name in ("mounts", "ignore", "timeout") if name in job}}
 

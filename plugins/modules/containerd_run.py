@@ -101,11 +101,14 @@ options:
   timeout:
     description:
       - Seconds after which the command is killed.
-      - Looking at the workspace before and after it may take as long again each, and at least 30 seconds.
+      - They bound the whole run. The pod's start, copying and looking at the workspace before and after the command must end with it or at most 30 seconds
+        later, whatever is there; what was not looked at by then fails the job. Taking set-user-id bits off always comes first.
     type: float
     default: 600
   memory:
-    description: Most memory of the whole pod, for example V(512M); bytes, or a number with K, M, G or T.
+    description:
+      - Most memory of the whole pod, for example V(512M); bytes, or a number with K, M, G or T. V(0) is no limit.
+      - The default is a quarter of the host's memory, and at least V(1G).
     type: str
   cpus:
     description: Most processors' worth of time, for example V(1.5).
@@ -191,6 +194,29 @@ options:
       - V(0) is no limit.
     type: int
     default: 2048
+  file_size:
+    description:
+      - The largest file that a command may write, written as O(memory); V(0) is no limit. Commands leave no core files.
+    type: str
+    default: 4G
+    version_added: 1.0.0
+  keep_free:
+    description:
+      - How much stays free on each of the host's file systems that a run can fill, written as O(memory). These are those of the workspace, of writable
+        O(mounts), of O(state_dir) and, without O(read_only), of the pod's root. With less than that the pod does not start, and a command that comes
+        so far is killed. V(0) lets commands fill them.
+      - The default is a twentieth of the file system, and at most V(1G).
+    type: str
+    version_added: 1.0.0
+  limits:
+    description:
+      - What is done where the host cannot enforce one of O(memory), O(cpus), O(pids), O(file_size) and O(keep_free), or cannot forbid core files.
+      - With V(required) the command does not run, and the message names the limits and what enables them. With V(best_effort) it runs without them,
+        and a warning names them.
+    type: str
+    choices: [required, best_effort]
+    default: required
+    version_added: 1.0.0
   namespace:
     description: containerd's namespace.
     type: str
@@ -312,7 +338,7 @@ timed_out:
   type: bool
   returned: when the command was started
 limits_hit:
-  description: Limits that struck during the run (memory, pids).
+  description: Limits that struck during the run (memory, pids, file_size, and space where the disk was about to be full, see O(keep_free)).
   type: list
   elements: str
   returned: when the command was started
@@ -327,8 +353,9 @@ timings:
 changed_files:
   description:
     - Files that the command created, modified or removed, in the workspace or, in check mode, in its copy.
-    - Each has path, change, kind, size, sha256, mode and ignored. C(sha256) is empty for a file of more than 64 MiB that is mostly holes.
-    - At most 5000 are listed, those that are not ignored first.
+    - Each has path, change, kind, size, sha256, mode and ignored. C(sha256) is empty for a file of more than 64 MiB that is mostly holes, where all
+      such files that changed have more than 16 GiB together, or there was no time left.
+    - At most 5000 are listed, and paths of a megabyte together, those that are not ignored first. C(changed_counts) has the total.
   type: list
   elements: dict
   returned: when a workspace was given
@@ -448,6 +475,9 @@ def main() -> None:
             "pods": {"type": "str", "choices": ["each", "one"], "default": "each"},
             "parallel": {"type": "int"},
             "pids": {"type": "int", "default": 2048},
+            "file_size": {"type": "str", "default": "4G"},
+            "keep_free": {"type": "str"},
+            "limits": {"type": "str", "choices": ["required", "best_effort"], "default": "required"},
             "namespace": {"type": "str", "default": "default"},
             "runtime": {"type": "str", "default": "io.containerd.runsc.v1"},
             "network": {"type": "str", "choices": ["none"], "default": "none"},

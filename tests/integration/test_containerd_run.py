@@ -380,6 +380,9 @@ def test_cpus(runsc: Host) -> None:
         ({"private": ["/etc/shadow"]}, "no plain path from the workspace"),
         ({"argv": ["a=b"]}, "taken for an option or a variable"),
         ({"memory": "lots"}, "is no size"),
+        ({"file_size": "-1"}, "file_size='-1' is no size"),
+        ({"keep_free": "5%"}, "keep_free='5%' is no size"),
+        ({"limits": "some"}, "must be one of: required, best_effort"),
         ({"timeout": 0}, "must be more than 0"),
         ({"cpus": 0}, "at least 0.01"),
         ({"user": "root"}, "in numbers"),
@@ -559,7 +562,7 @@ def test_an_image_with_a_user_of_its_own(tmp_path: Path, workspace: Path) -> Non
 def test_a_pod_that_cannot_be_removed_does_not_take_its_jobs_result() -> None:
     """containerd does not come back, and the supervisor gives up after a minute; its messages stand in for it."""
     outcome = {"rc": 3, "why": "exit", "stdout": "said", "stderr": "", "stdout_bytes": 4, "stderr_bytes": 0, "truncated": False}
-    outcome = {**outcome, "struck": [], "kernel": None, "warnings": [], "timings": {"pod": 0.2, "job": 0.1}}
+    outcome = {**outcome, "struck": [], "space": None, "kernel": None, "warnings": [], "timings": {"pod": 0.2, "job": 0.1}}
 
     class Messages:
         def expect(self, name: str) -> dict:
@@ -586,6 +589,9 @@ def test_a_pod_that_cannot_be_removed_does_not_take_its_jobs_result() -> None:
         "cwd": None,
         "private": [],
         "memory": None,
+        "file_size": "0",
+        "keep_free": "0",
+        "limits": "required",
         "archive": None,
     }
     job = Job(Mode(check=False, diff=False), {**params, "fail_on_rc": True})

@@ -20,6 +20,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 MODULES = "ansible_collections.ggen.gvisor.plugins.modules"
+# Words before a module's command line, for a test in which it has other mounts than the host.
+BEFORE: list[str] = []
 
 
 class Result(dict):
@@ -46,7 +48,7 @@ def _arguments(*, check: bool = False, diff: bool = False, **params: object) -> 
 def start_module(module: str, /, *, check: bool = False, diff: bool = False, **params: object) -> subprocess.Popen:
     """Start ``module`` and return its process; ``check`` and ``diff`` are Ansible's modes."""
     process = subprocess.Popen(
-        [sys.executable, "-m", f"{MODULES}.{module}"],
+        [*BEFORE, sys.executable, "-m", f"{MODULES}.{module}"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

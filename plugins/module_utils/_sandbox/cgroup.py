@@ -97,12 +97,17 @@ class PodCgroup:
                     return self._folders[key], row
         return None
 
-    def limit(self, limits: Limits) -> List[str]:
-        """Put ``limits`` into force; return a warning for each that this host cannot enforce.
+    def pids(self) -> List[int]:
+        """Return the host's processes of the pod, as far as its groups tell."""
+        found = {word for folder in self._folders.values() for word in _read(os.path.join(folder, "cgroup.procs")).split()}
+        return sorted(map(int, found))
+
+    def limit(self, limits: Limits) -> Dict[str, str]:
+        """Put ``limits`` into force; return those that this host cannot enforce, as name=value, each with the reason.
 
         Raises GvisorError for a limit that the pod has passed before its command has begun.
         """
-        warnings = []
+        unenforced = {}
         for name, value in limits._asdict().items():
             if value is None:
                 continue
@@ -112,8 +117,8 @@ class PodCgroup:
                 folder, row = place
                 why = self._write(folder, row[1], value)
             if why:
-                warnings.append(f"the limit {name}={value} is not enforced on this host: {why}")
-        return warnings
+                unenforced[f"{name}={value}"] = why
+        return unenforced
 
     @staticmethod
     def _write(folder: str, files: List[Tuple[str, str]], value: float) -> str:

@@ -20,14 +20,23 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._base.platform import 
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.ctr import Ctr
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.image_config import ImageConfig, image_config
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.image_names import full_name
-from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.cgroup import Limits
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.cleaning import Note, clean, clean_noted, let_age, look_for_kept
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.host_tools import TARGET, HostTools, prepare
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.limits import (
+    FIXES,
+    SIGXFSZ,
+    Room,
+    default_memory,
+    judge,
+    limits_of,
+    size_of,
+)
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pinned import FILE, FOLDER, Absent, Pinned, own_folder, pin, through
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pod import MAX_ID, PRELOAD, Command, Mount, PodSpec
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.supervisor import PodFolder, Supervisor, owner_of, sweep
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.walker import identity
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.workspace import (
+    MAX_HOLES,
     Scan,
     compare,
     contents_of,
@@ -45,10 +54,10 @@ WORKSPACE = "/workspace"
 GVISOR = "io.containerd.runsc."
 NOBODY = (65534, 65534)
 MAX_USER = (1 << 31) - 1
-LEAST_SECONDS = 30.0  # for looking at a workspace, however short a command's own time is
+# Beside the command's own time, for its pod, copying, and looking at the workspace; the second half is for what comes after it.
+SPARE_SECONDS = 30.0
 _ID = re.compile(r"[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*")
 _IMAGE = re.compile(r"[A-Za-z0-9][\x21-\x7e]{0,511}")
-_SIZES = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 OF_THE_POD = ("mounts", "memory", "cpus")  # the same for all jobs in a pod
 _WHY = {
     "sandbox": "the sandbox ended before the command did",
@@ -58,16 +67,9 @@ _WHY = {
 _STRUCK = {
     "memory": "out of memory: the pod reached its limit of {memory}",
     "pids": "too many processes: the pod reached its limit of {pids} tasks",
+    "space": f"the disk was about to be full: too little room on the file system of {{space}}; {FIXES['keep_free']}",
+    "file_size": "a file reached the limit of {file_size} (file_size)",
 }
-
-
-def bytes_of(text: str) -> int:
-    """Return the bytes that ``text`` says, for example 512M. Raises GvisorError."""
-    found = re.fullmatch(r"(\d+)\s*([KMGT]?)(?:i?B)?", text.strip(), re.IGNORECASE)
-    value = int(found.group(1)) * _SIZES[found.group(2).upper()] if found else 0
-    if value <= 0:
-        raise GvisorError(f"memory={text!r} is no size; write for example 512M or 2G")
-    return value
 
 
 def check(params: Dict[str, Any]) -> None:
@@ -96,6 +98,7 @@ def check(params: Dict[str, Any]) -> None:
         raise GvisorError(f"cpus={params['cpus']} must be at least 0.01")
     if params["pids"] < 0:
         raise GvisorError(f"pids={params['pids']} must not be negative; 0 is no limit")
+    limits_of(params)
     if params["user"] is not None:
         if not re.fullmatch(r"\d{1,10}(:\d{1,10})?", params["user"]):
             raise GvisorError(f"user={params['user']!r} must be uid or uid:gid in numbers; names of the host mean nothing in an image")
@@ -200,8 +203,11 @@ def user_of(params: Dict[str, Any], owner: Tuple[int, int]) -> str:
 
 def message_of(outcome: Dict[str, Any], params: Dict[str, Any]) -> str:
     """Return what went wrong with a job that did not exit 0."""
-    struck = [_STRUCK[name].format(memory=params["memory"], pids=params["pids"]) for name in outcome["struck"]]
-    if outcome["why"] == "timeout":
+    told = {**params, "memory": params["memory"] or size_of(default_memory()), "space": outcome["space"]}
+    struck = [_STRUCK[name].format(**told) for name in outcome["struck"]]
+    if outcome["why"] == "space":
+        text = f"{params['argv'][0]} was killed"
+    elif outcome["why"] == "timeout":
         text = f"{params['argv'][0]} did not end within {params['timeout']:g} s and was killed"
     elif outcome["rc"] is not None:
         text = f"{params['argv'][0]} ended with exit code {outcome['rc']}"
@@ -251,22 +257,30 @@ class Job:
         self._note: Optional[Note] = None
 
     @property
-    def _deadline(self) -> float:
-        """Until when something else than the command may go on that begins now."""
-        return time.monotonic() + max(self.params["timeout"], LEAST_SECONDS)
+    def until(self) -> float:
+        """When the command must have ended, whatever went before it."""
+        return self.begin + self.params["timeout"] + SPARE_SECONDS / 2
+
+    @property
+    def _after_until(self) -> float:
+        """When the workspace must have been looked at after it."""
+        return self.begin + self.params["timeout"] + SPARE_SECONDS
 
     @property
     def note_name(self) -> str:
         """What the note about the workspace is called in the pod's folder."""
         return f"workspace{self.number}"
 
-    def place(self, folder: PodFolder, target: str) -> None:
-        """Have the workspace in the pod's own ``folder``, or its copy, whole before the pod can see it. Raises GvisorError."""
+    def place(self, folder: PodFolder, target: str, room: Room) -> None:
+        """Have the workspace in the pod's own ``folder``, or its copy, whole before the pod can see it; ``room`` is that for copies.
+
+        Raises GvisorError.
+        """
         self.target = target
         self._note = None
         copy = os.path.join(folder.path, f"copy{self.number}")
         if self._archive is not None:
-            unpack(through(self._archive), copy, *map(int, self.user.split(":")))
+            unpack(through(self._archive), copy, *map(int, self.user.split(":")), self.until, room.check)
             self.source = copy
         elif self.workspace:
             with pin_workspace(self.params["workspace"]) as pinned:
@@ -274,13 +288,13 @@ class Job:
                     raise GvisorError(f"workspace {self.workspace} is another folder now, or another's, than when the run began; run again")
                 if self.mode.check:
                     os.mkdir(copy, 0o700)
-                    self._copy(pinned, copy)
+                    self._copy(pinned, copy, room)
                 self.source = copy if self.mode.check else folder.bind(pinned)
 
-    def _copy(self, pinned: Pinned, copy: str) -> None:
+    def _copy(self, pinned: Pinned, copy: str, room: Room) -> None:
         writer = os.open(copy, FOLDER)
         try:
-            skipped = copy_tree(pinned.descriptor, writer, self._deadline)
+            skipped = copy_tree(pinned.descriptor, writer, self.until, check=room.check)
         except GvisorError as error:
             raise GvisorError(f"workspace {self.workspace}: {error.message}", **error.details) from error
         finally:
@@ -320,7 +334,7 @@ class Job:
         if not self.source:
             return
         with self._root() as root:
-            self._before = scan(root, self._deadline, texts=self.mode.diff)
+            self._before = scan(root, self.until, texts=self.mode.diff)
             if self._before.missed:
                 told = "; ".join(self._before.problems[:5])
                 raise GvisorError(f"workspace {self.workspace} cannot be looked at whole before the command: {told}; name a smaller folder")
@@ -333,7 +347,7 @@ class Job:
         source, uid = self.source, int(self.user.split(":")[0])
         with self._root() as root:
             try:
-                kept = look_for_kept(root, self._deadline)
+                kept = look_for_kept(root, self.until)
             except GvisorError as error:
                 raise GvisorError(f"workspace {self.workspace}: {error.message}; name a smaller folder") from error
             self._note = Note(source, self.workspace or source, list(identity(root)), uid, kept, list(self.params["private"]))
@@ -386,7 +400,7 @@ class Job:
         params = self.params
         uid, gid = (int(number) for number in self.user.split(":"))
         with self._root() as root:
-            after = scan(root, self._deadline, self._before, self.mode.diff, (uid, gid))
+            after = scan(root, self._after_until, self._before, self.mode.diff, (uid, gid), holes=MAX_HOLES)
             ignored = ignore_matcher(params["ignore"])
             paths = differences(self._before, after)
             result["changed_counts"] = counts(self._before, after, paths, ignored)
@@ -404,12 +418,14 @@ class Job:
                     "remove them"
                 )
             if params["archive"] and not self.mode.check and not faults:
-                result["contents"] = contents_of(root, self._before, after, self._deadline)
+                result["contents"] = contents_of(root, self._before, after, self._after_until)
         return faults
 
     def _result(self, pod: str, outcome: Dict[str, Any]) -> Dict[str, Any]:
         self.timings.update(outcome["timings"])
         self.warnings += outcome["warnings"]
+        if outcome["rc"] == 128 + SIGXFSZ:
+            outcome["struck"].append("file_size")
         result: Dict[str, Any] = {
             "pod": pod,
             "user": self.user,
@@ -446,9 +462,13 @@ class PodJobs:
         # From here to the supervisor's start a kill leaves an empty folder, for the next run to sweep: the less between, the better.
         folder = self.folder = PodFolder(params["state_dir"], self.pod, ctr)
         self._shared: List[Tuple[Note, str]] = []  # what all can write
+        begin = time.monotonic()
         try:
-            for job in jobs:
-                job.place(folder, WORKSPACE if len(jobs) == 1 else f"{WORKSPACE}s/{job.number}")
+            limits = limits_of(params)
+            with Room({f"the state folder {params['state_dir']}": params["state_dir"]}, limits.keep_free if limits.required else 0) as room:
+                for job in jobs:
+                    job.begin = begin
+                    job.place(folder, WORKSPACE if len(jobs) == 1 else f"{WORKSPACE}s/{job.number}", room)
             mounts = self._place_mounts()
             for job in jobs:
                 job.write_note(folder)
@@ -479,9 +499,7 @@ class PodJobs:
     def _mount_note(self, pinned: Pinned, source: str) -> Note:
         first = self.jobs[0]
         try:
-            kept = (
-                look_for_kept(pinned.descriptor, time.monotonic() + max(first.params["timeout"], LEAST_SECONDS)) if pinned.is_folder else {}
-            )
+            kept = look_for_kept(pinned.descriptor, first.until) if pinned.is_folder else {}
         except GvisorError as error:
             raise GvisorError(f"mounts has the writable source {pinned.path}: {error.message}") from error
         let_age(kept)
@@ -505,7 +523,7 @@ class PodJobs:
             job.look()
         except OSError as error:
             raise GvisorError(f"{error.filename or self.folder.path}: {error.strerror}") from error
-        self.supervisor.go()
+        self.supervisor.go(job.until)
 
     def _clean_all(self, last: Job) -> List[str]:
         """Clean, when the sandbox is dead, what its jobs could write after their own end; return what could not be done."""
@@ -553,7 +571,13 @@ class PodJobs:
     def _spec(self, tools: HostTools, shared: List[Mount]) -> PodSpec:
         params = self.jobs[0].params
         mounts = [*(mount for job in self.jobs for mount in job.mounts), *shared]
-        memory = bytes_of(params["memory"]) if params["memory"] else None
+        limits = limits_of(params)
+        places = self._places(shared)
+        with Room(places, limits.keep_free) as room:
+            low = room.low()
+        if low:
+            self.jobs[0].warnings += judge({"keep_free": f"too little room on the file system of {low}"}, limits.required)
+            limits = limits._replace(keep_free=0)
         return PodSpec(
             id=self.pod,
             image=full_name(params["image"]),
@@ -562,12 +586,21 @@ class PodJobs:
             tools=tools,
             gvisor=params["runtime"].startswith(GVISOR),
             read_only=params["read_only"],
-            limits=Limits(memory, params["cpus"], params["pids"] or None),
+            limits=limits,
+            places=places,
             user=self.jobs[0].user,
             image_env=self.image.env,
             image_user=self.image.user,
             owner=owner_of(params["state_dir"]),
         )
+
+    def _places(self, shared: List[Mount]) -> Dict[str, str]:
+        """Return where the jobs can fill the host's file systems, by what to call it."""
+        state_dir = self.jobs[0].params["state_dir"]
+        found = {f"the state folder {state_dir}": state_dir}
+        found.update((f"the workspace {job.workspace}", job.source) for job in self.jobs if job.source)
+        found.update((f"the mount {mount.target}", mount.source) for mount in shared if mount.writable)
+        return found
 
 
 def groups(jobs: List[Job], shared: bool) -> List[List[Job]]:

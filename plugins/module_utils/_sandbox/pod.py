@@ -18,14 +18,22 @@ import signal
 import subprocess
 import time
 import uuid
-from typing import Dict, Iterator, List, NamedTuple, Optional, Sequence, Set, Tuple
+from typing import Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.process import SEARCH_PATH, run
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.ctr import Ctr
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox import runsc
-from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.cgroup import Limits, PodCgroup, remove_groups
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.cgroup import PodCgroup, remove_groups
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.host_tools import EMPTY, SIGN, HostTools
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.limits import (
+    RoomWatch,
+    RunLimits,
+    check_ulimits,
+    forbid_core,
+    judge,
+    ulimits,
+)
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pipes import HeadAndTail, Sink, UntilMark, read_until
 
 START_TIMEOUT = 60.0  # seconds; a pod takes 0.2 to 0.5 on an idle machine
@@ -77,7 +85,8 @@ class PodSpec(NamedTuple):
     tools: HostTools
     gvisor: bool = True  # prove that it is gVisor's
     read_only: bool = True
-    limits: Limits = Limits()
+    limits: RunLimits = RunLimits()
+    places: Mapping[str, str] = {}  # where a run can fill the host's file systems, by what to call it
     user: str = "0:0"  # uid:gid of all that runs in it
     image_env: Sequence[str] = ()  # NAME=value: for the commands, and for nothing else
     image_user: str = ""
@@ -105,7 +114,7 @@ class Outcome(NamedTuple):
     stdout: HeadAndTail
     stderr: HeadAndTail
     seconds: float
-    why: str  # exit, timeout, abort, sandbox or shim (it died)
+    why: str  # exit, timeout, abort, space, sandbox or shim (it died)
 
 
 def mount_flag(kind: str, source: str, target: str, options: str) -> str:
@@ -216,6 +225,7 @@ class Pod:
         self.folder = folder
         self.pid_file = os.path.join(folder, "pid")
         self.group: Optional[PodCgroup] = None
+        self._unlimited: Dict[str, str] = {}  # limits that the shell could not give itself, and why
         self._ctrs: List[subprocess.Popen] = []
         self._pipes: List[int] = []  # standard input, output and error of a shell; the last three are of the one that runs commands
 
@@ -225,13 +235,14 @@ class Pod:
         # Before and after: an upgrade may switch the link meanwhile.
         programs = {runsc.identity(runsc.installed(self.ctr.address))} if self.spec.gvisor else set()
         who = WHO.format(mark=self.spec.id)
+        bounds = ulimits(self.spec.limits.file_size)
         begin = time.monotonic()
         for name, args in self._ways():
             ctr = self._popen(*args)
             out, err = HeadAndTail(1 << 16), HeadAndTail(1 << 16)
             said = UntilMark(f"{self.spec.id} ".encode(), out)
             others: Dict[int, Sink] = {ctr.stderr.fileno(): _gather(err)}
-            feed = f"IFS=' \t'\n{first}\n{who}\n".encode()
+            feed = f"IFS=' \t'\n{first}\n{bounds}{who}\n".encode()
             if not read_until({ctr.stdout.fileno(): said}, others, begin + START_TIMEOUT, (ctr.stdin.fileno(), feed)):
                 raise GvisorError(
                     f"pod {self.spec.id} did not start within {START_TIMEOUT:g} s: {explain(err.text()) or 'ctr says nothing'}"
@@ -241,6 +252,7 @@ class Pod:
                 self._raise_start(ctr.wait(), err.text())
             self._take_over(ctr, name)
             if is_user(said.line, self.spec.user):
+                self._unlimited = check_ulimits(out.text(), self.spec.limits.file_size)
                 return self._proven(out.text(), err.text(), programs) if self.spec.gvisor else ""
         raise GvisorError(f"a process in the pod is not {self.spec.user} without further rights: {said.line}; nothing was started")
 
@@ -289,12 +301,21 @@ class Pod:
         return first.partition("] ")[2] or first
 
     def limit(self) -> List[str]:
-        """Put the pod's limits into force; return warnings. Raises GvisorError for a limit that the idle pod has passed."""
-        pid = self.pid()
+        """Put the pod's limits into force; return warnings.
+
+        Raises GvisorError for a limit that the idle pod has passed, and for those that this host cannot enforce where they are required.
+        """
+        limits, pid = self.spec.limits, self.pid()
+        unenforced = self._unlimited
         if pid is None:
-            return ["the pod's process is unknown; limits are not enforced"]
-        self.group = PodCgroup(self.spec.group(), pid)
-        return self.group.limit(self.spec.limits)
+            asked = limits.group._asdict().items()
+            unenforced = {**unenforced, **{f"{name}={value}": "the pod's process is unknown" for name, value in asked if value is not None}}
+        else:
+            self.group = PodCgroup(self.spec.group(), pid)
+            unenforced = {**unenforced, **self.group.limit(limits.group)}
+            if self.spec.gvisor:  # the sandbox itself has containerd's own limit
+                unenforced = {**unenforced, **forbid_core(self.group.pids() or [pid])}
+        return judge(unenforced, limits.required)
 
     def _popen(self, *args: str) -> subprocess.Popen:
         environment = {**os.environ, "PATH": f"{os.environ.get('PATH', '')}:{SEARCH_PATH}", "LC_ALL": "C"}
@@ -327,8 +348,10 @@ class Pod:
             return None
         return pid if ours else None
 
-    def execute(self, command: Command, abort: Optional[int] = None, alone: bool = True) -> Outcome:
+    def execute(self, command: Command, abort: Optional[int] = None, alone: bool = True, room: Optional[RoomWatch] = None) -> Outcome:
         """Run ``command`` in the pod, ``alone`` or as one of several. ``abort`` is a descriptor at whose end (or next byte) it is given up.
+
+        ``room`` ends it before the host's disk is full.
 
         A command that does not end by itself takes the pod with it.
         """
@@ -338,7 +361,8 @@ class Pod:
         mark = uuid.uuid4().hex
         ends = UntilMark(f"{mark} ".encode(), out), UntilMark(f"{mark} ".encode(), err)
         sinks: Dict[int, Sink] = dict(zip(streams, ends))
-        others: Dict[int, Sink] = {} if abort is None else {abort: lambda _data: True}
+        ending = [descriptor for descriptor in (abort, room.descriptor if room else None) if descriptor is not None]
+        others: Dict[int, Sink] = {descriptor: lambda _data: True for descriptor in ending}
         begin = time.monotonic()
         text = script(command, self.spec, mark, alone)
         ended = read_until(sinks, others, begin + command.timeout, (stdin, text.encode("utf-8", "surrogateescape")))
@@ -346,7 +370,7 @@ class Pod:
         rc = ends[0].line
         if ended and rc is not None:
             return Outcome(int(rc), out, err, seconds, "exit")
-        why = "timeout" if seconds >= command.timeout else "abort"
+        why = "space" if room and room.said else "timeout" if seconds >= command.timeout else "abort"
         if ended:
             why = "sandbox" if self._dead() else "shim"
         self.kill()
@@ -432,8 +456,11 @@ class Pod:
 
     def _unmount(self) -> None:
         """Unmount the pod's root file system where a shim that was killed left it mounted."""
+        for point in self.rootfs():
+            run(["umount", "--lazy", point])
+
+    def rootfs(self) -> List[str]:
+        """Return where the pod's root file system is mounted."""
         ending = f"/{self.ctr.namespace}/{self.spec.id}/rootfs"
         with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as stream:
-            points = [line.split()[4] for line in stream if line.split()[4].endswith(ending)]
-        for point in points:
-            run(["umount", "--lazy", point])
+            return [line.split()[4] for line in stream if line.split()[4].endswith(ending)]

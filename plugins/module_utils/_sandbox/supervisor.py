@@ -17,6 +17,7 @@ import json
 import os
 import select
 import signal
+import struct
 import time
 from typing import Any, Dict, Iterator, List, NoReturn, Optional, Tuple
 
@@ -26,6 +27,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.binds import 
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.cgroup import groups_of, remove_groups
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.cleaning import Note, clean_noted
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.host_tools import HostTools
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.limits import Room, RoomWatch
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pinned import FOLDER, Pinned, pin
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pod import GROUP, LABEL, Command, Pod, PodSpec
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.walker import remove_tree
@@ -33,6 +35,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.walker import
 REMOVE_SECONDS = 120.0  # for a pod's own folder, which may hold copies of workspaces
 SWEEP_SECONDS = 30.0  # for what earlier runs left; what is not done then the next run goes on with
 DEFAULT_STATE_DIR = "/var/lib/ggen.gvisor"
+_GO = struct.Struct("=d")  # when the job must have ended (time.monotonic)
 
 
 class PodFolder:
@@ -278,10 +281,10 @@ class Supervisor:
             Pod(self.folder.ctr, self.spec, self.folder.path).remove()
             self.folder.remove()
 
-    def go(self) -> None:
-        """Let the job begin as soon as its pod is there."""
+    def go(self, deadline: float) -> None:
+        """Let the job begin as soon as its pod is there; it is killed after ``deadline`` (time.monotonic), whatever its own time is."""
         with contextlib.suppress(BrokenPipeError):
-            os.write(self._down, b"g")
+            os.write(self._down, _GO.pack(deadline))
 
     def expect(self, name: str) -> Dict[str, Any]:
         """Return the supervisor's message ``name``. Raises GvisorError: its error, or that it or the controller is gone."""
@@ -362,10 +365,17 @@ def _work(pod: Pod, commands: List[Command], down: int, say: Any) -> None:
     warnings = pod.limit()
     ready = round(time.monotonic() - begin, 3)
     struck: List[str] = []
+    places = dict(pod.spec.places)
+    if not pod.spec.read_only:
+        places.update((f"the root file system of pod {pod.spec.id}", path) for path in pod.rootfs())
     for number, command in enumerate(commands, 1):
-        if os.read(down, 1) != b"g":
+        went = os.read(down, _GO.size)
+        if len(went) != _GO.size:
             return
-        job = pod.execute(command, down, alone=len(commands) == 1)
+        (deadline,) = _GO.unpack(went)
+        command = command._replace(timeout=max(min(command.timeout, deadline - time.monotonic()), 0.0))
+        with Room(places, pod.spec.limits.keep_free) as room, RoomWatch(room) as watch:
+            job = pod.execute(command, down, alone=len(commands) == 1, room=watch)
         before, struck = struck, pod.group.struck() if pod.group else []
         # The workspace stays as it is from here on.
         if (number == len(commands) or job.why != "exit") and not pod.kill():
@@ -374,12 +384,13 @@ def _work(pod: Pod, commands: List[Command], down: int, say: Any) -> None:
             "job",
             rc=job.rc,
             why=job.why,
+            space=watch.said,
             stdout=job.stdout.text(),
             stderr=job.stderr.text(),
             stdout_bytes=job.stdout.size,
             stderr_bytes=job.stderr.size,
             truncated=job.stdout.truncated or job.stderr.truncated,
-            struck=[name for name in struck if name not in before],
+            struck=[*(name for name in struck if name not in before), *(["space"] if job.why == "space" else [])],
             kernel=kernel or None,
             warnings=warnings,
             timings={"pod": ready, "job": round(job.seconds, 3)},

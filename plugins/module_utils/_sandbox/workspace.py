@@ -29,12 +29,14 @@ MAX_TEXT = 64 << 10  # bytes of a file that a diff still shows
 MAX_TEXTS = 16 << 20  # bytes of all such files together
 MAX_CONTENTS = 64 << 20  # bytes of changed files that are sent back in a module's result
 MAX_LISTED = 5000  # changes that a result lists; all are counted
+MAX_LISTED_PATHS = 1 << 20  # characters of their paths
 MAX_ENTRIES = 500_000  # about 350 MB of memory
 MAX_DEPTH = 10_000
 # A workspace of the controller's, which has made the archive.
 SENT = tar.Trust(frozenset({tar.FILE, tar.FOLDER, tar.LINK}), entries=MAX_ENTRIES)
 MAX_PATHS = 128 << 20  # characters of all paths: a name in a thousand long folders has a long path
-SPARSE = 64 << 20  # bytes from which on a file that is mostly holes has a digest of its data alone
+SPARSE = 64 << 20  # bytes from which on a file that is mostly holes is told from others by a digest of its data alone
+MAX_HOLES = 16 << 30  # bytes of holes of which the digest is made in one scan, about ten seconds' work
 BLOCK = 1 << 16
 _FICLONE = 0x40049409  # ioctl: share the blocks of another file where the file system can (btrfs, xfs)
 RACY_NS = 50_000_000  # a file changed within this time of being looked at may change again under the same time stamp
@@ -52,6 +54,7 @@ class Entry(NamedTuple):
     digest: str  # sha256 of a file's bytes or of a link's target, "data:" and that of the data of a huge sparse file; empty for the rest
     text: Optional[str]  # kept for diffs on request
     stamp: Tuple[int, ...]  # inode, size, mtime and ctime: the same stamp means the same bytes; empty when not sure
+    whole: str = ""  # sha256 of the bytes of such a sparse file, where it was asked for and there was time
 
 
 class Scan(Dict[str, Entry]):
@@ -140,9 +143,43 @@ def set_id_row(status: os.stat_result) -> List[Any]:
     return [stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid, list(stamp_of(status))]
 
 
-def _look(name: str, folder: int, status: os.stat_result, known: Optional[Entry], keep: int, now_ns: int, deadline: float) -> Entry:
+def whole_digest(descriptor: int, size: int, deadline: float, name: str) -> str:
+    """Return the sha256 of a file's bytes, of which its holes are not read. Raises OSError, TimeoutError among them."""
+    hasher = hashlib.sha256()
+    zeros = memoryview(bytes(1 << 20))
+
+    def skip(count: int) -> None:
+        for left in range(count, 0, -len(zeros)):
+            in_time(deadline, name)
+            hasher.update(zeros[:left])
+
+    done = 0
+    for begin, end in data_ranges(descriptor, size):
+        skip(begin - done)
+        while begin < end:
+            in_time(deadline, name)
+            block = os.pread(descriptor, min(1 << 20, end - begin), begin)
+            if not block:  # it was cut meanwhile
+                return hasher.hexdigest()
+            hasher.update(block)
+            begin += len(block)
+        done = end
+    skip(size - done)
+    return hasher.hexdigest()
+
+
+def _look(
+    name: str,
+    folder: int,
+    status: os.stat_result,
+    known: Optional[Entry],
+    keep: int,
+    now_ns: int,
+    deadline: float,
+    holes: int,
+) -> Entry:
     kind = _KINDS.get(stat.S_IFMT(status.st_mode), "device")
-    digest, text = "", None
+    digest, text, whole = "", None, ""
     stamp = stamp_of(status)
     if kind == "symlink":
         digest = hashlib.sha256(os.fsencode(os.readlink(name, dir_fd=folder))).hexdigest()
@@ -156,6 +193,10 @@ def _look(name: str, folder: int, status: os.stat_result, known: Optional[Entry]
                 begun = os.read(descriptor, MAX_TEXT + 1)
                 text = _text(begun) if len(begun) <= keep else None
             digest = _digest(descriptor, os.fstat(descriptor), deadline, name, begun)
+            if ":" in digest and status.st_size <= holes and not (known and known.digest == digest):
+                now = time.monotonic()
+                with contextlib.suppress(TimeoutError):  # half of the time is for the others
+                    whole = whole_digest(descriptor, status.st_size, now + (deadline - now) / 2, name)
         finally:
             os.close(descriptor)
     sure = now_ns - status.st_ctime_ns > RACY_NS
@@ -167,6 +208,7 @@ def _look(name: str, folder: int, status: os.stat_result, known: Optional[Entry]
         digest,
         text,
         stamp if sure else (),
+        whole,
     )
 
 
@@ -186,12 +228,14 @@ def scan(
     texts: bool = False,
     expected: Optional[Tuple[int, int]] = None,
     most: int = MAX_ENTRIES,
+    holes: int = 0,
 ) -> Scan:
     """Return what is below the folder ``root`` (a descriptor), as far as it can be looked at; never raises for what is there.
 
     ``known`` is an earlier scan: a file with the same inode, size and times is not read again (its change time cannot be
     set by a job, and a time stamp too young to be trusted is not). ``texts`` keeps the text of small files for diffs. ``expected`` is whose
     uid and gid everything must be that ``known`` does not have from another owner. ``deadline`` (time.monotonic) and ``most`` entries end it.
+    Of sparse files of so many bytes as ``holes`` together, which ``known`` does not have, the digest of the whole is made too.
     """
     found = Scan()
     left = MAX_TEXTS if texts else 0
@@ -224,8 +268,9 @@ def scan(
                     walk.end(f"paths of more than {MAX_PATHS} characters together")
                 status = step.entry.stat(follow_symlinks=False)
                 note_owner(path, status)
-                entry = _look(step.name, step.descriptor, status, (known or {}).get(path), left, now_ns, deadline)
+                entry = _look(step.name, step.descriptor, status, (known or {}).get(path), left, now_ns, deadline, holes)
                 left -= len(entry.text or "")
+                holes -= entry.size if entry.whole else 0
                 found[path] = entry
         except FileNotFoundError:
             continue  # gone between listing and looking
@@ -276,7 +321,7 @@ def compare(before: Scan, after: Scan, paths: Sequence[str], ignored: Callable[[
                 "change": "modified" if old and new else "created" if new else "removed",
                 "kind": entry.kind,
                 "size": new.size if new else 0,
-                "sha256": new.digest if new and ":" not in new.digest else "",
+                "sha256": (new.whole if ":" in new.digest else new.digest) if new else "",
                 "mode": f"{entry.mode:04o}",
                 "ignored": ignored(path),
             }
@@ -295,9 +340,14 @@ def counts(before: Scan, after: Scan, paths: Sequence[str], ignored: Callable[[s
 
 def listed(paths: Sequence[str], ignored: Callable[[str], bool]) -> List[str]:
     """Return the paths that a result lists: all, or as many as there is room for, those that count first."""
-    if len(paths) <= MAX_LISTED:
-        return list(paths)
-    return sorted(sorted(paths, key=ignored)[:MAX_LISTED])
+    found = []
+    left = MAX_LISTED_PATHS
+    for path in sorted(paths, key=ignored)[:MAX_LISTED]:
+        left -= len(path)
+        if left < 0:
+            break
+        found.append(path)
+    return sorted(found)
 
 
 def diffs(before: Scan, after: Scan, paths: Sequence[str], ignored: Callable[[str], bool]) -> List[Dict[str, str]]:
@@ -327,11 +377,12 @@ def diffs(before: Scan, after: Scan, paths: Sequence[str], ignored: Callable[[st
     return result
 
 
-def copy_tree(source: int, target: int, deadline: float, most: int = MAX_ENTRIES) -> List[str]:
+def copy_tree(source: int, target: int, deadline: float, most: int = MAX_ENTRIES, check: Callable[[], None] = lambda: None) -> List[str]:
     """Copy the folder ``source`` into the empty folder ``target`` (descriptors): bytes, modes, owners, times; return what was skipped.
 
     Blocks are shared where the file system can, and holes stay holes. Sockets, pipes and devices are skipped. Everything goes by descriptors of
-    folders, on both sides: a name that becomes a link meanwhile leads nowhere. Raises GvisorError.
+    folders, on both sides: a name that becomes a link meanwhile leads nowhere. ``check`` is asked before each file and megabyte whether there is
+    room for it. Raises GvisorError.
     """
     skipped: List[str] = []
     statuses = [os.fstat(source)]
@@ -341,7 +392,9 @@ def copy_tree(source: int, target: int, deadline: float, most: int = MAX_ENTRIES
         for step in walk:
             if step.kind == ENTRY:
                 with contextlib.suppress(FileNotFoundError):
-                    _copy_entry(step.name, step.descriptor, writer, deadline, lambda name: skipped.append(printable(walk.path(name))))
+                    _copy_entry(
+                        step.name, step.descriptor, writer, deadline, lambda name: skipped.append(printable(walk.path(name))), check
+                    )
             elif step.kind == ENTER and step.name:
                 os.mkdir(step.name, 0o700, dir_fd=writer)
                 below = os.open(step.name, FOLDER, dir_fd=writer)
@@ -365,14 +418,15 @@ def copy_tree(source: int, target: int, deadline: float, most: int = MAX_ENTRIES
     return sorted(skipped)
 
 
-def _copy_entry(name: str, reader: int, writer: int, deadline: float, skip: Callable[[str], None]) -> None:
+def _copy_entry(name: str, reader: int, writer: int, deadline: float, skip: Callable[[str], None], check: Callable[[], None]) -> None:
+    check()
     status = os.stat(name, dir_fd=reader, follow_symlinks=False)
     if stat.S_ISLNK(status.st_mode):
         os.symlink(os.readlink(name, dir_fd=reader), name, dir_fd=writer)
         os.chown(name, status.st_uid, status.st_gid, dir_fd=writer, follow_symlinks=False)
         os.utime(name, ns=(status.st_atime_ns, status.st_mtime_ns), dir_fd=writer, follow_symlinks=False)
     elif stat.S_ISREG(status.st_mode):
-        _copy(name, reader, writer, deadline)
+        _copy(name, reader, writer, deadline, check)
     else:
         skip(name)
 
@@ -383,7 +437,7 @@ def _dress(descriptor: int, status: os.stat_result) -> None:
     os.utime(descriptor, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
-def _copy(name: str, folder: int, target: int, deadline: float) -> None:
+def _copy(name: str, folder: int, target: int, deadline: float, check: Callable[[], None]) -> None:
     made = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=target)
     with open(made, "wb", buffering=0) as writer, open(_open(name, folder), "rb", buffering=0) as reader:
         status = os.fstat(reader.fileno())
@@ -393,6 +447,7 @@ def _copy(name: str, folder: int, target: int, deadline: float) -> None:
             for begin, end in data_ranges(reader.fileno(), status.st_size):
                 for place in range(begin, end, 1 << 20):
                     in_time(deadline, name)
+                    check()
                     block = os.pread(reader.fileno(), min(1 << 20, end - place), place)
                     while block:
                         written = os.pwrite(writer.fileno(), block, place)
@@ -401,10 +456,11 @@ def _copy(name: str, folder: int, target: int, deadline: float) -> None:
         _dress(writer.fileno(), status)
 
 
-def unpack(archive: str, target: str, uid: int, gid: int) -> None:
+def unpack(archive: str, target: str, uid: int, gid: int, deadline: float = float("inf"), check: Callable[[], None] = lambda: None) -> None:
     """Make the folder ``target`` and unpack ``archive``, a tar file, into it, everything for one owner. Raises GvisorError.
 
-    The archive's names come from the controller, which has refused what leads out; a name that leaves the folder is refused here as well.
+    ``check`` is asked before each file whether there is room for more. The archive's names come from the controller, which has refused what leads
+    out; a name that leaves the folder is refused here as well.
     """
     try:
         os.mkdir(target, 0o700)
@@ -412,6 +468,8 @@ def unpack(archive: str, target: str, uid: int, gid: int) -> None:
         target = os.path.realpath(target)
         with tar.Reader(archive, SENT, lambda what: GvisorError(f"the workspace's archive: {what}")) as sent:
             for name, info in sent:
+                in_time(deadline, target)
+                check()
                 path = os.path.join(target, name)
                 # A link that was unpacked before leads nowhere else either.
                 if os.path.realpath(os.path.dirname(path)) != os.path.dirname(path):
@@ -441,7 +499,7 @@ def contents_of(root: int, before: Scan, after: Scan, deadline: float) -> Dict[s
     hint = "put the workspace on the host (workspace_from: host)"
     if size > MAX_CONTENTS:
         raise GvisorError(f"the command wrote {size} bytes, more than the {MAX_CONTENTS} that can be copied back; {hint}")
-    if len(differences(before, after)) > MAX_LISTED:
+    if len(listed(differences(before, after), lambda _path: False)) < len(differences(before, after)):
         raise GvisorError(f"the command changed more than the {MAX_LISTED} files that can be copied back; {hint}")
     found: Dict[str, str] = {}
     walk = Walk(root, Bounds(deadline, MAX_ENTRIES, MAX_DEPTH))

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -13,7 +14,14 @@ import time
 from pathlib import Path
 
 import pytest
-from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.workspace import MAX_LISTED, counts, differences, ignore_matcher, listed
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.workspace import (
+    MAX_LISTED,
+    MAX_LISTED_PATHS,
+    counts,
+    differences,
+    ignore_matcher,
+    listed,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 from support.trees import NONE, changes, compare, copy_tree, diffs, make_tree, nest, nothing, scan
@@ -140,6 +148,32 @@ def test_a_huge_sparse_file_takes_no_time(tmp_path: Path) -> None:
     assert changes(before, scan(tmp_path, before)) == {"sparse": "modified"}
     assert compare(before, scan(tmp_path, before), nothing)[0]["sha256"] == ""
     assert time.monotonic() - begin < 5
+
+
+@pytest.mark.parametrize(
+    "pieces", [[(0, b"begin")], [(100 << 20, b"middle")], [(0, b"a"), (3 << 20, b"b" * 70000), ((200 << 20) - 1, b"z")], []]
+)
+def test_a_sparse_file_has_the_digest_of_its_bytes_where_it_is_asked_for(tmp_path: Path, pieces: list[tuple[int, bytes]]) -> None:
+    sparse = tmp_path / "sparse"
+    with sparse.open("wb") as stream:
+        stream.truncate(200 << 20)
+        for place, data in pieces:
+            stream.seek(place)
+            stream.write(data)
+    whole = hashlib.sha256(sparse.read_bytes()).hexdigest()
+    assert compare(NONE, scan(tmp_path, holes=200 << 20), nothing)[0]["sha256"] == whole
+    assert compare(NONE, scan(tmp_path, holes=100 << 20), nothing)[0]["sha256"] == ""
+    before = scan(tmp_path)
+    time.sleep(0.1)
+    os.utime(sparse)
+    assert scan(tmp_path, before, holes=200 << 20)["sparse"].whole == ""  # the bytes are those that were there
+
+
+def test_the_paths_that_are_listed_are_bounded_together() -> None:
+    paths = [f"{number:05}{'x' * 3000}" for number in range(1000)]
+    shown = listed(paths, lambda path: path < "00900")
+    assert "00999" in {path[:5] for path in shown}
+    assert 0 < sum(map(len, shown)) <= MAX_LISTED_PATHS
 
 
 def test_no_more_is_listed_than_there_is_room_for(tmp_path: Path) -> None:
