@@ -15,6 +15,8 @@ description:
   - Starts a pod (a sandbox that waits) with containerd, runs a command in it, and removes the pod whatever happens, also when the
     module, its SSH connection or the controller is killed. A restart of containerd does not end the command.
   - Several commands (O(jobs)) get a pod each, some at the same time, or share one.
+  - Each run leaves one line of JSON in C(audit/runs.jsonl) below O(state_dir), for root alone; C(docs/audit.md) has its keys. What cannot be told there
+    does not run.
   - Returns the command's own exit code, standard output and standard error apart from each other, and what it did to its workspace.
   - The command has no network, no capabilities, no new privileges and, by default, a read-only root file system with a temporary
     C(/tmp). It runs as the workspace's owner, so that what it writes belongs to that owner.

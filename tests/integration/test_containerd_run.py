@@ -597,6 +597,7 @@ def test_a_pod_that_cannot_be_removed_does_not_take_its_jobs_result() -> None:
     job = Job(Mode(check=False, diff=False), {**params, "fail_on_rc": True})
     group = object.__new__(PodJobs)
     group.jobs, group.pod, group.supervisor, group._shared = [job], "run-1", Messages(), []
+    group.trail = type("Trail", (), {"end": lambda *_arguments: None})()
     group.folder = type("Folder", (), {"done": lambda _self, _name: None})()
     (result,) = group.results()
     assert (result["rc"], result["stdout"]) == (3, "said")

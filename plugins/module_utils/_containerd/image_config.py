@@ -97,6 +97,7 @@ class ImageConfig(NamedTuple):
     labels: Sequence[str] = ()  # names alone, of annotations too
     env: Sequence[str] = ()  # NAME=value
     user: str = ""
+    digest: str = ""  # what its name stood for in containerd when this was read
 
 
 def read_config(document: Document) -> ImageConfig:
@@ -190,7 +191,7 @@ def image_config(ctr: Ctr, name: str, architecture: str, cache: str) -> ImageCon
             raise GvisorError(f"image {name} cannot be read as containerd would read it: {error}; make it again") from error
         _keep(path, config)
     check_config(config, name)
-    return config
+    return config._replace(digest=digest)
 
 
 def _keep(path: str, config: ImageConfig) -> None:

@@ -20,6 +20,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._base.platform import 
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.ctr import Ctr
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.image_config import ImageConfig, image_config
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.image_names import full_name
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.audit import NAME, Trail, argv_facts
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.cleaning import Note, clean, clean_noted, let_age, look_for_kept
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.host_tools import TARGET, HostTools, prepare
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.limits import (
@@ -319,6 +320,21 @@ class Job:
             max_output=params["max_output"],
         )
 
+    @property
+    def facts(self) -> Dict[str, Any]:
+        """What the audit trail tells of the command before it begins: of its environment the names alone."""
+        params = self.params
+        return {
+            **argv_facts(params["argv"]),
+            "workspace": self.workspace or ("a copy of the controller's" if params["archive"] else None),
+            "mounts": [f"{mount['source']}:{mount['target']}:{'rw' if mount['writable'] else 'ro'}" for mount in params["mounts"]],
+            "env": sorted(map(str, params["env"])),
+            "user": self.user,
+            "runtime": params["runtime"],
+            "check": self.mode.check,
+            "limits": {**limits_of(params).told(), "timeout": params["timeout"], "policy": params["limits"]},
+        }
+
     @contextlib.contextmanager
     def _root(self) -> Iterator[int]:
         """Give the descriptor of what the pod sees; its path leads through root's own folders to the folder that was pinned."""
@@ -464,6 +480,7 @@ class PodJobs:
         self._shared: List[Tuple[Note, str]] = []  # what all can write
         begin = time.monotonic()
         try:
+            self.trail = Trail(ctr, params["state_dir"], folder.path, full_name(params["image"]), image.digest)
             limits = limits_of(params)
             with Room({f"the state folder {params['state_dir']}": params["state_dir"]}, limits.keep_free if limits.required else 0) as room:
                 for job in jobs:
@@ -521,6 +538,7 @@ class PodJobs:
     def _go(self, job: Job) -> None:
         try:
             job.look()
+            self.trail.begin(job.number, {"run": self.pod, "job": job.number, **job.facts})
         except OSError as error:
             raise GvisorError(f"{error.filename or self.folder.path}: {error.strerror}") from error
         self.supervisor.go(job.until)
@@ -547,14 +565,30 @@ class PodJobs:
                 self.folder.done(name)
         return problems
 
+    def _told(self, job: Job, facts: Mapping[str, Any]) -> List[str]:
+        """Append the job's line to the audit trail; return what could not be done."""
+        try:
+            self.trail.end(job.number, facts)
+        except OSError as error:
+            where = f"{job.params['state_dir']}/{NAME}"
+            return [f"the run could not be written down in {where}: {error.strerror}"]
+        return []
+
     def results(self) -> Iterator[Dict[str, Any]]:
         """Yield the jobs' results; the pod is gone with the last one, or with one that did not end by itself. Raises GvisorError."""
         for job in self.jobs:
             if job is not self.jobs[0]:
                 job.begin = time.monotonic()
                 self._go(job)
-            outcome = self.supervisor.expect("job")
+            try:
+                outcome = self.supervisor.expect("job")
+            except GvisorError as error:
+                job.warnings += self._told(job, {"ended": "error", "rc": None, "error": error.message})
+                raise
             result = job.compare(outcome, self.pod)
+            kept = ("rc", "duration", "changed_counts", "limits_hit", "faults", "kernel")
+            facts = {"rc": None, **{name: result[name] for name in kept if name in result}}
+            job.fail(result, self._told(job, {"ended": outcome["why"], **facts}))
             last = job is self.jobs[-1] or outcome["why"] != "exit"
             if last:
                 job.fail(result, self._clean_all(job))

@@ -23,6 +23,7 @@ from typing import Any, Dict, Iterator, List, NoReturn, Optional, Tuple
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.ctr import Ctr
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox import audit
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.binds import bind, unbind
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.cgroup import groups_of, remove_groups
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.cleaning import Note, clean_noted
@@ -84,7 +85,7 @@ class PodFolder:
 
 def settle(folder: str, deadline: float) -> List[str]:
     """Clean up what the notes in a pod's folder tell of, and remove the folder with its mounts; return what was found, and what could not be done."""
-    said: List[str] = []
+    said: List[str] = audit.settle(folder)
     for name in _names(os.path.join(folder, "notes")):
         try:
             with open(os.path.join(folder, "notes", name), encoding="utf-8") as stream:
