@@ -186,7 +186,18 @@ def test_a_copy_does_not_fill_the_state_folder(runsc: Host, tmp_path: Path, work
         assert runsc.pods() == []
 
 
-def test_a_mount_and_the_pod_s_root_are_watched_too(runsc: Host, tmp_path: Path) -> None:
+@pytest.mark.parametrize("runtime", RUNTIMES)
+def test_the_pod_s_own_root_is_watched_where_it_can_be_written(tmp_path: Path, runtime: str) -> None:
+    """It lies on containerd's file system."""
+    with small(tmp_path / "small", "size=1g,mode=755") as folder, gvisor_daemon(folder / "containerd") as running:
+        host = Host(running, tmp_path, RUNTIMES[runtime])
+        result = host.run("cat /dev/zero > /big", user="0:0", read_only=False, keep_free="512M", timeout=60)
+        assert result["limits_hit"] == ["space"], result
+        assert "the root file system of pod" in result["msg"]
+        assert host.settle() == {}
+
+
+def test_a_mount_is_watched_too(runsc: Host, tmp_path: Path) -> None:
     with small(tmp_path / "small", "size=512m,mode=755") as out:
         mounts = [{"source": str(out), "target": "/out", "writable": True}]
         result = runsc.run("cat /dev/zero > /out/big", user=f"{USER}:{USER}", mounts=mounts, keep_free="256M", timeout=60)
