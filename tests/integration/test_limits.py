@@ -178,7 +178,8 @@ def test_the_default_is_a_share_of_the_file_system(runsc: Host, tmp_path: Path) 
 def test_a_copy_does_not_fill_the_state_folder(runsc: Host, tmp_path: Path, workspace: Path) -> None:
     (workspace / "big").write_bytes(os.urandom(40 * MIB))
     os.chown(workspace / "big", USER, USER)
-    with small(tmp_path / "state", "size=64m,mode=711"):
+    with small(tmp_path / "state", "size=64m,mode=711") as state_dir:
+        os.chown(state_dir, 0, 0)
         assert runsc.run("true")["rc"] == 0
         result = runsc.run("true", workspace, check=True, keep_free="32M")
         assert result["failed"]
