@@ -16,6 +16,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import SEN
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.jobs import names_of, summary
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._base.action import Action
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._transfer import workspace_copy
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._transfer.secrets import encoded
 
 
 class ActionModule(Action):
@@ -29,13 +30,14 @@ class ActionModule(Action):
         entries = [self._task.args] if jobs is None else [{**self._task.args, **job} for job in jobs]
         if any("archive" in entry for entry in entries):
             raise AnsibleActionFail("archive is set by the action plugin; name a folder with workspace and workspace_from: controller")
+        arguments = self._with_secrets(jobs)
         ours = [number for number, entry in enumerate(entries) if entry.get("workspace_from", "host") == "controller"]
         if not ours:
             background = self._task.async_val and not self._connection.has_native_async
-            return self._execute_module(task_vars=task_vars, wrap_async=background)
+            return self._execute_module(module_args=arguments, task_vars=task_vars, wrap_async=background)
         if self._task.async_val:
             raise AnsibleActionFail("a workspace of the controller cannot be used in the background; take async away")
-        return self._with_copies({number: self._workspace(entries[number]) for number in ours}, task_vars)
+        return self._with_copies({number: self._workspace(entries[number]) for number in ours}, arguments, task_vars)
 
     @staticmethod
     def _workspace(entry: dict[str, Any]) -> str:
@@ -45,9 +47,16 @@ class ActionModule(Action):
             raise GvisorError(f"workspace {workspace} is no folder of the controller; name one, or set workspace_from: host")
         return workspace
 
-    def _with_copies(self, workspaces: dict[int, str], task_vars: dict[str, Any] | None) -> dict[str, Any]:
-        """Send the workspaces, run, write back. Raises GvisorError when one cannot be sent."""
-        arguments = {**self._task.args}
+    def _with_secrets(self, jobs: list[dict[str, Any]] | None) -> dict[str, Any]:
+        """Return the task's arguments with the secrets' values in place of where they come from. Raises GvisorError."""
+
+        def resolved(options: dict[str, Any]) -> dict[str, Any]:
+            return {**options, "secrets": encoded(options["secrets"], self._loader)} if options.get("secrets") else {**options}
+
+        return {**resolved(self._task.args), **({"jobs": [resolved(job) for job in jobs]} if jobs else {})}
+
+    def _with_copies(self, workspaces: dict[int, str], arguments: dict[str, Any], task_vars: dict[str, Any] | None) -> dict[str, Any]:
+        """Send the workspaces, run with ``arguments``, write back. Raises GvisorError when one cannot be sent."""
         several = arguments.get("jobs") is not None
         jobs = [dict(job) for job in arguments["jobs"]] if several else [dict(arguments)]
         sent = {}

@@ -110,7 +110,7 @@ def _run(job: dict[str, Any], where: str, program: str, env: dict[str, Any]) -> 
     """Return the job of containerd_run. An empty option is left out, so that it has the module's default."""
     limits = {name: job[name] for name in ("memory", "cpus", "user") if job.get(name) not in (None, "")}
     fixed = {"workspace": job["path"], "workspace_from": where, "argv": [program, *job["args"]], "env": {**env, **(job.get("env") or {})}}
-    return {**fixed, **limits, **{name: job[name] for name in ("mounts", "ignore", "timeout") if name in job}}
+    return {**fixed, **limits, **{name: job[name] for name in ("mounts", "ignore", "timeout", "secrets") if name in job}}
 
 
 def _moved(path: Any, moved: dict[str, str], stay: bool) -> Any:

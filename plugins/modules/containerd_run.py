@@ -88,9 +88,24 @@ options:
         type: bool
         default: false
   env:
-    description: Environment variables beside the image's own. Outside of the sandbox nobody sees them.
+    description:
+      - Environment variables beside the image's own. Outside of the sandbox nobody sees their values, unless the command prints them.
+      - Every process of the command has them; for what is secret there is O(secrets).
     type: dict
     default: {}
+  secrets:
+    description:
+      - Secrets for the command, as files C(/run/secrets/NAME) in the pod. They are in memory, can be read by the command's user alone and changed by nobody,
+        and are gone when the pod is, also after a run that was killed, with the next run at the latest.
+      - Each is the path of a file on the controller, which may be encrypted by a vault, or text that comes from a vault. A dict with C(text), or with
+        C(file), is for text from elsewhere, a lookup for example.
+      - A value is in no log, no list of processes and no result. Where the command prints one, or one line of it that has at least 8 characters,
+        asterisks are in its place; what it wrote into a file stays. One of less than 4 characters is not looked for.
+      - On the way to the host they are part of the module's arguments, so that without pipelining Ansible has them in its temporary folder there
+        for a moment.
+    type: dict
+    default: {}
+    version_added: 1.0.0
   user:
     description:
       - Numeric C(uid) or C(uid:gid) of the command. The default is the workspace's owner and group, without a workspace 65534.
@@ -156,6 +171,9 @@ options:
             default: false
       env:
         description: As O(env).
+        type: dict
+      secrets:
+        description: As O(secrets). With O(pods=one) jobs with other secrets, or another user, have a pod of their own.
         type: dict
       user:
         description: As O(user).
@@ -401,6 +419,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._base.module import en
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.text import visible
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.ctr import DEFAULT_ADDRESS, Ctr
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.jobs import Job, Mode, names_of, overlap, run_all, summary
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.secret_files import hide_options, mask, mask_result, words_of
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.supervisor import DEFAULT_STATE_DIR
 
 # The options of one of several jobs; the module's own of the same name, with these defaults, are what a job does not say.
@@ -418,7 +437,8 @@ OF_A_JOB: Dict[str, Dict[str, Any]] = {
             "writable": {"type": "bool", "default": False},
         },
     },
-    "env": {"type": "dict"},
+    "env": {"type": "dict", "no_log": True},
+    "secrets": {"type": "dict", "no_log": True},
     "user": {"type": "str"},
     "cwd": {"type": "str"},
     "timeout": {"type": "float"},
@@ -430,6 +450,7 @@ DEFAULTS: Dict[str, Dict[str, Any]] = {
     "workspace_from": {"default": "host"},
     "mounts": {"default": []},
     "env": {"default": {}},
+    "secrets": {"default": {}},
     "timeout": {"default": 600},
     "ignore": {"default": []},
 }
@@ -473,7 +494,8 @@ def main() -> None:
         argument_spec={
             "image": {"type": "str", "required": True},
             **{name: {**spec, **DEFAULTS.get(name, {})} for name, spec in OF_A_JOB.items()},
-            "jobs": {"type": "list", "elements": "dict", "options": OF_A_JOB},
+            # All of it: in the log Ansible looks for a value as it is, and writes the list as Python would.
+            "jobs": {"type": "list", "elements": "dict", "options": OF_A_JOB, "no_log": True},
             "pods": {"type": "str", "choices": ["each", "one"], "default": "each"},
             "parallel": {"type": "int"},
             "pids": {"type": "int", "default": 2048},
@@ -496,6 +518,8 @@ def main() -> None:
         supports_check_mode=True,
     )
     params, jobs = module.params, module.params["jobs"]
+    # Ansible would put asterisks for each word of these options into the whole result, for a 1 too. What was logged by now it has kept out.
+    module.no_log_values, module.params = set(), hide_options(params)
     mode = Mode(module.check_mode, module._diff)
     wanted: List[Job] = []
     try:
@@ -510,9 +534,13 @@ def main() -> None:
         result = rehearsed(module, {"failed": True, "changed": False, "msg": error.message, **error.details})
     except OSError as error:
         result = {"failed": True, "changed": False, "msg": f"{error.filename or params['state_dir']}: {error.strerror}"}
+    words = words_of({f"{job.number} {name}": value for job in wanted for name, value in job.secrets.items()})
     for job in wanted:
-        for warning in job.warnings:
+        for warning in mask(job.warnings, words):
             module.warn(visible(warning))
+    result = mask_result(result, words)
+    if "jobs" in result:
+        result["jobs"] = [mask_result(job, words) for job in result["jobs"]]
     end(module, result)
 
 

@@ -15,13 +15,14 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._base.processes import
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pinned import Pinned, through
 
 _MS_BIND, _MS_REC, _MS_PRIVATE = 0x1000, 0x4000, 1 << 18
+_MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 2, 4, 8
 _MNT_DETACH, _UMOUNT_NOFOLLOW = 2, 8
 
 
-def _mount(source: Optional[str], target: str, flags: int) -> None:
+def _mount(source: Optional[str], target: str, flags: int, kind: Optional[bytes] = None, options: Optional[bytes] = None) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     where = None if source is None else os.fsencode(source)
-    if libc.mount(where, os.fsencode(target), None, ctypes.c_ulong(flags), None) != 0:
+    if libc.mount(where, os.fsencode(target), kind, ctypes.c_ulong(flags), options) != 0:
         number = ctypes.get_errno()
         raise OSError(number, os.strerror(number), target)
 
@@ -50,6 +51,12 @@ def bind(pinned: Pinned, target: str, address: str) -> None:
             f"containerd does not see {pinned.path} at {target}: it has mounts of its own (PrivateMounts or a container); run it with the host's",
             path=pinned.path,
         )
+
+
+def mount_memory(target: str, size: int) -> None:
+    """Have a file system in memory, of ``size`` bytes at most and for root alone, at ``target``, which is made. Raises OSError."""
+    os.mkdir(target, 0o700)
+    _mount("tmpfs", target, _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, b"tmpfs", b"mode=0700,size=%d" % size)
 
 
 def unbind(target: str) -> None:

@@ -20,6 +20,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._base.platform import 
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.ctr import Ctr
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.image_config import ImageConfig, image_config
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.image_names import full_name
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox import secret_files
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.audit import NAME, Trail, argv_facts
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.cleaning import Note, clean, clean_noted, let_age, look_for_kept
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.host_tools import TARGET, HostTools, prepare
@@ -132,6 +133,8 @@ def _check_folders(params: Dict[str, Any]) -> None:
         target = mount["target"]
         if not target.startswith("/") or os.path.normpath(target) != target or "\0" in target:
             raise GvisorError(f"mounts has the target {target!r}, which is not a plain absolute path")
+        if params["secrets"] and f"{secret_files.TARGET}/".startswith(f"{target}/"):
+            raise GvisorError(f"mounts has the target {target!r}, where the secrets are to be seen; choose another place")
         if target in ("/", "/etc", PRELOAD, WORKSPACE, TARGET) or target.split("/")[1] in ("proc", "sys", "dev"):
             raise GvisorError(f"mounts has the target {target!r}, which the pod itself needs; choose another place")
 
@@ -247,6 +250,7 @@ class Job:
         for number in self.user.split(":"):
             check_id(number)
         self._archive = take_archive(params["archive"]) if params["archive"] else None
+        self.secrets = secret_files.values_of(params["secrets"])
         self.source: Optional[str] = (
             None  # what the pod sees of the host: a mount of the workspace, or a copy of it, in the pod's own folder
         )
@@ -511,6 +515,10 @@ class PodJobs:
                     self._shared.append((note, f"mount{number}"))
                     self.folder.note(f"mount{number}", note)
             found.append(Mount(source, item["target"], item["writable"]))
+        if first.secrets:
+            target = self.folder.mount_point()
+            secret_files.place(first.secrets, target, *map(int, first.user.split(":")), self.folder.ctr.address)
+            found.append(Mount(target, secret_files.TARGET))
         return found
 
     def _mount_note(self, pinned: Pinned, source: str) -> Note:
@@ -638,12 +646,12 @@ class PodJobs:
 
 
 def groups(jobs: List[Job], shared: bool) -> List[List[Job]]:
-    """Return the jobs that go into one pod each. A pod's own options are the same for all in it, and so is their user."""
+    """Return the jobs that go into one pod each. A pod's own options are the same for all in it, and so are their user and secrets."""
     found: Dict[str, List[Job]] = {}
     ordered = overlap(jobs)  # a job may need what an earlier one does
     key, last = 0, None
     for job in jobs:
-        own = (job.user, *(job.params[name] for name in OF_THE_POD))
+        own = (job.user, sorted(job.secrets.items()), *(job.params[name] for name in OF_THE_POD))
         if not shared or (ordered and own != last):
             key += 1
         last = own

@@ -59,10 +59,14 @@ class PodFolder:
 
     def bind(self, pinned: Pinned) -> str:
         """Return a path in the folder that shows what ``pinned`` holds until the folder is removed. Raises GvisorError."""
-        mounts = os.path.join(self.path, "mounts")
-        target = os.path.join(mounts, str(len(os.listdir(mounts))))
+        target = self.mount_point()
         bind(pinned, target, self.ctr.address)
         return target
+
+    def mount_point(self) -> str:
+        """Return the path of a mount to be made in the folder, which is unmounted when the folder is removed."""
+        mounts = os.path.join(self.path, "mounts")
+        return os.path.join(mounts, str(len(os.listdir(mounts))))
 
     def note(self, name: str, note: Note) -> None:
         """Write down what cleaning up after a job needs, before the job begins. Raises OSError."""
