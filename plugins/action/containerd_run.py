@@ -76,20 +76,29 @@ class ActionModule(Action):
                 self._remove_tmp_path(self._connection._shell.tmpdir)
         try:
             if not several:
-                return self._written(workspaces[0], sent[0], done)
+                written = self._written(workspaces[0], sent[0], done)
+                return self._with_warnings(written, written.pop("remarks", []))
             if "jobs" not in done:
                 return done
             if len(done["jobs"]) != len(jobs):
                 raise GvisorError(f"the host's result does not have the {len(jobs)} jobs that it was given. Nothing was written back.")
+            names, remarks = names_of(arguments["jobs"], arguments.get("argv")), []
             for number, workspace in workspaces.items():
-                done["jobs"][number] = self._written(workspace, sent[number], done["jobs"][number])
-            return {**done, **summary(done["jobs"], names_of(arguments["jobs"], arguments.get("argv")))}
+                written = done["jobs"][number] = self._written(workspace, sent[number], done["jobs"][number])
+                remarks += [f"{names[number]}: {remark}" for remark in written.pop("remarks", [])]
+            return self._with_warnings({**done, **summary(done["jobs"], names)}, remarks)
         except (AttributeError, LookupError, TypeError, ValueError) as error:
             raise GvisorError(f"what the host sent is no result of this module: {type(error).__name__}: {error}") from error
 
+    @staticmethod
+    def _with_warnings(result: dict[str, Any], remarks: list[str]) -> dict[str, Any]:
+        """Return the result with the remarks where Ansible looks for what it shows: beside the jobs, not in them."""
+        return {**result, "warnings": [*result.get("warnings", []), *remarks]} if remarks else result
+
     def _written(self, workspace: str, sent: Any, done: dict[str, Any]) -> dict[str, Any]:
-        """Bring what a run did to its copy back to the workspace; return the run's result."""
+        """Bring what a run did to its copy back to the workspace; return the run's result, with remarks on what did not come."""
         contents = done.pop("contents", None)
+        done.pop("remarks", None)  # no host's word
         if self._task.check_mode or contents is None:  # a rehearsal, or something was wrong with what the command left
             return done
         try:
@@ -98,7 +107,7 @@ class ActionModule(Action):
             # Without an exit code: nothing of the run has an effect.
             return {**done, "failed": True, "changed": False, "rc": None, "msg": error.message}
         if remarks:
-            done["warnings"] = [*done.get("warnings", []), *remarks]
+            done["remarks"] = remarks
         for change in done["changed_files"]:
             if change["change"] == "created":
                 change["mode"] = f"{int(change['mode'], 8) & 0o700:04o}"

@@ -414,8 +414,8 @@ import os
 from typing import Any, Dict, List, Tuple
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
-from ansible_collections.ggen.gvisor.plugins.module_utils._base.module import end
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError, rights_fix
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.module import end, sentence
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.text import visible
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.ctr import DEFAULT_ADDRESS, Ctr
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.jobs import Job, Mode, names_of, overlap, run_all, summary
@@ -533,7 +533,7 @@ def main() -> None:
     except GvisorError as error:
         result = rehearsed(module, {"failed": True, "changed": False, "msg": error.message, **error.details})
     except OSError as error:
-        result = {"failed": True, "changed": False, "msg": f"{error.filename or params['state_dir']}: {error.strerror}"}
+        result = {"failed": True, "changed": False, "msg": f"{sentence(error, params['state_dir'])}{rights_fix(error)}"}
     words = words_of({f"{job.number} {name}": value for job in wanted for name, value in job.secrets.items()})
     for job in wanted:
         for warning in mask(job.warnings, words):

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from typing import Any
 
 
@@ -18,3 +20,8 @@ class GvisorError(Exception):
         super().__init__(message)
         self.message = message
         self.details = details
+
+
+def rights_fix(error: OSError) -> str:
+    """Return what to put behind a message about ``error`` where it is a refusal that root would not have met, and nothing otherwise."""
+    return "; become root (become: true)" if error.errno in (errno.EACCES, errno.EPERM) and os.geteuid() != 0 else ""

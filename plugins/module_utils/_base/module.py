@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, Callable, Dict
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError, rights_fix
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.text import visible_result
 
 Perform = Callable[[AnsibleModule], Dict[str, Any]]
@@ -25,16 +25,19 @@ def run(module: AnsibleModule, perform: Perform, *, about: str = "", place: str 
     except GvisorError as error:
         result = {**error.details, "failed": True, "msg": f"{start}{error.message}"}
     except OSError as error:
-        result = {"failed": True, "msg": f"{start}{sentence(error, place)}"}
+        result = {"failed": True, "msg": f"{start}{sentence(error, place)}{rights_fix(error)}"}
     end(module, result)
 
 
 def end(module: AnsibleModule, result: Dict[str, Any]) -> None:
-    """End with ``result``; with ``failed`` in it, as a failure. What people are shown of it is made safe to show."""
+    """End with ``result``; with ``failed`` in it, as a failure. What people are shown of it is made safe to show.
+
+    Ansible infers a failure from any ``rc`` but 0 in a result that does not say ``failed``.
+    """
     shown = visible_result(result)
     if shown.get("failed"):
         module.fail_json(**{key: value for key, value in shown.items() if key != "failed"})
-    module.exit_json(**shown)
+    module.exit_json(**{**shown, "failed": False})
 
 
 def sentence(error: OSError, place: str = "") -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import socket
 from typing import Dict, List, Optional, Set
 
-from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError, rights_fix
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.process import Completed, Feed, run
 
 DEFAULT_ADDRESS = "/run/containerd/containerd.sock"
@@ -47,6 +47,10 @@ class Ctr:
             client.settimeout(10)
             try:
                 client.connect(self.address)
+            except PermissionError as error:
+                raise GvisorError(
+                    f"containerd's socket {self.address} cannot be used: {error.strerror}{rights_fix(error)}", address=self.address
+                ) from error
             except OSError as error:
                 raise GvisorError(
                     f"containerd does not answer at {self.address} ({error.strerror or error}); start it or give its address",

@@ -10,7 +10,7 @@ import ctypes
 import os
 from typing import Optional
 
-from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError, rights_fix
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.processes import listener_pid
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pinned import Pinned, through
 
@@ -45,7 +45,7 @@ def bind(pinned: Pinned, target: str, address: str) -> None:
         if daemon is not None:
             seen.append(os.stat(f"/proc/{daemon}/root{os.path.realpath(target)}"))
     except OSError as error:
-        raise GvisorError(f"{pinned.path} cannot be shown to a pod: {error.strerror}", path=pinned.path) from error
+        raise GvisorError(f"{pinned.path} cannot be shown to a pod: {error.strerror}{rights_fix(error)}", path=pinned.path) from error
     if any((status.st_dev, status.st_ino) != pinned.identity for status in seen):
         raise GvisorError(
             f"containerd does not see {pinned.path} at {target}: it has mounts of its own (PrivateMounts or a container); run it with the host's",

@@ -17,7 +17,7 @@ import struct
 import tempfile
 from typing import Dict, FrozenSet, List, NamedTuple
 
-from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError, rights_fix
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.process import SEARCH_PATH, output_of, run
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pinned import own_folder
 
@@ -66,7 +66,7 @@ def prepare(state_dir: str) -> HostTools:
         names = sorted(os.listdir(folder))
         static = frozenset(name for name in names if name in {*PROGRAMS, "unshare"} and is_static(os.path.join(folder, name)))
     except OSError as error:
-        raise GvisorError(f"programs for the sandbox cannot be put into {state_dir}: {error.strerror}") from error
+        raise GvisorError(f"programs for the sandbox cannot be put into {state_dir}: {error.strerror}{rights_fix(error)}") from error
     loader = next((name for name in names if name.startswith("loader-")), "")
     return HostTools(folder, loader, static, frozenset(names) & frozenset(ABILITIES))
 

@@ -16,7 +16,7 @@ import stat
 import uuid
 from typing import Iterator, List, Optional, Tuple
 
-from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError, rights_fix
 
 O_PATH = getattr(os, "O_PATH", 0)  # the controller imports this too and need not be Linux
 NAMED = O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -138,7 +138,7 @@ def pin(path: str, what: str, make: Optional[int] = None) -> Pinned:
         return Pinned(here, f"/{'/'.join(names)}", made)
     except OSError as error:
         os.close(here)
-        raise GvisorError(f"{what} {path} cannot be opened at /{'/'.join(names)}: {error.strerror}", path=path) from error
+        raise GvisorError(f"{what} {path} cannot be opened at /{'/'.join(names)}: {error.strerror}{rights_fix(error)}", path=path) from error
     except BaseException:
         os.close(here)
         raise

@@ -21,7 +21,7 @@ import struct
 import time
 from typing import Any, Dict, Iterator, List, NoReturn, Optional, Tuple
 
-from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError, rights_fix
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.ctr import Ctr
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox import audit
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.binds import bind, unbind
@@ -55,7 +55,7 @@ class PodFolder:
             with open(os.path.join(self.path, "pod.json"), "w", encoding="utf-8") as stream:
                 json.dump({"address": ctr.address, "namespace": ctr.namespace, "program": ctr.program}, stream)
         except OSError as error:
-            raise GvisorError(f"{self.path} cannot be made: {error.strerror}", path=self.path) from error
+            raise GvisorError(f"{self.path} cannot be made: {error.strerror}{rights_fix(error)}", path=self.path) from error
 
     def bind(self, pinned: Pinned) -> str:
         """Return a path in the folder that shows what ``pinned`` holds until the folder is removed. Raises GvisorError."""
