@@ -24,6 +24,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox import secret
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.audit import NAME, Trail, argv_facts
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.cleaning import Note, clean, clean_noted, let_age, look_for_kept
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.host_tools import TARGET, HostTools, prepare
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.job_options import check_finite, check_line, check_target, environment
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.limits import (
     FIXES,
     SIGXFSZ,
@@ -93,6 +94,9 @@ def check(params: Dict[str, Any]) -> None:
             )
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9./_-]*", params["runtime"]):
         raise GvisorError(f"runtime={params['runtime']!r} is no runtime name; write for example io.containerd.runsc.v1")
+    for option in ("timeout", "cpus"):
+        if params[option] is not None:
+            check_finite(option, params[option])
     for option in ("timeout", "max_output"):
         if params[option] <= 0:
             raise GvisorError(f"{option}={params[option]} must be more than 0")
@@ -108,9 +112,7 @@ def check(params: Dict[str, Any]) -> None:
         params["user"] = ":".join(str(check_id(number)) for number in params["user"].split(":"))
     if params["cwd"] is not None and not params["cwd"].startswith("/"):
         raise GvisorError(f"cwd={params['cwd']!r} must be an absolute path")
-    for key, value in params["env"].items():
-        if not key or "=" in key or "\0" in f"{key}{value}":
-            raise GvisorError(f"env has {key!r}, which cannot be the name of a variable")
+    environment(params["env"])
     if any("\0" in word for word in [*params["argv"], params["workspace"] or "", params["cwd"] or ""]):
         raise GvisorError("argv, workspace and cwd must not hold NUL characters")
     for path in params["private"]:
@@ -131,8 +133,7 @@ def check_id(number: Union[str, int]) -> int:
 def _check_folders(params: Dict[str, Any]) -> None:
     for mount in params["mounts"]:
         target = mount["target"]
-        if not target.startswith("/") or os.path.normpath(target) != target or "\0" in target:
-            raise GvisorError(f"mounts has the target {target!r}, which is not a plain absolute path")
+        check_target("mounts has the target", target)
         if params["secrets"] and f"{secret_files.TARGET}/".startswith(f"{target}/"):
             raise GvisorError(f"mounts has the target {target!r}, where the secrets are to be seen; choose another place")
         if target in ("/", "/etc", PRELOAD, WORKSPACE, TARGET) or target.split("/")[1] in ("proc", "sys", "dev"):
@@ -319,7 +320,7 @@ class Job:
         return Command(
             argv=params["argv"],
             cwd=params["cwd"] or (self.target if self.source else "/"),
-            env={str(key): str(value) for key, value in params["env"].items()},
+            env={name: value for name, value in environment(params["env"]).items() if value is not None},
             timeout=params["timeout"],
             max_output=params["max_output"],
         )
@@ -478,6 +479,7 @@ class PodJobs:
         self.image = image
         params = jobs[0].params
         self.pod = f"{params['name']}-{uuid.uuid4().hex[:12]}"
+        check_line("state_dir is", params["state_dir"])
         tools = prepare(params["state_dir"]).at(self.pod)
         # From here to the supervisor's start a kill leaves an empty folder, for the next run to sweep: the less between, the better.
         folder = self.folder = PodFolder(params["state_dir"], self.pod, ctr)

@@ -11,6 +11,8 @@ import time
 from collections import deque
 from typing import Callable, Deque, Dict, Optional, Tuple
 
+LONGEST_WAIT = 3600.0  # seconds of one call; the kernel counts them in milliseconds, of which it takes 25 days
+
 Sink = Callable[[bytes], bool]
 
 
@@ -94,7 +96,7 @@ def read_until(sinks: Dict[int, Sink], others: Dict[int, Sink], deadline: float,
             left = deadline - time.monotonic()
             if left <= 0:
                 return False
-            for key, _events in selector.select(left):
+            for key, _events in selector.select(min(left, LONGEST_WAIT)):
                 if key.fd == target:
                     try:
                         text = text[os.write(target, text) :]
