@@ -138,7 +138,9 @@ def pin(path: str, what: str, make: Optional[int] = None) -> Pinned:
         return Pinned(here, f"/{'/'.join(names)}", made)
     except OSError as error:
         os.close(here)
-        raise GvisorError(f"{what} {path} cannot be opened at /{'/'.join(names)}: {error.strerror}{rights_fix(error)}", path=path) from error
+        raise GvisorError(
+            f"{what} {path} cannot be opened at /{'/'.join(names)}: {error.strerror}{rights_fix(error)}", path=path
+        ) from error
     except BaseException:
         os.close(here)
         raise

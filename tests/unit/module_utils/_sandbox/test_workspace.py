@@ -96,9 +96,7 @@ def test_odd_names(tmp_path: Path) -> None:
     for name in names:
         Path(os.fsdecode(bytes(tmp_path) + b"/" + name)).write_text("x")
     listed = compare(NONE, scan(str(tmp_path)), nothing)
-    assert {item["path"] for item in listed} == {
-        name.decode("utf-8", "backslashreplace").replace("\n", "\\n") for name in names
-    }
+    assert {item["path"] for item in listed} == {name.decode("utf-8", "backslashreplace").replace("\n", "\\n") for name in names}
 
 
 def test_deep_nesting(tmp_path: Path) -> None:
