@@ -187,6 +187,8 @@ def test_bytes_that_were_not_reported_are_refused(workspace, sent):
         ([change("new", "renamed", b"a")], {"new": "YQ=="}),
         ([change("\ud800", "created", b"a")], {"\ud800": "YQ=="}),
         ([change("a/\udcff", "removed")], {}),
+        ([change("d/" * 1600 + "new", "created", b"a")], {"d/" * 1600 + "new": "YQ=="}),
+        ([change("ä" * 128, "created", b"a")], {"ä" * 128: "YQ=="}),
         ([change("new", "created", b"a")], {"new": "\ud800"}),
         ([change("new", "created", b"a")], {"new": "é"}),
         ([change("new", "created", b"a")], {"new": 5}),
@@ -203,6 +205,18 @@ def test_whatever_a_hostile_host_says_is_an_error_and_writes_nothing(told, conte
     with pytest.raises(GvisorError, match="Nothing was written back"):
         write_back(str(workspace), sent, told, contents)
     assert state(workspace) == before
+
+
+def test_nested_folders_that_a_run_made_do_not_keep_the_next_from_being_sent(workspace, sent, tmp_path):
+    deep = "d/" * 1100 + "new"
+    try:
+        assert back(workspace, sent, {deep: b"x"}) == []
+        again = pack(str(workspace), str(tmp_path / "again.tar"))
+        assert again == {**sent, deep: hashlib.sha256(b"x").hexdigest()}
+        _workspace.unpack(str(tmp_path / "again.tar"), str(tmp_path / "copy"), 1234, 1234)
+        assert (tmp_path / "copy" / deep).read_text() == "x"
+    finally:
+        subprocess.run(["rm", "-rf", workspace / "d", tmp_path / "copy"], check=True)  # Python's own rmtree recurses, and pytest's with it
 
 
 def test_too_much_to_come_back_is_refused(workspace, monkeypatch):

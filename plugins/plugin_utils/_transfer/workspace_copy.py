@@ -24,6 +24,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import Gv
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.text import visible_line
 
 SHOWN = 5
+MAX_PATH, MAX_NAME = 3000, 255  # bytes: the next run must be able to send it
 CHANGES = ("created", "modified", "removed")
 # A file's sha256, or "-> " and a link's target.
 Sent = dict[str, str]
@@ -35,20 +36,30 @@ def pack(root: str, archive: str) -> Sent:
     sent: Sent = {}
     try:
         with tarfile.open(archive, "w", format=tarfile.PAX_FORMAT) as tar:
-            for path, entry in _entries(root, ""):
+            for path, entry in _entries(root):
                 _add(tar, root, path, entry, sent)
     except OSError as error:
         raise GvisorError(f"workspace {root} cannot be packed: {error.filename}: {error.strerror}") from error
     return sent
 
 
-def _entries(folder: str, prefix: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
-    with os.scandir(folder) as found:
-        entries = sorted(found, key=lambda entry: entry.name)
-    for entry in entries:
+def _entries(root: str) -> Iterator[tuple[str, os.DirEntry[str]]]:
+    """Yield all that is in the folder, by path, however deep a run has made it."""
+    todo = [("", _sorted(root))]
+    while todo:
+        prefix, entries = todo[-1]
+        entry = next(entries, None)
+        if entry is None:
+            todo.pop()
+            continue
         yield prefix + entry.name, entry
         if entry.is_dir(follow_symlinks=False):
-            yield from _entries(entry.path, f"{prefix}{entry.name}/")
+            todo.append((f"{prefix}{entry.name}/", _sorted(entry.path)))
+
+
+def _sorted(folder: str) -> Iterator[os.DirEntry[str]]:
+    with os.scandir(folder) as found:
+        return iter(sorted(found, key=lambda entry: entry.name))
 
 
 def _add(tar: tarfile.TarFile, root: str, path: str, entry: os.DirEntry[str], sent: Sent) -> None:
@@ -144,10 +155,10 @@ def _is_plain(path: str) -> bool:
     if "\0" in path or any(part in ("", ".", "..") for part in path.split("/")):
         return False
     try:
-        path.encode("utf-8")
+        names = path.encode("utf-8").split(b"/")
     except UnicodeEncodeError:
         return False
-    return True
+    return sum(map(len, names)) + len(names) <= MAX_PATH and max(map(len, names)) <= MAX_NAME
 
 
 def _bytes(change: Change, contents: Any) -> bytes:
