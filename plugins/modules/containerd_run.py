@@ -80,7 +80,7 @@ options:
         type: path
         required: true
       target:
-        description: Absolute path in the pod.
+        description: Absolute path in the pod. What of it is missing in the workspace, or in another mount that is writable, is there during the run.
         type: str
         required: true
       writable:
@@ -89,8 +89,10 @@ options:
         default: false
   env:
     description:
-      - Environment variables beside the image's own. Outside of the sandbox nobody sees their values, unless the command prints them.
-      - Every process of the command has them; for what is secret there is O(secrets).
+      - Environment variables beside the image's own, each a string; null takes one of the image's away. Outside of the sandbox nobody sees their values,
+        unless the command prints them. Every process of the command has them; for what is secret there is O(secrets).
+      - E(HOME) is what the image sets, or the home of the user in its C(/etc/passwd), where the user can write there, else a folder that ends with
+        the pod.
     type: dict
     default: {}
   secrets:
@@ -113,7 +115,9 @@ options:
         far as files go. Set-user-id bits are taken off when it has ended, so until then nobody else should be able to reach such a workspace.
     type: str
   cwd:
-    description: The command's working folder. The default is C(/workspace), without a workspace C(/).
+    description:
+      - The command's working folder. The default is C(/workspace), without a workspace C(/).
+      - Where it is missing, or the user cannot enter it, the command is not started and has no exit code.
     type: str
   timeout:
     description:
@@ -246,7 +250,9 @@ options:
     type: str
     default: io.containerd.runsc.v1
   network:
-    description: The network of the pod; V(none) is loopback only.
+    description:
+      - The network of the pod; V(none) is loopback only (127.0.0.1 and ::1), with the names C(localhost) and C(sandbox), which is the pod's host name.
+      - In gVisor the host name is empty with containerd 1.6 and 1.7, whose C(ctr) cannot give one.
     type: str
     choices: [none]
     default: none

@@ -30,7 +30,11 @@ PROGRAMS = {"dmesg": "util-linux", "env": "coreutils", "sh": "dash", "sleep": "c
 # Shells that need no loader, where the host has one: what a loader reads cannot reach them.
 STATIC_SHELLS = ("busybox", "bash-static")
 # What ctr and the host can do, found out once: name → the program and the option that its help must have.
-ABILITIES = {"ctr-user": ("ctr", ("run", "--help"), "--user"), "unshare-user": ("unshare", ("--help",), "--setuid")}
+ABILITIES = {
+    "ctr-hostname": ("ctr", ("run", "--help"), "--hostname"),
+    "ctr-user": ("ctr", ("run", "--help"), "--user"),
+    "unshare-user": ("unshare", ("--help",), "--setuid"),
+}
 _FORMAT = "2"  # of the folder: another one is another folder
 
 

@@ -37,6 +37,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.limits import
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pinned import FILE, FOLDER, Absent, Pinned, own_folder, pin, through
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pod import MAX_ID, PRELOAD, Command, Mount, PodSpec
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.supervisor import PodFolder, Supervisor, owner_of, sweep
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.surroundings import SPARE_HOME
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.walker import identity
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.workspace import (
     MAX_HOLES,
@@ -136,7 +137,7 @@ def _check_folders(params: Dict[str, Any]) -> None:
         check_target("mounts has the target", target)
         if params["secrets"] and f"{secret_files.TARGET}/".startswith(f"{target}/"):
             raise GvisorError(f"mounts has the target {target!r}, where the secrets are to be seen; choose another place")
-        if target in ("/", "/etc", PRELOAD, WORKSPACE, TARGET) or target.split("/")[1] in ("proc", "sys", "dev"):
+        if target in ("/", "/etc", PRELOAD, WORKSPACE, TARGET, SPARE_HOME) or target.split("/")[1] in ("proc", "sys", "dev"):
             raise GvisorError(f"mounts has the target {target!r}, which the pod itself needs; choose another place")
 
 
@@ -206,7 +207,7 @@ def user_of(params: Dict[str, Any], owner: Tuple[int, int]) -> str:
     return f"{uid}:{gid}"
 
 
-def message_of(outcome: Dict[str, Any], params: Dict[str, Any]) -> str:
+def message_of(outcome: Dict[str, Any], params: Dict[str, Any], user: str) -> str:
     """Return what went wrong with a job that did not exit 0."""
     told = {**params, "memory": params["memory"] or size_of(default_memory()), "space": outcome["space"]}
     struck = [_STRUCK[name].format(**told) for name in outcome["struck"]]
@@ -214,6 +215,11 @@ def message_of(outcome: Dict[str, Any], params: Dict[str, Any]) -> str:
         text = f"{params['argv'][0]} was killed"
     elif outcome["why"] == "timeout":
         text = f"{params['argv'][0]} did not end within {params['timeout']:g} s and was killed"
+    elif outcome["why"] == "cwd":
+        text = (
+            f"{params['argv'][0]} was not started: cwd={params['cwd'] or WORKSPACE} is no folder of the pod that user {user} can enter; "
+            "name one that the image, the workspace or a mount has"
+        )
     elif outcome["rc"] is not None:
         text = f"{params['argv'][0]} ended with exit code {outcome['rc']}"
     else:
@@ -320,7 +326,7 @@ class Job:
         return Command(
             argv=params["argv"],
             cwd=params["cwd"] or (self.target if self.source else "/"),
-            env={name: value for name, value in environment(params["env"]).items() if value is not None},
+            env=environment(params["env"]),
             timeout=params["timeout"],
             max_output=params["max_output"],
         )
@@ -465,7 +471,7 @@ class Job:
         if outcome["rc"] is not None:
             result["rc"] = outcome["rc"]
         if outcome["why"] != "exit" or outcome["rc"] != 0:
-            result["msg"] = message_of(outcome, self.params)
+            result["msg"] = message_of(outcome, self.params, self.user)
             result["failed"] = outcome["rc"] is None or outcome["why"] != "exit" or self.params["fail_on_rc"]
         return result
 

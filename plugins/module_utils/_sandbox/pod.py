@@ -34,7 +34,14 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.limits import
     judge,
     ulimits,
 )
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.network import HOST_NAME, HOSTS, HOSTS_FILE, namespaces
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pipes import HeadAndTail, Sink, UntilMark, read_until
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.surroundings import (
+    SPARE_HOME,
+    choose_home,
+    find_home,
+    variables_of,
+)
 
 START_TIMEOUT = 60.0  # seconds; a pod takes 0.2 to 0.5 on an idle machine
 REMOVE_TIMEOUT = 60.0
@@ -102,7 +109,7 @@ class Command(NamedTuple):
 
     argv: List[str]
     cwd: str
-    env: Dict[str, str]
+    env: Mapping[str, Optional[str]]  # None takes one of the image's away
     timeout: float  # seconds
     max_output: int  # bytes kept of each stream
 
@@ -114,7 +121,7 @@ class Outcome(NamedTuple):
     stdout: HeadAndTail
     stderr: HeadAndTail
     seconds: float
-    why: str  # exit, timeout, abort, space, sandbox or shim (it died)
+    why: str  # exit, cwd (there is no such folder), timeout, abort, space, sandbox or shim (it died)
 
 
 def mount_flag(kind: str, source: str, target: str, options: str) -> str:
@@ -125,8 +132,11 @@ def mount_flag(kind: str, source: str, target: str, options: str) -> str:
     return line.getvalue()
 
 
-def start_args(spec: PodSpec, folder: str) -> List[str]:
-    """Return ctr's arguments that start the pod, whose shell has ctr's standard input and output; ``folder`` is the pod's."""
+def start_args(spec: PodSpec, folder: str, spaces: Mapping[str, str]) -> List[str]:
+    """Return ctr's arguments that start the pod, whose shell has ctr's standard input and output; ``folder`` is the pod's.
+
+    ``spaces`` are the paths of namespaces to start it in. The file ``hosts`` in ``folder`` is the pod's hosts file.
+    """
     args = [
         "run",
         "--runtime",
@@ -154,12 +164,22 @@ def start_args(spec: PodSpec, folder: str) -> List[str]:
         args += [] if capability in kept else ["--cap-drop", f"CAP_{capability}"]
     if spec.read_only:
         args += ["--read-only"]
-    if "/tmp" not in [mount.target for mount in spec.mounts]:  # noqa: S108 - in the pod
+    for kind, path in spaces.items():
+        args += ["--with-ns", f"{kind}:{path}"]
+    if spec.gvisor and "ctr-hostname" in spec.tools.abilities:
+        args += ["--hostname", HOST_NAME]
+    targets = [mount.target for mount in spec.mounts]
+    uid, gid = spec.user.split(":")
+    args += ["--mount", mount_flag("tmpfs", "tmpfs", SPARE_HOME, f"nosuid:nodev:mode=0700:uid={uid}:gid={gid}:size=256m")]
+    if "/tmp" not in targets:  # noqa: S108 - in the pod
         args += ["--mount", mount_flag("tmpfs", "tmpfs", "/tmp", "nosuid:nodev:mode=1777:size=1g")]  # noqa: S108
-    for mount in [*spec.mounts, Mount(spec.tools.folder, spec.tools.target), Mount(os.path.join(spec.tools.folder, EMPTY), PRELOAD)]:
+    # Before the workspace, in which an image may have a link lead where the file would be made; the others' folders before what is in them.
+    first = [] if HOSTS_FILE in targets else [Mount(os.path.join(folder, "hosts"), HOSTS_FILE)]
+    nested = sorted(spec.mounts, key=lambda mount: mount.target.count("/"))
+    tools = [Mount(spec.tools.folder, spec.tools.target), Mount(os.path.join(spec.tools.folder, EMPTY), PRELOAD)]
+    for mount in [*first, *nested, *tools]:
         access = "rw" if mount.writable else "ro"
         args += ["--mount", mount_flag("bind", mount.source, mount.target, f"rbind:nosuid:nodev:{access}")]
-    uid, gid = spec.user.split(":")
     become = spec.tools.argv("unshare", "--setgid", gid, "--setuid", uid) if kept else []
     return [*args, spec.image, spec.id, *become, *spec.tools.argv("sh")]
 
@@ -189,13 +209,19 @@ def is_user(said: str, user: str) -> bool:
 def script(command: Command, spec: PodSpec, mark: str, alone: bool) -> str:
     """Return the line with which the pod's shell runs ``command`` and then prints ``mark`` and its exit code.
 
-    The environment does not pass the shell, which drops names that it could not use. If the command is not ``alone`` in the pod, what it
-    left behind is killed for the next one; its shell, which sends the signal, is spared.
+    A word behind the exit code says why the command was not started; it comes by a descriptor that the command does not have. The environment
+    does not pass the shell, which drops names that it could not use. If the command is not ``alone`` in the pod, what it left behind is killed
+    for the next one; its shell, which sends the signal, is spared.
     """
-    variables = [*spec.image_env, *(f"{name}={value}" for name, value in command.env.items())]
-    argv = [*spec.tools.argv("env", "--", *variables), *command.argv]
+    variables = variables_of(spec.image_env, command.cwd, command.env)
+    places = {"": not spec.read_only, "/tmp": True, **{mount.target: mount.writable for mount in spec.mounts}}  # noqa: S108 - in the pod
+    home = "" if "HOME" in command.env else f"{choose_home(variables.pop('HOME', None), places)}; "
+    env = shlex.join(spec.tools.argv("env", "-i", "--"))
+    words = shlex.join([*(f"{name}={value}" for name, value in variables.items()), *command.argv])
+    folder = f"cd -- {shlex.quote(command.cwd)} 2> /dev/null || {{ echo cwd >&9; exit 1; }}; exec 9>&-"
+    started = f"""{folder}; {home}exec {env} {'"HOME=$h" ' if home else ""}{words}"""
     left = "" if alone else "kill -9 -1 2> /dev/null; "
-    return f"(cd -- {shlex.quote(command.cwd)} && exec {shlex.join(argv)}) < /dev/null; e=$?; {left}echo {mark} $e; echo {mark} $e >&2\n"
+    return f"{{ s=$( ({started}) < /dev/null 9>&1 >&3 3>&-); e=$?; }} 3>&1; {left}echo {mark} $e $s; echo {mark} $e >&2\n"
 
 
 def explain(stderr: str) -> str:
@@ -231,13 +257,18 @@ class Pod:
 
     def start(self) -> str:
         """Start the pod and return the first line of its kernel log if it is gVisor's. Raises GvisorError when it does not start."""
+        self._write_hosts()
+        with contextlib.ExitStack() as stack:
+            return self._start(stack)
+
+    def _start(self, stack: contextlib.ExitStack) -> str:
         first = shlex.join(self.spec.tools.argv("dmesg")) if self.spec.gvisor else ":"
         # Before and after: an upgrade may switch the link meanwhile.
         programs = {runsc.identity(runsc.installed(self.ctr.address))} if self.spec.gvisor else set()
-        who = WHO.format(mark=self.spec.id)
+        who = f"{find_home(self.spec.user.split(':')[0])}\n{WHO.format(mark=self.spec.id)}"
         bounds = ulimits(self.spec.limits.file_size)
         begin = time.monotonic()
-        for name, args in self._ways():
+        for name, args in self._ways(stack.enter_context(namespaces())):
             ctr = self._popen(*args)
             out, err = HeadAndTail(1 << 16), HeadAndTail(1 << 16)
             said = UntilMark(f"{self.spec.id} ".encode(), out)
@@ -256,10 +287,19 @@ class Pod:
                 return self._proven(out.text(), err.text(), programs) if self.spec.gvisor else ""
         raise GvisorError(f"a process in the pod is not {self.spec.user} without further rights: {said.line}; nothing was started")
 
-    def _ways(self) -> Iterator[Tuple[str, List[str]]]:
+    def _write_hosts(self) -> None:
+        try:
+            descriptor = os.open(os.path.join(self.folder, "hosts"), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+            with open(descriptor, "w", encoding="ascii") as stream:
+                os.fchmod(stream.fileno(), 0o644)  # whatever the umask is
+                stream.write(HOSTS)
+        except OSError as error:
+            raise GvisorError(f"{error.filename or self.folder}: {error.strerror}") from error
+
+    def _ways(self, spaces: Mapping[str, str]) -> Iterator[Tuple[str, List[str]]]:
         """Yield the ways to a shell of the pod's user: the first process, and where that is another user, or the image adds groups, a second one."""
         spec = self.spec
-        yield spec.id, start_args(spec, self.folder)
+        yield spec.id, start_args(spec, self.folder, spaces)
         if not changes_user(spec):
             fifos = os.path.join(self.folder, "shell")
             where = ["--exec-id", "shell", "--user", spec.user, "--fifo-dir", fifos]
@@ -367,9 +407,9 @@ class Pod:
         text = script(command, self.spec, mark, alone)
         ended = read_until(sinks, others, begin + command.timeout, (stdin, text.encode("utf-8", "surrogateescape")))
         seconds = time.monotonic() - begin
-        rc = ends[0].line
-        if ended and rc is not None:
-            return Outcome(int(rc), out, err, seconds, "exit")
+        rc, _space, fault = (ends[0].line or "").partition(" ")
+        if ended and rc:
+            return Outcome(None if fault else int(rc), out, err, seconds, fault or "exit")
         why = "space" if room and room.said else "timeout" if seconds >= command.timeout else "abort"
         if ended:
             why = "sandbox" if self._dead() else "shim"
