@@ -344,3 +344,47 @@ def test_what_is_not_copied_back_is_shown_for_each_of_several(tasks: Tasks, tmp_
         f"{folders[0]}:",
         f"{folders[1]}:",
     ]
+
+
+def tree(folder: Path) -> dict[str, tuple[int, str]]:
+    return {
+        str(path.relative_to(folder)): (path.lstat().st_uid, path.read_text() if path.is_file() else "folder")
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+@pytest.mark.parametrize("runtime", list(RUNTIMES))
+def test_a_mount_below_a_folder_of_the_host_leaves_nothing_there(daemon: Daemon, tmp_path: Path, runtime: str) -> None:
+    tasks = Tasks(Host(daemon, tmp_path, RUNTIMES[runtime]), tmp_path)
+    workspace, shared, source, file = (tmp_path / name for name in ("workspace", "shared", "source", "file"))
+    for folder in (workspace, shared, source, workspace / "there"):
+        owned(folder)
+    (source / "in").write_text("in\n")
+    file.write_text("file\n")
+    (workspace / "link").symlink_to("there")
+    before = tree(workspace)
+    nested = [
+        {"source": str(source), "target": "/workspace/a/b"},
+        {"source": str(source), "target": "/workspace/there"},
+        {"source": str(file), "target": "/workspace/a/file"},
+        {"source": str(source), "target": "/shared/c"},
+        {"source": str(shared), "target": "/shared", "writable": True},
+    ]
+    look = "cat a/b/in there/in a/file /shared/c/in; stat -c %u a; touch own"
+    tasks.add("rehearsed", look, {"check_mode": True}, workspace=str(workspace), mounts=nested)
+    tasks.add("nested", look, workspace=str(workspace), mounts=nested)
+    tasks.add("used", "mkdir -p a; touch a/own", workspace=str(workspace), mounts=[nested[0]])
+    tasks.add("link", "true", workspace=str(workspace), mounts=[{"source": str(source), "target": "/workspace/link/x"}])
+    tasks.add("a file", "true", workspace=str(workspace), mounts=[{"source": str(source), "target": "/workspace/own"}])
+    tasks.add("read-only", "true", mounts=[{"source": str(shared), "target": "/s"}, {"source": str(source), "target": "/s/x"}])
+    played = tasks.play()
+    for name in ("nested", "rehearsed"):
+        assert played[name].get("stdout") == "in\nin\nfile\nin\n1000\n", played[name]
+        assert [item["path"] for item in played[name]["changed_files"]] == ["own"]
+    assert played["used"]["rc"] == 0
+    assert tree(workspace) == {**before, "own": (OWNER, ""), "a": (OWNER, "folder"), "a/own": (OWNER, "")}
+    assert tree(shared) == {}
+    assert "link is there, and is no folder" in played["link"]["msg"]
+    assert "own is there, and is no folder" in played["a file"]["msg"]
+    assert "x is missing in /s, which is read-only" in played["read-only"]["msg"]
+    assert tasks.host.left() == {}

@@ -34,6 +34,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.limits import
     limits_of,
     size_of,
 )
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.mount_points import make_points
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pinned import FILE, FOLDER, Absent, Pinned, own_folder, pin, through
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pod import MAX_ID, PRELOAD, Command, Mount, PodSpec
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.supervisor import PodFolder, Supervisor, owner_of, sweep
@@ -501,7 +502,9 @@ class PodJobs:
             mounts = self._place_mounts()
             for job in jobs:
                 job.write_note(folder)
-            self.supervisor = Supervisor(folder, self._spec(tools, mounts), [job.command for job in jobs])
+            spec = self._spec(tools, mounts)
+            make_points(folder.path, spec.mounts)
+            self.supervisor = Supervisor(folder, spec, [job.command for job in jobs])
         except OSError as error:
             folder.remove()
             raise GvisorError(f"{error.filename or folder.path}: {error.strerror}") from error

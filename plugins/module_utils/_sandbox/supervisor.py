@@ -29,6 +29,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.cgroup import
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.cleaning import Note, clean_noted
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.host_tools import HostTools
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.limits import Room, RoomWatch
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.mount_points import remove_points
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pinned import FOLDER, Pinned, pin
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pod import GROUP, LABEL, Command, Pod, PodSpec
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.walker import remove_tree
@@ -105,6 +106,7 @@ def settle(folder: str, deadline: float) -> List[str]:
             said.append(error.message)
         except (OSError, ValueError, TypeError) as error:
             said.append(f"{folder}/notes/{name}: {error}")
+    said += remove_points(folder)
     for name in _names(os.path.join(folder, "mounts")):
         try:
             unbind(os.path.join(folder, "mounts", name))
