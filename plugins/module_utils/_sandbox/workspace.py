@@ -27,6 +27,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.walker import
 
 MAX_TEXT = 64 << 10  # bytes of a file that a diff still shows
 MAX_TEXTS = 16 << 20  # bytes of all such files together
+MAX_DIFF = 4 << 20  # characters of texts that a result shows
 MAX_CONTENTS = 64 << 20  # bytes of changed files that are sent back in a module's result
 MAX_LISTED = 5000  # changes that a result lists; all are counted
 MAX_LISTED_PATHS = 1 << 20  # characters of their paths
@@ -351,27 +352,34 @@ def listed(paths: Sequence[str], ignored: Callable[[str], bool]) -> List[str]:
 
 
 def diffs(before: Scan, after: Scan, paths: Sequence[str], ignored: Callable[[str], bool]) -> List[Dict[str, str]]:
-    """Return Ansible's diff of ``paths`` outside ``ignored``; the scans must have been made with ``texts``."""
+    """Return Ansible's diff of ``paths`` outside ``ignored``; the scans must have been made with ``texts``.
 
-    def shown(entry: Optional[Entry]) -> str:
+    Of texts for which there is no room any more it tells what it does of other files.
+    """
+
+    def shown(entry: Optional[Entry], whole: bool) -> str:
         if entry is None:
             return ""
-        if entry.text is None:
-            return f"({entry.kind} of {entry.size} bytes, sha256 {entry.digest or 'none'}, mode {entry.mode:04o})\n"
+        if entry.text is None or not whole:
+            return f"({entry.kind} of {entry.size} bytes, sha256 {entry.whole or entry.digest or 'none'}, mode {entry.mode:04o})\n"
         return entry.text
 
     result = []
+    left = MAX_DIFF
     for path in paths:
         old, new = before.get(path), after.get(path)
         if ignored(path):
             continue
         name = printable(path)
+        size = sum(len(entry.text or "") for entry in (old, new) if entry)
+        whole = size <= left
+        left -= size if whole else 0
         result.append(
             {
                 "before_header": name if old else f"{name} (absent)",
                 "after_header": name if new else f"{name} (absent)",
-                "before": shown(old),
-                "after": shown(new),
+                "before": shown(old, whole),
+                "after": shown(new, whole),
             }
         )
     return result

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.workspace import (
+    MAX_DIFF,
     MAX_LISTED,
     MAX_LISTED_PATHS,
     counts,
@@ -246,3 +247,12 @@ def test_diffs(tree: Path) -> None:
     assert shown["a/two"]["after_header"] == "a/two (absent)"
     assert "200000 bytes" in shown["a/b/three"]["before"]
     assert len(shown) == 3
+
+
+def test_the_texts_of_a_diff_are_bounded(tmp_path: Path) -> None:
+    for number in range(100):
+        (tmp_path / f"{number}").write_text("x" * 60_000)
+    shown = diffs(NONE, scan(tmp_path, texts=True), nothing)
+    assert len(shown) == 100
+    assert sum(len(item["after"]) for item in shown) < MAX_DIFF + 100 * 200
+    assert "file of 60000 bytes" in shown[-1]["after"]
