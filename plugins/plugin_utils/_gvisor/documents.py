@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import quote
 
 import yaml
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._gvisor.crates import crates
 
 PROJECT = "https://github.com/ggen-gvisor/ggen.gvisor"
 # What an entry of resolvedDependencies is called: https://github.com/in-toto/attestation/blob/main/spec/v1/digest_set.md
@@ -111,18 +112,6 @@ def _go_purl(module: str) -> str:
     return f"pkg:golang/{path.lower()}@{quote(version, safe='')}"
 
 
-def crates(text: str, arch: str) -> list[dict[str, str]]:
-    """Return name, version and sha256 of the crates in a crates.sum that are compiled for ``arch``. Raises ValueError for a line that is none."""
-    found = []
-    for line in text.splitlines():
-        if line.startswith("#") or not line:
-            continue
-        name, version, sha256, *only = line.split()
-        if arch in (only or [arch]):
-            found.append({"name": name, "version": version, "sha256": sha256})
-    return found
-
-
 def rust(answer: list[str]) -> list[dict[str, Any]]:
     """Return the descriptor of the toolchain that compiled, by what cargo said of itself: its version and the commit that it was made from."""
     commits = [line.removeprefix("commit-hash: ") for line in answer if line.startswith("commit-hash: ")]
@@ -136,6 +125,7 @@ def ggen_documents(manifest: Mapping[str, Any], pinned: list[dict[str, str]]) ->
     inputs, metadata, files = manifest["made_from"]["inputs"], manifest["metadata"], manifest["files"]
     program, programs, references = inputs["program"], metadata["programs"], inputs["references"]
     version = references[0].rpartition(":")[2]
+    build = {"build": metadata["build"]} if "build" in metadata else {}  # whether it had a network and rights
     archive = _file("ggen.tar", files["ggen.tar"]["sha256"])
     documents = {"ggen.cdx.json": sbom(_component("application", "ggen", version, programs["ggen"]), [_crate(one) for one in pinned])}
     if pinned:
@@ -144,7 +134,7 @@ def ggen_documents(manifest: Mapping[str, Any], pinned: list[dict[str, str]]) ->
             "ggen",
             "ggen_build",
             external={"crate": program["crate"], "sha256": program["sha256"], "arch": program["arch"]},
-            internal={"environment": program["environment"], "rustflags": program["rustflags"]},
+            internal={"environment": program["environment"], "rustflags": program["rustflags"], **build},
             dependencies=[
                 *({**_file(f"{one['name']}@{one['version']}", one["sha256"]), "uri": _crate_purl(one)} for one in pinned),
                 *rust(metadata.get("toolchain", [])),
@@ -160,7 +150,7 @@ def ggen_documents(manifest: Mapping[str, Any], pinned: list[dict[str, str]]) ->
         "image",
         "ggen_build",
         external={"program": program, "references": references, "arch": inputs["arch"]},
-        internal={"key": manifest["key"], "containerfile": inputs["containerfile"], "etc": inputs["etc"]},
+        internal={"key": manifest["key"], "containerfile": inputs["containerfile"], "etc": inputs["etc"], **build},
         dependencies=[_file(name, sha256) for name, sha256 in sorted(programs.items())],
         byproducts=[_file("ggen.tar.cdx.json", _sha256(documents["ggen.tar.cdx.json"]))],
     )
