@@ -168,12 +168,14 @@ class ActionModule(Action):
         verdict.judge(
             found["dump"],
             after,
-            where=plan.file,
-            containerd=containerd,
-            name=params["name"],
-            wanted=planning.handler_of(params).table() if params["state"] == "present" else None,
-            default=params["default"] if params["state"] == "present" else None,
-            others=planning.others_with(found, params["name"], {plan.file, *(file.path for file in plan.edits)}),
+            verdict.Wish(
+                where=plan.file,
+                containerd=containerd,
+                name=params["name"],
+                wanted=planning.handler_of(params).table() if params["state"] == "present" else None,
+                default=params["default"] if params["state"] == "present" else None,
+                others=planning.others_with(found, params["name"], {plan.file, *(file.path for file in plan.edits)}),
+            ),
         )
         # A CRI plugin that is turned off was turned on in the candidate, to be seen.
         is_whole = not config.disabled_cri(toml.parse(plan.main.after or "", plan.main.path))

@@ -29,7 +29,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import ato
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._base.commands import program, project_root, shown
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._base.failures import reason
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._base.text import plain
-from ansible_collections.ggen.gvisor.plugins.plugin_utils._fleet.report import fleet, page, recap
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._fleet.report import Run, fleet, page, recap
 
 MARK = "ggen_gvisor_fleet"  # the variable of the plays that report hosts
 FOLDER = "containerd_gvisor_reports"
@@ -104,14 +104,16 @@ class CallbackModule(CallbackBase):
         path = os.path.join(folder, "fleet.html")
         asked = shown(str(context.CLIARGS["args"][0]))
         view = fleet(
-            [name for name in known if name in limited],
-            others=[name for name in known if name not in limited],
-            reports=self._reports,
-            failures={name: failure for name, failure in self._failures.items() if name in stats.failures or name in stats.dark},
-            earlier=dict(_earlier(folder, known)),
-            seconds=self._seconds,
-            again=asked,
-            fixing=re.sub(r"\bverify(\.yml)?$", r"site\1", asked),
+            Run(
+                [name for name in known if name in limited],
+                others=[name for name in known if name not in limited],
+                reports=self._reports,
+                failures={name: failure for name, failure in self._failures.items() if name in stats.failures or name in stats.dark},
+                earlier=dict(_earlier(folder, known)),
+                seconds=self._seconds,
+                again=asked,
+                fixing=re.sub(r"\bverify(\.yml)?$", r"site\1", asked),
+            ),
         )
         with open(TEMPLATE, encoding="utf-8") as stream:
             text = page(view, stream.read(), time=_now(), command=plain(self._command(asked)))

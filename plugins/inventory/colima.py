@@ -177,22 +177,13 @@ class InventoryModule(BaseInventoryPlugin, Constructable, Cacheable):
         if not entries:
             return []
         folder = colima.colima_home(environ, home, os.path.isdir)
-        version = colima.parse_version(self._run(["colima", "version"], environ)[1])
+        there = colima.Colima(environ, home, folder, colima.parse_version(self._run(["colima", "version"], environ)[1]))
         guests = []
         for entry in entries:
             instance = colima.instance_folder(environ, folder, entry["name"])
             chosen = [os.path.join(instance, "colima.yaml"), os.path.join(folder, entry["name"], "colima.yaml")]
-            guests.append(
-                colima.colima_guest(
-                    entry,
-                    environ=environ,
-                    home=home,
-                    colima=folder,
-                    version=version,
-                    instance=self._yaml(os.path.join(instance, "lima.yaml")),
-                    chosen=next(filter(None, map(self._yaml, chosen)), {}),
-                )
-            )
+            files = self._yaml(os.path.join(instance, "lima.yaml")), next(filter(None, map(self._yaml, chosen)), {})
+            guests.append(colima.colima_guest(entry, there, *files))
         return guests
 
     def _lists(self, environ: dict[str, str]) -> dict[str, list[dict[str, Any]]]:

@@ -183,7 +183,7 @@ from typing import Any, Dict
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.module import run
-from ansible_collections.ggen.gvisor.plugins.module_utils._builds.background_job import BackgroundJob, progress_of, tail_of
+from ansible_collections.ggen.gvisor.plugins.module_utils._builds.background_job import BackgroundJob, Command, progress_of, tail_of
 from ansible_collections.ggen.gvisor.plugins.module_utils._builds.cache import cache_root
 from ansible_collections.ggen.gvisor.plugins.module_utils._builds.confinement import Confinement
 
@@ -196,16 +196,10 @@ def folder_of(values: Dict[str, Any]) -> str:
 def start(job: BackgroundJob, values: Dict[str, Any], environment: Dict[str, str]) -> Dict[str, Any]:
     """Start the command, or attach to it. Raises GvisorError or OSError."""
     walls = values["confinement"]
-    return job.start(
-        values["argv"],
-        environment,
-        values["chdir"],
-        values["timeout"],
-        values["network"] and walls is None,
-        values["creates"],
-        Confinement(walls["readable"], walls["writable"]) if walls else None,
-        walls["required"] if walls else "",
-    )
+    command = Command(values["argv"], environment, values["chdir"], values["timeout"], values["network"] and walls is None)
+    if walls:
+        command = command._replace(confinement=Confinement(walls["readable"], walls["writable"]), required=walls["required"])
+    return job.start(command, values["creates"])
 
 
 def perform(module: AnsibleModule) -> Dict[str, Any]:

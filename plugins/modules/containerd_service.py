@@ -84,7 +84,7 @@ from typing import Any, Dict
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.module import run
-from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.service import Service, service_for
+from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.service import Service, Setup, service_for
 
 
 def apply(service: Service, state: str, timeout: float, check_mode: bool) -> bool:
@@ -102,7 +102,7 @@ def perform(module: AnsibleModule) -> Dict[str, Any]:
     """Bring about the state and return the result. Raises GvisorError."""
     options = dict(module.params)
     state, timeout = options.pop("state"), options.pop("timeout")
-    service = service_for(**options)
+    service = service_for(Setup(**options))
     changed = apply(service, state, timeout, module.check_mode)
     return {"changed": changed, "manager": service.manager, "pid": service.pid() or 0}
 

@@ -113,7 +113,7 @@ AS_INSTALLED = "rm -rf /run/systemd/system/containerd.service.d; systemctl daemo
 
 
 def with_handler(text: str) -> str:
-    changed = config.set_present(text, config.Handler(**HANDLER), where="config.toml").text
+    changed = config.set_present(text, config.Handler(**HANDLER), config.Place(where="config.toml")).text
     assert changed is not None
     return changed
 

@@ -27,7 +27,7 @@ THEIRS = f"# my own\nversion = 2\n{EMBEDDED}"
 
 
 def add(text: str) -> str:
-    edited = config.set_present(text, HANDLER, where="config.toml").text
+    edited = config.set_present(text, HANDLER, config.Place(where="config.toml")).text
     assert edited is not None
     return edited
 

@@ -472,12 +472,13 @@ def test_a_template_that_has_the_handler_by_hand_stays(tmp_path: Path) -> None:
     handler = config.Handler("runsc", "io.containerd.runsc.v1")
     by_hand = '{{ template "base" . }}\n[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runsc]\nruntime_type = "x.y"\n'
     base = '{{ template "base" . }}\n'
-    assert config.set_block(by_hand, handler, "runsc", base, 3, where="t", is_met=True) == by_hand
+    template = config.Template("t", base, 3)
+    assert config.set_block(by_hand, handler, "runsc", template, is_met=True) == by_hand
     with pytest.raises(GvisorError, match="t, line 2: the template has the handler runsc already"):
-        config.set_block(by_hand, handler, "runsc", base, 3, where="t")
+        config.set_block(by_hand, handler, "runsc", template)
     theirs = "# mine\n" + base
-    ours = config.set_block(theirs, handler, "runsc", base, 3, where="t") or ""
-    assert config.set_block(ours, handler, "runsc", base, 3, where="t") == ours
-    assert config.set_block(ours, None, "runsc", base, 3, where="t") == theirs
+    ours = config.set_block(theirs, handler, "runsc", template) or ""
+    assert config.set_block(ours, handler, "runsc", template) == ours
+    assert config.set_block(ours, None, "runsc", template) == theirs
     with pytest.raises(GvisorError, match="an option of its own for the default runtime"):
-        config.set_block(None, config.Handler("runsc", "io.containerd.runsc.v1", default=True), "runsc", base, 3, where="t")
+        config.set_block(None, config.Handler("runsc", "io.containerd.runsc.v1", default=True), "runsc", template)

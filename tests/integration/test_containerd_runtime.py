@@ -156,7 +156,7 @@ def test_whole_life_without_a_file(version: str, tmp_path: Path, monkeypatch: py
     assert [result["changed"] for result in done["results"]] == [True, False, True]
     with_runsc, text, *rest = done["states"]
     assert with_runsc == ["runc", "runsc"]
-    assert text == config.set_present(None, config.Handler(**RUNSC), where="config.toml").text
+    assert text == config.set_present(None, config.Handler(**RUNSC), config.Place(where="config.toml")).text
     assert rest == ["ran\n", True, ["runc"], False]
 
 
@@ -503,7 +503,7 @@ def check_whole(host: Host, old: str) -> str:
     assert text is not None
     if text == old:
         return "old"
-    assert text == config.set_present(old, config.Handler(**RUNSC), where="config.toml").text
+    assert text == config.set_present(old, config.Handler(**RUNSC), config.Place(where="config.toml")).text
     return "new"
 
 

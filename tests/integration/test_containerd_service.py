@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from ansible_collections.ggen.gvisor.plugins.module_utils._base import processes as _processes
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
-from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.service import DaemonService, SystemdService, service_for
+from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.service import DaemonService, Setup, SystemdService, service_for
 from support.containerd_debs import ensure
 from support.containerd_runtime import Host
 from support.missing import MISSING
@@ -89,7 +89,7 @@ def test_a_daemon_that_does_not_listen_in_time(tmp_path: Path) -> None:
     program = tmp_path / "containerd"
     program.write_text("#!/bin/sh\nexec sleep 60\n")
     program.chmod(0o755)
-    service = DaemonService("containerd", "/c", f"{tmp_path}/s", str(program), "ctr", f"{tmp_path}/pid", f"{tmp_path}/log")
+    service = DaemonService(Setup("containerd", "/c", f"{tmp_path}/s", str(program), "ctr", f"{tmp_path}/pid", f"{tmp_path}/log"))
     service.start()
     pid = int((tmp_path / "pid").read_text())
     try:
@@ -100,7 +100,7 @@ def test_a_daemon_that_does_not_listen_in_time(tmp_path: Path) -> None:
 
 
 def test_program_that_is_not_there(tmp_path: Path) -> None:
-    service = DaemonService("containerd", "/c", f"{tmp_path}/s", MISSING, "ctr", f"{tmp_path}/p", f"{tmp_path}/l")
+    service = DaemonService(Setup("containerd", "/c", f"{tmp_path}/s", MISSING, "ctr", f"{tmp_path}/p", f"{tmp_path}/l"))
     with pytest.raises(GvisorError, match=f"cannot start {MISSING}: No such file"):
         service.start()
 
@@ -126,7 +126,7 @@ def fixture_systemctl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_systemd_unit(systemctl: Path) -> None:
-    service = service_for(service="containerd-two", manager="systemd")
+    service = service_for(Setup(service="containerd-two", manager="systemd"))
     assert isinstance(service, SystemdService)
     assert service.pid() == 4242
     service.restart()
@@ -141,14 +141,14 @@ def test_systemd_unit(systemctl: Path) -> None:
 @pytest.mark.parametrize(("mode", "kills"), [("process", False), ("none", False), ("control-group", True), ("mixed", True)])
 def test_a_unit_that_takes_its_containers_along(mode: str, kills: bool, systemctl: Path) -> None:
     (systemctl / "mode").write_text(f"{mode}\n")
-    reason = service_for(manager="systemd").why_containers_would_die()
+    reason = service_for(Setup(manager="systemd")).why_containers_would_die()
     assert reason == (f"unit containerd has KillMode={mode}; set KillMode=process" if kills else "")
 
 
 def test_systemd_failure_has_the_journal(systemctl: Path) -> None:
     (systemctl / "fail").touch()
     with pytest.raises(GvisorError, match="systemctl restart containerd failed: Job failed; its last lines:\nlast words"):
-        service_for(manager="systemd").restart()
+        service_for(Setup(manager="systemd")).restart()
 
 
 def test_systemd_failure_without_a_journal(systemctl: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,13 +157,13 @@ def test_systemd_failure_without_a_journal(systemctl: Path, monkeypatch: pytest.
     (systemctl / "journalctl").unlink()
     monkeypatch.setenv("PATH", str(systemctl))
     with pytest.raises(GvisorError, match=r"systemctl restart containerd failed: Job failed$"):
-        service_for(manager="systemd").restart()
+        service_for(Setup(manager="systemd")).restart()
 
 
 def test_systemd_that_takes_too_long_has_the_journal(systemctl: Path) -> None:
     (systemctl / "systemctl").write_text('#!/bin/sh\n[ "$1" = restart ] && exec sleep 60\nexit 0\n')
     with pytest.raises(GvisorError, match=r"systemctl restart containerd did not end within 0\.5 s; its last lines:\nlast words"):
-        service_for(manager="systemd").restart(0.5)
+        service_for(Setup(manager="systemd")).restart(0.5)
 
 
 def start_sleeper() -> subprocess.Popen:

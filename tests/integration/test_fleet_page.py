@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from ansible_collections.ggen.gvisor.plugins.plugin_utils._fleet.report import fleet, page
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._fleet.report import Run, fleet, page
 from conftest import ROOT
 from support.browser import Browser
 from support.fleet import ABOUT, HOSTILE, TEMPLATE, failure, mixed, report
@@ -40,7 +40,7 @@ def large() -> dict:
     long = report(
         gvisor={"release": endless, "shim": endless}, containerd={"version": endless}, image={"references": [endless], "digest": endless}
     )
-    return fleet([*names, *bad], reports={name: report() for name in names} | {"host0": long}, failures=bad)
+    return fleet(Run([*names, *bad], reports={name: report() for name in names} | {"host0": long}, failures=bad))
 
 
 @pytest.mark.parametrize("width", WIDTHS)
@@ -90,7 +90,7 @@ def test_a_row_has_the_colour_of_its_state(shown, width, dark, tones):
 
 
 def test_the_page_asks_for_nothing_and_runs_nothing(shown):
-    view = fleet([HOSTILE], reports={}, failures={HOSTILE: failure(HOSTILE)})
+    view = fleet(Run([HOSTILE], reports={}, failures={HOSTILE: failure(HOSTILE)}))
     browser = shown(view, 1280)
     assert len(browser.requests()) == 1
     assert browser.nodes("script, img") == []

@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from ansible_collections.ggen.gvisor.plugins.plugin_utils._fleet.report import fleet
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._fleet.report import Run, fleet
 from conftest import ROOT
 
 TEMPLATE = (ROOT / "playbooks/templates/fleet.html.j2").read_text()
@@ -52,4 +52,4 @@ def mixed() -> dict:
     }
     earlier = {"cache1": report(), "old1": report()}
     hosts = ["web2", "db1", "web10", "cache1", "late1"]
-    return fleet(hosts, reports=reports, failures=failures, others=["old1"], earlier=earlier, seconds={"web2": 2.34})
+    return fleet(Run(hosts, reports=reports, failures=failures, others=["old1"], earlier=earlier, seconds={"web2": 2.34}))

@@ -19,7 +19,7 @@ import re
 import signal
 import subprocess
 import time
-from typing import Any, BinaryIO, Dict, List, Mapping, Optional, Protocol, Sequence
+from typing import Any, BinaryIO, Dict, List, Mapping, NamedTuple, Optional, Protocol, Sequence
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import atomic_write, take_lock
@@ -85,6 +85,18 @@ class Confines(Protocol):
         """Start the command; returns what has ``pid`` and ``wait()`` as subprocess.Popen has them. Raises GvisorError or OSError."""
 
 
+class Command(NamedTuple):
+    """What a job runs."""
+
+    argv: Sequence[str]
+    env: Mapping[str, str]
+    chdir: Optional[str]
+    timeout: float  # seconds, after which the command and all it started are killed
+    network: bool = True  # False takes the network away
+    confinement: Optional[Confines] = None  # takes that and more
+    required: str = ""  # not empty: without the confinement the command does not run; the text says how to do without
+
+
 class BackgroundJob:
     """The job in ``folder``."""
 
@@ -105,26 +117,14 @@ class BackgroundJob:
     def _write(self, name: str, value: Mapping[str, Any]) -> None:
         atomic_write(self._path(name), json.dumps(value).encode(), 0o644)
 
-    def start(
-        self,
-        argv: Sequence[str],
-        env: Mapping[str, str],
-        chdir: Optional[str],
-        timeout: float,
-        network: bool,
-        creates: Optional[str],
-        confinement: Optional[Confines] = None,
-        required: str = "",
-    ) -> Dict[str, Any]:
+    def start(self, command: Command, creates: Optional[str]) -> Dict[str, Any]:
         """Start the command, or attach to it if it is running already. Returns the job: ``id``, ``run``, ``started``
         and the rest; without ``run`` if it is not running and ``creates`` exists.
 
-        ``timeout`` is in seconds, after which the command and all it started are killed; ``network`` False takes the
-        network away, ``confinement`` that and more. Where the host does not allow it the command runs all the same, unless it is ``required``:
-        the text says how to do without. The job's ``network`` and ``confined`` tell what was so.
-        Raises GvisorError then, and while another command runs under this name.
+        Where the host does not allow the confinement the command runs all the same, unless it is required. The job's ``network`` and ``confined``
+        tell what was so. Raises GvisorError then, and while another command runs under this name.
         """
-        identity = job_id(argv, env, chdir)
+        identity = job_id(command.argv, command.env, command.chdir)
         os.makedirs(self.folder, exist_ok=True)
         lock = os.open(self._path("lock"), os.O_RDWR | os.O_CREAT, 0o644)
         try:
@@ -142,21 +142,22 @@ class BackgroundJob:
                 made = self._read("job.json") or {}
                 known = made if made.get("id") == identity else {}  # of what something else has made nothing is known
                 return {"network": known.get("network", "shared"), "confined": known.get("confined", False)}
+            confinement = command.confinement
             refusal = confinement.refusal() if confinement else ""
-            if refusal and required:
+            if refusal and command.required:
                 raise GvisorError(
                     f"this host cannot keep a build from its files and the network: {refusal}. Nothing was run. Build on another host, "
-                    f"or let the build run as the user who runs this, with all that this user may do: {required}",
+                    f"or let the build run as the user who runs this, with all that this user may do: {command.required}",
                     refusal=refusal,
                 )
             confined = confinement if confinement and not refusal else None
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self._path("result.json"))
-            prefix = [] if network or confined else network_prefix()
+            prefix = [] if command.network or confined else network_prefix()
             job = {
                 "id": identity,
                 "run": f"{identity[:12]}-{time.time_ns()}",
-                "argv": list(argv),
+                "argv": list(command.argv),
                 "started": time.time(),
                 "network": "isolated" if prefix or confined else "shared",
                 "confined": confined is not None,
@@ -164,21 +165,12 @@ class BackgroundJob:
             self._write("job.json", {**job, "pid": None})  # for those who attach before the job could say its process id
             with open(self.log, "wb"):
                 pass
-            self._detach(lock, job, [*(prefix or []), *argv], env, chdir, timeout, confined)
+            self._detach(lock, job, command._replace(argv=[*(prefix or []), *command.argv], confinement=confined))
             return {**job, "attached": False}
         finally:
             os.close(lock)  # the job has its own copy: the lock stays
 
-    def _detach(
-        self,
-        lock: int,
-        job: Dict[str, Any],
-        argv: Sequence[str],
-        env: Mapping[str, str],
-        chdir: Optional[str],
-        timeout: float,
-        confined: Optional[Confines],
-    ) -> None:
+    def _detach(self, lock: int, job: Dict[str, Any], command: Command) -> None:
         """Fork twice, so that the job has no parent that waits for it and no terminal that could hang up on it."""
         reader, writer = os.pipe()
         child = os.fork()
@@ -186,7 +178,7 @@ class BackgroundJob:
             try:
                 os.setsid()
                 if os.fork() == 0:
-                    self._become_job(lock, job, argv, env, chdir, timeout, confined, writer)
+                    self._become_job(lock, job, command, writer)
             finally:
                 os._exit(0)
         os.close(writer)
@@ -194,17 +186,8 @@ class BackgroundJob:
         os.read(reader, 1)  # returns when the job has written job.json, or died
         os.close(reader)
 
-    def _become_job(
-        self,
-        lock: int,
-        job: Dict[str, Any],
-        argv: Sequence[str],
-        env: Mapping[str, str],
-        chdir: Optional[str],
-        timeout: float,
-        confined: Optional[Confines],
-        ready: int,
-    ) -> None:
+    def _become_job(self, lock: int, job: Dict[str, Any], command: Command, ready: int) -> None:
+        argv, env, chdir, confined = command.argv, command.env, command.chdir, command.confinement
         # Whoever started us waits until our copies of its pipes are closed.
         null = os.open(os.devnull, os.O_RDWR)
         for stream in (0, 1, 2):
@@ -222,10 +205,10 @@ class BackgroundJob:
             self._write("job.json", {**job, "pid": os.getpid()})
             os.close(ready)
             try:
-                result["rc"] = process.wait(timeout=timeout)
+                result["rc"] = process.wait(timeout=command.timeout)
             except subprocess.TimeoutExpired:
                 os.killpg(process.pid, signal.SIGKILL)
-                result.update(rc=process.wait(), error=f"it did not end within {timeout:g} s and was killed")
+                result.update(rc=process.wait(), error=f"it did not end within {command.timeout:g} s and was killed")
         except (OSError, GvisorError) as error:
             result.update(rc=127, error=f"it could not be started: {error}")
             self._write("job.json", {**job, "pid": os.getpid()})

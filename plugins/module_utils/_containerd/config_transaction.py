@@ -25,10 +25,10 @@ import time
 from typing import Any, Dict, List, NamedTuple, Optional
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
-from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import atomic_write, locked
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import atomic_write, locked, sha256_file
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.process import run
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.processes import Deaths, is_alive, now, shim_of, started_at
-from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.service import Service, service_for
+from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.service import Service, Setup, service_for
 
 JOURNAL = ".ggen.gvisor.transaction"
 LOCK_SECONDS = 300.0  # how long a run waits for another one to be done with the folder
@@ -78,8 +78,7 @@ class Change(NamedTuple):
 def sha_of(path: str) -> Optional[str]:
     """Return the file's sha256, None when there is no file."""
     try:
-        with open(path, "rb") as stream:
-            return hashlib.sha256(stream.read()).hexdigest()
+        return sha256_file(path)
     except FileNotFoundError:
         return None
 
@@ -224,7 +223,7 @@ class Transaction:
         self.meaning: Optional[str] = plan.get("meaning")  # of the dump that was judged; None where none was
         self.handler: Optional[Dict[str, Any]] = plan.get("handler")  # what a service that makes the file is to have put in, or left out
         self.service_options = plan["service"]
-        self.service = service_for(**plan["service"])
+        self.service = service_for(Setup(**plan["service"]))
         self.step = ""
         self.made: List[str] = []  # folders
         self.old_bytes: Dict[str, bytes] = {}
@@ -558,7 +557,7 @@ def _recover(folder: str) -> Optional[str]:
         return None
     changes = [Change(f["path"], f["before"], None) for f in journal["files"]]
     restored = [change.path for change, f in zip(changes, journal["files"]) if _restore(change.path, change.old, f["before"], f["after"])]
-    service = service_for(**journal["service"])
+    service = service_for(Setup(**journal["service"]))
     try:
         if journal["restart"]:
             # The daemon may run with either version, or not at all: make it run with what is there now.

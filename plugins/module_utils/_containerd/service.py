@@ -35,17 +35,30 @@ class _Origin(NamedTuple):
     cwd: str
 
 
+class Setup(NamedTuple):
+    """Where a host's containerd is. ``manager`` is systemd, daemon or auto (systemd where it is running)."""
+
+    service: str = "containerd"
+    config: str = DEFAULT_CONFIG
+    address: str = DEFAULT_ADDRESS
+    program: str = "containerd"
+    ctr: str = "ctr"
+    pid_file: str = DEFAULT_PID_FILE
+    log_file: str = DEFAULT_LOG_FILE
+    manager: str = "auto"
+
+
 class Service:
     """What systemd units and plain daemons have in common: the API socket."""
 
     manager = ""
 
-    def __init__(self, service: str, config: str, address: str, program: str = "containerd", ctr: str = "ctr") -> None:
-        self.service = service
-        self.config = config
-        self.address = address
-        self.program = program
-        self.ctr = Ctr(address, program=ctr)
+    def __init__(self, setup: Setup) -> None:
+        self.service = setup.service
+        self.config = setup.config
+        self.address = setup.address
+        self.program = setup.program
+        self.ctr = Ctr(setup.address, program=setup.ctr)
 
     def pid(self) -> Optional[int]:
         """Return the daemon's process id, None when it is not running."""
@@ -151,10 +164,10 @@ class DaemonService(Service):
 
     manager = "daemon"
 
-    def __init__(self, service: str, config: str, address: str, program: str, ctr: str, pid_file: str, log_file: str) -> None:
-        super().__init__(service, config, address, program, ctr)
-        self.pid_file = pid_file
-        self.log_file = log_file
+    def __init__(self, setup: Setup) -> None:
+        super().__init__(setup)
+        self.pid_file = setup.pid_file
+        self.log_file = setup.log_file
         self._origin: Optional[_Origin] = None
 
     def pid(self) -> Optional[int]:
@@ -235,22 +248,12 @@ class DaemonService(Service):
             return ""
 
 
-def service_for(
-    service: str = "containerd",
-    config: str = DEFAULT_CONFIG,
-    address: str = DEFAULT_ADDRESS,
-    program: str = "containerd",
-    ctr: str = "ctr",
-    pid_file: str = DEFAULT_PID_FILE,
-    log_file: str = DEFAULT_LOG_FILE,
-    manager: str = "auto",
-) -> Service:
-    """Return this host's containerd service. ``manager`` is systemd, daemon or auto (systemd where it is running)."""
+def service_for(setup: Setup) -> Service:
+    """Return this host's containerd service."""
+    manager = setup.manager
     if manager == "auto":
         manager = "systemd" if os.path.isdir("/run/systemd/system") else "daemon"
-    if manager == "systemd":
-        return SystemdService(service, config, address, program, ctr)
-    return DaemonService(service, config, address, program, ctr, pid_file, log_file)
+    return SystemdService(setup) if manager == "systemd" else DaemonService(setup)
 
 
 def _listens(address: str) -> bool:

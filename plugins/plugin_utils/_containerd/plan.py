@@ -119,13 +119,13 @@ def _plan_sources(plan: ConfigPlan, found: dict[str, Any], params: dict[str, Any
                 f"{source.path}, from which {row.name} makes {plan.main.path}, is not there. Nothing was written.", file=source.path
             )
         source.after = (
-            config.set_present(source.text, handler, where=source.path, dropin_for=plan.version if row.merged else None).text
+            config.set_present(source.text, handler, config.Place(where=source.path, dropin_for=plan.version if row.merged else None)).text
             if is_present
             else config.set_absent(source.text, params["name"], where=source.path).text
         )
     else:
         source.after = config.set_block(
-            source.text, handler if is_present else None, params["name"], row.base, plan.version, where=source.path
+            source.text, handler if is_present else None, params["name"], config.Template(source.path, row.base, plan.version)
         )
     if plan.written:
         plan.notes.append(f"{plan.main.path} is made by {row.name} at each of its starts; what it is made from is {source.path}.")
@@ -211,7 +211,8 @@ def _unmet(found: dict[str, Any], params: dict[str, Any]) -> list[str]:
     data = toml.parse(told["stdout"], "containerd's dump").data
     if wanted is not None and params["name"] not in config.handlers(data):
         return [f"{found['main']['path']} has no runtime handler {params['name']}"]
-    return [f"{found['main']['path']}: {one}" for one in verdict.unmet(told, data, params["name"], wanted, params["default"])]
+    wish = verdict.Wish(found["main"]["path"], found["containerd"], params["name"], wanted, params["default"])
+    return [f"{wish.where}: {one}" for one in verdict.unmet(told, data, wish)]
 
 
 def confirm(found: dict[str, Any], plan: ConfigPlan, params: dict[str, Any]) -> None:
@@ -225,12 +226,14 @@ def confirm(found: dict[str, Any], plan: ConfigPlan, params: dict[str, Any]) -> 
         )
     verdict.judge_as_it_is(
         found["dump"],
-        where=plan.file,
-        containerd=found["containerd"],
-        name=params["name"],
-        wanted=handler_of(params).table() if params["state"] == "present" else None,
-        default=params["default"] if params["state"] == "present" else None,
-        others=others_with(found, params["name"], {plan.file}),
+        verdict.Wish(
+            where=plan.file,
+            containerd=found["containerd"],
+            name=params["name"],
+            wanted=handler_of(params).table() if params["state"] == "present" else None,
+            default=params["default"] if params["state"] == "present" else None,
+            others=others_with(found, params["name"], {plan.file}),
+        ),
     )
 
 
@@ -341,7 +344,9 @@ def _plan_present(plan: ConfigPlan, target: File, active: list[File], params: di
         plan.main.after = toml.add(document, (), {"version": config.NEW_FILE_VERSION}, mark)
         plan.version = dropin_for = config.NEW_FILE_VERSION
     edit = config.set_present(
-        target.text, handler, where=target.path, containerd=containerd, allow_newer=allow_newer, dropin_for=dropin_for, cri=plan.cri
+        target.text,
+        handler,
+        config.Place(where=target.path, containerd=containerd, allow_newer=allow_newer, dropin_for=dropin_for, cri=plan.cri),
     )
     target.after = edit.text
     plan.notes += edit.notes

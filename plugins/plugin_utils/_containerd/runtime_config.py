@@ -13,7 +13,7 @@ import copy
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base import platform
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
@@ -225,31 +225,39 @@ def check_handler(handler: Handler) -> None:
         )
 
 
-def set_present(
-    text: str | None,
-    handler: Handler,
-    *,
-    where: str,
-    containerd: str | None = None,
-    allow_newer: bool = False,
-    dropin_for: int | None = None,
-    cri: toml.Path | None = None,
-) -> Edit:
+class Place(NamedTuple):
+    """The file that a handler is written to, and what decides how."""
+
+    where: str  # what messages call the file
+    containerd: str | None = None  # the host's version, where it is known
+    allow_newer: bool = False  # whether the file's version may be one that this module does not know
+    dropin_for: int | None = None  # the main file's version, where the file is a drop-in
+    cri: toml.Path | None = None  # the CRI plugin's table where it is another than the file's version says (cri_in_effect)
+
+
+class Template(NamedTuple):
+    """A Go template that a service makes its configuration from."""
+
+    where: str
+    base: str  # what a template that is not there yet begins with
+    version: int  # of what is made from it
+
+
+def set_present(text: str | None, handler: Handler, place: Place) -> Edit:
     """Return the text with ``handler`` in it, as wanted; keys that are not named stay as they are.
 
-    ``text`` None means that there is no file. ``containerd`` is the host's version, where it is known. ``dropin_for`` makes the file a
-    drop-in for a main file of that version: it gets the same one, and no runc, as containerds that read drop-ins well merge runtimes.
-    ``cri`` is the CRI plugin's table where it is another than the file's version says (cri_in_effect).
-    Raises GvisorError when the text cannot be edited; it proves its result first.
+    ``text`` None means that there is no file. A drop-in gets the main file's version and no runc, as containerds that read drop-ins well merge
+    runtimes. Raises GvisorError when the text cannot be edited; it proves its result first.
     """
+    where, allow_newer, dropin_for = place.where, place.allow_newer, place.dropin_for
     check_handler(handler)
     before = toml.parse(text or "", where)
     document, notes = before, []
     if "version" not in document.data and (text is None or is_neutral(document)):
         mark = FILE_MARK if text is None else VERSION_MARK
         document = toml.parse(toml.add(document, (), {"version": dropin_for or NEW_FILE_VERSION}, mark), where)
-    own = cri_table(document, containerd, allow_newer)
-    cri = cri or own
+    own = cri_table(document, place.containerd, allow_newer)
+    cri = place.cri or own
     line = disabled_cri(document)
     if line:
         notes.append(f"{where}, line {line}: disabled_plugins turns the CRI plugin off, so Kubernetes cannot use the handler; ctr can.")
@@ -292,15 +300,13 @@ def set_absent(text: str | None, name: str, *, where: str, allow_newer: bool = F
     return Edit(None if _marked(before, ("version",), FILE_MARK) and not document.text else document.text, version)
 
 
-def set_block(
-    text: str | None, handler: Handler | None, name: str, base: str, version: int, *, where: str, is_met: bool = False
-) -> str | None:
+def set_block(text: str | None, handler: Handler | None, name: str, template: Template, *, is_met: bool = False) -> str | None:
     """Return a Go template's text with the handler at its end, between comments of ours, or without it (``handler`` None).
 
-    A template that is not there yet begins with ``base``, and goes when nothing else is left of it. One that has the handler by hand stays as it is
-    where what is made from it is as wanted (``is_met``). Raises GvisorError for what a table
-    of its own cannot say.
+    A template that is not there yet begins with its base, and goes when nothing else is left of it. One that has the handler by hand stays as it is
+    where what is made from it is as wanted (``is_met``). Raises GvisorError for what a table of its own cannot say.
     """
+    where = template.where
     begin, end = f"{MARK}{name} begins\n", f"{MARK}{name} ends\n"
     rest = re.sub(f"(?ms)^{re.escape(begin)}.*?^{re.escape(end)}", "", text or "")
     by_hand = re.search(rf"(?m)^[ \t]*\[.*\.runtimes\.[\"']?{re.escape(name)}[\"']?\]", rest)
@@ -315,16 +321,16 @@ def set_block(
             line=line,
         )
     if handler is None:
-        return None if text is None or (rest == base and begin in text) else rest
+        return None if text is None or (rest == template.base and begin in text) else rest
     if handler.default:
         raise GvisorError(
             f"default: {where} is a template whose service has an option of its own for the default runtime. Nothing was written."
         )
     check_handler(handler)
-    table = set_present(None, handler, where=where, dropin_for=version).text or ""
+    table = set_present(None, handler, Place(where, dropin_for=template.version)).text or ""
     block = begin + table.partition("\n")[2].lstrip("\n") + end
     if text is None:
-        return base + block
+        return template.base + block
     if begin in text:
         return re.sub(f"(?ms)^{re.escape(begin)}.*?^{re.escape(end)}", lambda _match: block, text)
     return text + ("" if text.endswith("\n") or not text else "\n") + block

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import tomllib
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
@@ -26,6 +26,27 @@ from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd.runtime_co
 FILLED_IN = {"sandbox_mode": "podsandbox"}
 
 
+class Wish(NamedTuple):
+    """What is wanted of a handler."""
+
+    where: str  # the file that messages name
+    containerd: str
+    name: str
+    wanted: dict[str, Any] | None  # the handler's table; None when it is to be absent
+    default: bool | None
+    others: Sequence[str] = ()  # what is known of files that may decide instead
+
+    @property
+    def who(self) -> str:
+        """The judge, in messages."""
+        return f"containerd {self.containerd}"
+
+    @property
+    def because(self) -> str:
+        """The end of a sentence about something that is not as wanted."""
+        return f": {'; '.join(self.others)}" if self.others else ""
+
+
 def describe_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the module's ``config`` with ``text`` and ``dump`` replaced by version, handlers, default and error."""
     described = {key: value for key, value in config.items() if key not in ("text", "dump")}
@@ -42,24 +63,13 @@ def describe_config(config: Mapping[str, Any]) -> dict[str, Any]:
     return described
 
 
-def judge(
-    before: dict[str, Any],
-    after: dict[str, Any],
-    *,
-    where: str,
-    containerd: str,
-    name: str,
-    wanted: dict[str, Any] | None,
-    default: bool | None,
-    others: Sequence[str] = (),
-) -> None:
+def judge(before: dict[str, Any], after: dict[str, Any], wish: Wish) -> None:
     """Raise GvisorError unless the host's containerd understands the candidate as it is meant.
 
-    ``before`` and ``after`` are the dumps (rc, stdout, stderr) of the file as it is and as it would be; ``wanted`` is the handler's
-    table, None when it is to be absent. containerd's own exit code is not enough: it ignores much without a word. ``others`` says what
-    is known of files that may decide instead.
+    ``before`` and ``after`` are the dumps (rc, stdout, stderr) of the file as it is and as it would be. containerd's own exit code is not enough: it
+    ignores much without a word.
     """
-    who = f"containerd {containerd}"
+    where, who = wish.where, wish.who
     if after["rc"] != 0:
         raise GvisorError(
             f"{where}: {who} refuses the result: {after['stderr']}. Nothing was written.",
@@ -70,15 +80,14 @@ def judge(
     old = toml.parse(before["stdout"], f"{who}'s dump").data if is_read else {}
     new = toml.parse(after["stdout"], f"{who}'s dump").data
     had, has = handlers(old), handlers(new)
-    because = f": {'; '.join(others)}" if others else ""
-    faults = unmet(after, new, name, wanted, default, others, would=True)
+    faults = unmet(after, new, wish, would=True)
     for other, table in had.items():
-        if other != name and other not in has:
-            faults.append(f"handler {other} would be lost{because}")
-        elif other != name:
+        if other != wish.name and other not in has:
+            faults.append(f"handler {other} would be lost{wish.because}")
+        elif other != wish.name:
             faults += [f"handler {other} would change: {change}" for change in _changes(table, has[other])]
     chosen = default_name(new)
-    if has and chosen not in has and not _is_deprecated(new) and (wanted is not None or default_name(old) in had):
+    if has and chosen not in has and not _is_deprecated(new) and (wish.wanted is not None or default_name(old) in had):
         faults.append(f"the default runtime {chosen} would name no handler, and the CRI plugin would not start")
     notes = _unknown_keys(after["stderr"]) - (_unknown_keys(before["stderr"]) if is_read else set())
     faults += [f"it does not know {note}" for note in sorted(notes)]
@@ -89,50 +98,32 @@ def judge(
         )
 
 
-def judge_as_it_is(
-    told: dict[str, Any],
-    *,
-    where: str,
-    containerd: str,
-    name: str,
-    wanted: dict[str, Any] | None,
-    default: bool | None,
-    others: Sequence[str] = (),
-) -> None:
+def judge_as_it_is(told: dict[str, Any], wish: Wish) -> None:
     """Raise GvisorError where the files need no change and the host's containerd makes something else of them than is wanted.
 
     ``told`` is the dump of the configuration as it is. Of a CRI plugin that is turned off nothing can be told: below 2.0 it is not in the dump.
     """
-    who = f"containerd {containerd}"
+    where, who = wish.where, wish.who
     if told["rc"] != 0:
-        if wanted is None:  # no file has it, and what else is wrong is no matter of this handler
+        if wish.wanted is None:  # no file has it, and what else is wrong is no matter of this handler
             return
         raise GvisorError(f"{where}: {who} cannot read its configuration: {told['stderr']}", file=where, validation=told["stderr"])
     data = toml.parse(told["stdout"], f"{who}'s dump").data
     if is_cri_disabled(data):
         return
-    faults = unmet(told, data, name, wanted, default, others)
+    faults = unmet(told, data, wish)
     if faults:
-        state = "is as it should be" if wanted is not None else f"has no handler {name}"
+        state = "is as it should be" if wish.wanted is not None else f"has no handler {wish.name}"
         raise GvisorError(
             f"{where} {state}, but {who}, which reads all files together, sees it otherwise: {'; '.join(faults)}. Nothing was written; "
-            f"{'change or remove what decides there' if wanted is not None else 'take it out there'}, then run again.",
+            f"{'change or remove what decides there' if wish.wanted is not None else 'take it out there'}, then run again.",
             file=where,
         )
 
 
-def unmet(
-    told: dict[str, Any],
-    data: dict[str, Any],
-    name: str,
-    wanted: dict[str, Any] | None,
-    default: bool | None,
-    others: Sequence[str] = (),
-    *,
-    would: bool = False,
-) -> list[str]:
+def unmet(told: dict[str, Any], data: dict[str, Any], wish: Wish, *, would: bool = False) -> list[str]:
     """Return what is wanted of the handler and is not in effect in a dump, or with ``would`` would not be; ``data`` is what the dump says."""
-    has, because = handlers(data), f": {'; '.join(others)}" if others else ""
+    has, name, wanted, because = handlers(data), wish.name, wish.wanted, wish.because
     will_have, will_be, still = ("would have", "would be", "would still be") if would else ("has", "is", "is still")
     if wanted is None:
         return [f"handler {name} {still} there{because}"] if name in has and name != DEFAULT_RUNTIME else []
@@ -146,11 +137,11 @@ def unmet(
             for key, there, value in _differences(wanted, has[name])
         ]
     chosen = default_name(data)
-    if default and _is_deprecated(data):
+    if wish.default and _is_deprecated(data):
         faults.append("the deprecated table default_runtime decides which runtime is the default")
-    elif default and chosen != name:
+    elif wish.default and chosen != name:
         faults.append(f"the default runtime {will_be} {chosen} instead of {name}{because}")
-    elif default is False and chosen == name:
+    elif wish.default is False and chosen == name:
         faults.append(f"the default runtime {still} {name}{because}")
     return faults
 

@@ -35,6 +35,15 @@ class Guest(NamedTuple):
     groups: list[str]
 
 
+class Colima(NamedTuple):
+    """A user's Colima."""
+
+    environ: Mapping[str, str]
+    home: str  # the user's
+    folder: str  # its own
+    version: str
+
+
 # --- where things are on the controller ---
 
 
@@ -120,32 +129,23 @@ def _shown(text: str) -> str:
 # --- hosts ---
 
 
-def colima_guest(
-    entry: Mapping[str, Any],
-    *,
-    environ: Mapping[str, str],
-    home: str,
-    colima: str,
-    version: str,
-    instance: Mapping[str, Any],
-    chosen: Mapping[str, Any],
-) -> Guest:
+def colima_guest(entry: Mapping[str, Any], colima: Colima, instance: Mapping[str, Any], chosen: Mapping[str, Any]) -> Guest:
     """Return one line of Colima's list as a host.
 
-    ``home`` is the user's, ``colima`` Colima's; ``instance`` is the lima.yaml that the machine was started from, ``chosen`` the profile's colima.yaml:
+    ``instance`` is the lima.yaml that the machine was started from, ``chosen`` the profile's colima.yaml:
     of a machine that does not run Colima's list tells no runtime.
     """
     profile = entry["name"]
     runtime, _plus, kubernetes = str(entry.get("runtime") or chosen.get("runtime") or "").partition("+")
     variables = {
-        **_common(entry, profile_id(profile), posixpath.join(colima, "ssh_config")),
+        **_common(entry, profile_id(profile), posixpath.join(colima.folder, "ssh_config")),
         "vm_runtime": runtime,
         "vm_kubernetes": bool(kubernetes) or ("runtime" not in entry and bool(_mapping(chosen.get("kubernetes")).get("enabled"))),
-        "vm_mounts": mounts_of(instance.get("mounts"), home),
+        "vm_mounts": mounts_of(instance.get("mounts"), colima.home),
         "colima_profile": profile,
-        "colima_home": colima,
-        "colima_version": version,
-        "colima_config": config_sources(environ, home, colima, profile) if runtime == "containerd" else [],
+        "colima_home": colima.folder,
+        "colima_version": colima.version,
+        "colima_config": config_sources(colima.environ, colima.home, colima.folder, profile) if runtime == "containerd" else [],
     }
     return Guest(profile_id(profile), variables, ["colima_guests", *_groups(variables)])
 

@@ -13,7 +13,8 @@ import re
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import jinja2
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._base.commands import program
@@ -31,6 +32,20 @@ STATES = {
 }
 BAD = ("unreachable", "failed", "unfinished", "drifted")
 VALUE = 80  # characters of a version or a digest
+
+
+class Run(NamedTuple):
+    """A run as it ended. ``earlier`` has the reports of runs before."""
+
+    hosts: Iterable[str]  # those that were to be reported
+    reports: Mapping[str, Mapping[str, Any]]
+    # Of each host that failed, also of one that is no sandbox host: its task, why, and whether it was unreachable.
+    failures: Mapping[str, Mapping[str, Any]]
+    others: Iterable[str] = ()  # those that were not to be reported (a limit)
+    earlier: Mapping[str, Mapping[str, Any]] = MappingProxyType({})
+    seconds: Mapping[str, float] = MappingProxyType({})  # what each host's tasks took
+    again: str = "site.yml"  # the run's playbook
+    fixing: str = "site.yml"  # the one that fixes drift
 
 
 def natural(name: str) -> list[tuple[int, int, str]]:
@@ -83,28 +98,13 @@ def command(playbook: str, host: str | None = None, *, builds: bool = True) -> s
     return shlex.join([program(), playbook, *limit])
 
 
-def fleet(
-    hosts: Iterable[str],
-    *,
-    reports: Mapping[str, Mapping[str, Any]],
-    failures: Mapping[str, Mapping[str, Any]],
-    others: Iterable[str] = (),
-    earlier: Mapping[str, Mapping[str, Any]] | None = None,
-    seconds: Mapping[str, float] | None = None,
-    again: str = "site.yml",
-    fixing: str = "site.yml",
-) -> dict[str, Any]:
-    """Return the fleet's rows, the worst first, and their summary.
-
-    ``hosts`` were to be reported in this run and ``others`` were not (a limit); ``reports`` are this run's, ``earlier`` those of the runs before.
-    ``failures`` holds for each host that failed, also for one that is no sandbox host, its ``task``, its ``why`` and whether it was ``unreachable``.
-    ``seconds`` is what each host's tasks took. ``again`` is the playbook of the run, ``fixing`` the one that fixes drift.
-    """
-    hosts, earlier, seconds = list(hosts), earlier or {}, seconds or {}
+def fleet(run: Run) -> dict[str, Any]:
+    """Return the fleet's rows, the worst first, and their summary."""
+    hosts, reports, failures, earlier = list(run.hosts), run.reports, run.failures, run.earlier
     elsewhere = [name for name in failures if name not in hosts]
-    broken, builds = natural_sorted(failures), again == fixing
+    broken, builds = natural_sorted(failures), run.again == run.fixing
     rows = []
-    for name in dict.fromkeys([*hosts, *elsewhere, *others]):
+    for name in dict.fromkeys([*hosts, *elsewhere, *run.others]):
         report, failure = reports.get(name), failures.get(name)
         row = {
             "name": plain(name),
@@ -112,20 +112,20 @@ def fleet(
             "why": [],
             "fix": "",
             "command": "",
-            "seconds": _number(seconds.get(name)),
+            "seconds": _number(run.seconds.get(name)),
             "build": name in elsewhere,
         }
         row |= {"seen": plain((report or earlier.get(name) or {}).get("time") or ""), "stale": report is None and name in earlier}
         row |= _observed(report or earlier.get(name) or {})
         if report and report.get("drift"):
-            row |= {"state": "drifted", "why": [plain(text) for text in report["drift"]], "command": command(fixing, name)}
+            row |= {"state": "drifted", "why": [plain(text) for text in report["drift"]], "command": command(run.fixing, name)}
         elif failure:
             why = plain(failure["why"]).removeprefix(f"{plain(name)}: ")
             known = fix(why, NOT_REACHED if failure["unreachable"] else "")
             row |= {"state": "unreachable" if failure["unreachable"] else "failed", "task": plain(failure["task"]), "why": [why]}
             row |= {
                 "fix": f"{known}, then:" if known else "When that is fixed:",
-                "command": command(again, None if name in elsewhere else name, builds=builds),
+                "command": command(run.again, None if name in elsewhere else name, builds=builds),
             }
         elif report:
             row["state"] = "healthy"
@@ -133,7 +133,7 @@ def fleet(
             cause = (
                 f"the run ended before this host's turn: {plain(broken[0])} failed" if broken else "the run ended before this host's turn"
             )
-            row |= {"state": "unfinished", "why": [cause], "command": command(again, name, builds=builds)}
+            row |= {"state": "unfinished", "why": [cause], "command": command(run.again, name, builds=builds)}
         else:
             row["state"] = "earlier"
         row["label"] = STATES[row["state"]]

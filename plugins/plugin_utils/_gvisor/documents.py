@@ -14,7 +14,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import quote
 
 import yaml
@@ -89,20 +89,27 @@ def gvisor_documents(manifest: Mapping[str, Any], go: list[dict[str, Any]]) -> d
         patches = {f"vendors/gvisor/overlay/{file}": inputs["patches"][f"overlay/{file}"] for file in overlay.values()}
         documents[f"{name}.intoto.json"] = statement(
             [_file(name, files[name]["sha256"])],
-            "gvisor",
-            "runsc_build",
-            external={"module": inputs["module"], "release": metadata["release"], "arch": metadata["arch"], "package": program["package"]},
-            internal={
-                "key": manifest["key"],
-                "go": inputs["go"],
-                "flags": inputs["flags"],
-                "ldflags": inputs["ldflags"],
-                "env": inputs["env"],
-                "overlay": overlay,
-                "compared": metadata["compared"],
-            },
-            dependencies=[*modules, *(_file(path, sha256) for path, sha256 in sorted({**pins, **patches}.items())), *go],
-            byproducts=[_file(f"{name}.cdx.json", files[f"{name}.cdx.json"]["sha256"])],
+            Build(
+                "gvisor",
+                "runsc_build",
+                external={
+                    "module": inputs["module"],
+                    "release": metadata["release"],
+                    "arch": metadata["arch"],
+                    "package": program["package"],
+                },
+                internal={
+                    "key": manifest["key"],
+                    "go": inputs["go"],
+                    "flags": inputs["flags"],
+                    "ldflags": inputs["ldflags"],
+                    "env": inputs["env"],
+                    "overlay": overlay,
+                    "compared": metadata["compared"],
+                },
+                dependencies=[*modules, *(_file(path, sha256) for path, sha256 in sorted({**pins, **patches}.items())), *go],
+                byproducts=[_file(f"{name}.cdx.json", files[f"{name}.cdx.json"]["sha256"])],
+            ),
         )
     return documents
 
@@ -131,15 +138,17 @@ def ggen_documents(manifest: Mapping[str, Any], pinned: list[dict[str, str]]) ->
     if pinned:
         documents["ggen.intoto.json"] = statement(
             [_file("ggen", programs["ggen"])],
-            "ggen",
-            "ggen_build",
-            external={"crate": program["crate"], "sha256": program["sha256"], "arch": program["arch"]},
-            internal={"environment": program["environment"], "rustflags": program["rustflags"], **build},
-            dependencies=[
-                *({**_file(f"{one['name']}@{one['version']}", one["sha256"]), "uri": _crate_purl(one)} for one in pinned),
-                *rust(metadata.get("toolchain", [])),
-            ],
-            byproducts=[_file("ggen.cdx.json", _sha256(documents["ggen.cdx.json"]))],
+            Build(
+                "ggen",
+                "ggen_build",
+                external={"crate": program["crate"], "sha256": program["sha256"], "arch": program["arch"]},
+                internal={"environment": program["environment"], "rustflags": program["rustflags"], **build},
+                dependencies=[
+                    *({**_file(f"{one['name']}@{one['version']}", one["sha256"]), "uri": _crate_purl(one)} for one in pinned),
+                    *rust(metadata.get("toolchain", [])),
+                ],
+                byproducts=[_file("ggen.cdx.json", _sha256(documents["ggen.cdx.json"]))],
+            ),
         )
     ggen = _component("application", "ggen", version, programs["ggen"])
     ggen["externalReferences"] = [{"type": "bom", "url": "ggen.cdx.json", "hashes": _hashes(_sha256(documents["ggen.cdx.json"]))}]
@@ -147,26 +156,30 @@ def ggen_documents(manifest: Mapping[str, Any], pinned: list[dict[str, str]]) ->
     documents["ggen.tar.cdx.json"] = sbom(_component("container", references[0], version, archive["digest"]["sha256"]), [catatonit, ggen])
     documents["ggen.tar.intoto.json"] = statement(
         [archive, *(_file(name, metadata["digest"].removeprefix("sha256:")) for name in references)],
-        "image",
-        "ggen_build",
-        external={"program": program, "references": references, "arch": inputs["arch"]},
-        internal={"key": manifest["key"], "containerfile": inputs["containerfile"], "etc": inputs["etc"], **build},
-        dependencies=[_file(name, sha256) for name, sha256 in sorted(programs.items())],
-        byproducts=[_file("ggen.tar.cdx.json", _sha256(documents["ggen.tar.cdx.json"]))],
+        Build(
+            "image",
+            "ggen_build",
+            external={"program": program, "references": references, "arch": inputs["arch"]},
+            internal={"key": manifest["key"], "containerfile": inputs["containerfile"], "etc": inputs["etc"], **build},
+            dependencies=[_file(name, sha256) for name, sha256 in sorted(programs.items())],
+            byproducts=[_file("ggen.tar.cdx.json", _sha256(documents["ggen.tar.cdx.json"]))],
+        ),
     )
     return documents
 
 
-def statement(
-    subject: list[dict[str, Any]],
-    build_type: str,
-    role: str,
-    *,
-    external: Mapping[str, Any],
-    internal: Mapping[str, Any],
-    dependencies: list[dict[str, Any]],
-    byproducts: list[dict[str, Any]],
-) -> str:
+class Build(NamedTuple):
+    """How something was built, as SLSA tells it."""
+
+    kind: str
+    role: str
+    external: Mapping[str, Any]  # what the user chose
+    internal: Mapping[str, Any]  # what the role chose
+    dependencies: list[dict[str, Any]]
+    byproducts: list[dict[str, Any]]
+
+
+def statement(subject: list[dict[str, Any]], build: Build) -> str:
     """Return an in-toto statement that tells a build's provenance as SLSA 1.0 does."""
     return _text(
         {
@@ -175,12 +188,12 @@ def statement(
             "predicateType": "https://slsa.dev/provenance/v1",
             "predicate": {
                 "buildDefinition": {
-                    "buildType": f"{PROJECT}/blob/main/docs/decisions/supply-chain.md#{build_type}",
-                    "externalParameters": external,
-                    "internalParameters": internal,
-                    "resolvedDependencies": dependencies,
+                    "buildType": f"{PROJECT}/blob/main/docs/decisions/supply-chain.md#{build.kind}",
+                    "externalParameters": build.external,
+                    "internalParameters": build.internal,
+                    "resolvedDependencies": build.dependencies,
                 },
-                "runDetails": {"builder": {"id": f"{PROJECT}/tree/main/roles/{role}"}, "byproducts": byproducts},
+                "runDetails": {"builder": {"id": f"{PROJECT}/tree/main/roles/{build.role}"}, "byproducts": build.byproducts},
             },
         }
     )

@@ -30,7 +30,7 @@ SECOND = config.Handler("gvisor-kvm", "io.containerd.runsc.v1", {"Nested": {"Dee
 
 
 def present(text: str | None, handler: config.Handler = RUNSC, **more: object) -> str:
-    result = config.set_present(text, handler, where="config.toml", **more).text
+    result = config.set_present(text, handler, config.Place(where="config.toml", **more)).text
     assert result is not None
     return result
 
@@ -161,7 +161,7 @@ def test_version_line_of_ours_only_where_it_changes_nothing() -> None:
 
 
 def test_disabled_cri_is_told() -> None:
-    edit = config.set_present(INPUTS["docker-package"], RUNSC, where="config.toml")
+    edit = config.set_present(INPUTS["docker-package"], RUNSC, config.Place(where="config.toml"))
     assert edit.version == 1
     assert "config.toml, line 3: disabled_plugins turns the CRI plugin off" in edit.notes[0]
 
@@ -379,7 +379,7 @@ WANTED = {"runtime_type": "io.containerd.runsc.v1", "options": {"ConfigPath": "/
 
 def judge(after: str, rc: int = 0, stderr: str = "", before: str = V2 + RUNC_TABLE + KATA_TABLE, **more: object) -> None:
     arguments = {"where": "config.toml", "containerd": "1.7.24", "name": "runsc", "wanted": WANTED, "default": None, **more}
-    verdict.judge({"rc": 0, "stdout": before, "stderr": ""}, {"rc": rc, "stdout": after, "stderr": stderr}, **arguments)
+    verdict.judge({"rc": 0, "stdout": before, "stderr": ""}, {"rc": rc, "stdout": after, "stderr": stderr}, verdict.Wish(**arguments))
 
 
 def test_judge_accepts_what_is_meant() -> None:

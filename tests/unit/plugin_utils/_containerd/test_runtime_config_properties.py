@@ -238,7 +238,7 @@ handlers = st.builds(
 def present(text: str | None, handler: config.Handler) -> str | None:
     """The result, or None when the module refuses (a type that does not fit): then it must have said where."""
     try:
-        return config.set_present(text, handler, where="config.toml").text
+        return config.set_present(text, handler, config.Place(where="config.toml")).text
     except GvisorError as error:
         refused = error.message
     assert "line " in refused
@@ -383,7 +383,7 @@ def test_malformed_bytes_are_refused_or_edited_but_never_crash(raw: bytes, handl
     refused = ""
     try:
         text = toml.decode(raw, "config.toml")
-        after = config.set_present(text, handler, where="config.toml").text
+        after = config.set_present(text, handler, config.Place(where="config.toml")).text
     except GvisorError as error:
         refused = error.message
     if refused:
@@ -409,4 +409,4 @@ def test_malformed_bytes_are_refused_or_edited_but_never_crash(raw: bytes, handl
 )
 def test_monsters_are_refused(raw: bytes) -> None:
     with pytest.raises(GvisorError, match=r"config\.toml, line 1: not valid TOML"):
-        config.set_present(raw.decode(), config.Handler("runsc", "io.containerd.runsc.v1"), where="config.toml")
+        config.set_present(raw.decode(), config.Handler("runsc", "io.containerd.runsc.v1"), config.Place(where="config.toml"))

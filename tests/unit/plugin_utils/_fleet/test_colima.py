@@ -30,12 +30,9 @@ def test_machines_of_colima_that_lima_lists_as_well_are_listed_once():
     guests = [
         colima.colima_guest(
             {"name": "default", "status": "Running", "runtime": "containerd"},
-            environ={},
-            home="/h",
-            colima="/h/.colima",
-            version="",
-            instance={},
-            chosen={},
+            colima.Colima({}, "/h", "/h/.colima", ""),
+            {},
+            {},
         ),
         colima.lima_guest(entry, home="/h", lima="/h/.lima"),
         colima.lima_guest({**entry, "name": "colima-x", "hostname": "lima-colima-x"}, home="/h", lima="/h/.lima"),

@@ -8,7 +8,7 @@ import pytest
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._base.failures import fix, reason
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._base.text import LONGEST, plain
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._fleet import report as fleet_report
-from ansible_collections.ggen.gvisor.plugins.plugin_utils._fleet.report import STATES, fleet, page, recap
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._fleet.report import STATES, Run, fleet, page, recap
 from support.fleet import ABOUT, HOSTILE, TEMPLATE, failure, mixed, report
 
 
@@ -18,7 +18,7 @@ def _on_the_path(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def rows(hosts, **known) -> dict[str, dict]:
-    return {row["name"]: row for row in fleet(hosts, **{"reports": {}, "failures": {}, **known})["rows"]}
+    return {row["name"]: row for row in fleet(Run(hosts, **{"reports": {}, "failures": {}, **known}))["rows"]}
 
 
 def test_every_host_is_a_row_and_the_worst_come_first():
@@ -55,7 +55,7 @@ def test_a_healthy_row_has_versions_proof_and_times():
 
 
 def test_names_are_in_the_order_that_people_count():
-    view = fleet(["web10", "web9", "web1", "db"], reports={name: report() for name in ("web10", "web9", "web1", "db")}, failures={})
+    view = fleet(Run(["web10", "web9", "web1", "db"], reports={name: report() for name in ("web10", "web9", "web1", "db")}, failures={}))
     assert [row["name"] for row in view["rows"]] == ["db", "web1", "web9", "web10"]
 
 
@@ -88,7 +88,7 @@ def test_a_run_that_ended_early_names_who_ended_it():
 def test_reports_of_other_versions_are_no_error(broken):
     row = rows(["a"], reports={"a": broken}, failures={})["a"]
     assert row["state"] == "healthy"
-    assert page(fleet(["a"], reports={"a": broken}, failures={}), TEMPLATE, **ABOUT)
+    assert page(fleet(Run(["a"], reports={"a": broken}, failures={})), TEMPLATE, **ABOUT)
 
 
 @pytest.mark.parametrize(
@@ -151,7 +151,7 @@ def test_other_failures_are_left_to_their_own_words():
 @pytest.mark.parametrize("text", ["a\x1b[31mb\x1b[0m", "a\x1b]0;title\x07b", "a\u202eb", "a\x00b", "a\u2066b", "a\rb", "a\x9bb"])
 def test_nothing_reaches_a_terminal_that_could_drive_it(text):
     assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", plain(text))
-    view = fleet([text], reports={text: report(drift=[text])}, failures={})
+    view = fleet(Run([text], reports={text: report(drift=[text])}, failures={}))
     assert all(line.isprintable() for line in recap(view, text))
 
 
@@ -173,7 +173,7 @@ def test_the_recap_is_one_line_of_counts_then_who_why_and_the_fix():
 
 def test_the_recap_of_a_healthy_fleet_is_two_lines():
     hosts = [f"web{number}" for number in range(200)]
-    assert recap(fleet(hosts, reports={name: report() for name in hosts}, failures={}), "p") == ["fleet: 200 healthy", "page: p"]
+    assert recap(fleet(Run(hosts, reports={name: report() for name in hosts}, failures={})), "p") == ["fleet: 200 healthy", "page: p"]
 
 
 def test_a_host_s_name_is_quoted_in_the_command():
@@ -193,12 +193,14 @@ def test_every_text_on_the_page_is_escaped():
     )
     found = {f"{HOSTILE}2": {"task": HOSTILE, "why": HOSTILE, "unreachable": False}}
     view = fleet(
-        [HOSTILE, f"{HOSTILE}2"],
-        reports={HOSTILE: hostile},
-        failures=found,
-        earlier={f"{HOSTILE}2": hostile},
-        again=HOSTILE,
-        fixing=HOSTILE,
+        Run(
+            [HOSTILE, f"{HOSTILE}2"],
+            reports={HOSTILE: hostile},
+            failures=found,
+            earlier={f"{HOSTILE}2": hostile},
+            again=HOSTILE,
+            fixing=HOSTILE,
+        ),
     )
     text = page(view, TEMPLATE, time=HOSTILE, command=HOSTILE)
     assert "<script" not in text
