@@ -45,7 +45,7 @@ bench: .venv/bench.stamp $(COLLECTION) ## Every comparison with what one would u
 	tests/run $@
 
 requirements: .venv/test.stamp ## Compile the pinned, hashed requirements from the .in files
-	uv=$$PWD/$(VENV)/uv; for set in .=3.11 tests=3.11 tests/bench=3.11 tests/docs=3.11 tests/newest=3.12; do (cd $${set%=*} && \
+	uv=$$PWD/$(VENV)/uv; for set in .=3.11 tests=3.11 tests/bench=3.11 tests/docs=3.11 tests/core-2.20=3.12 tests/newest=3.12; do (cd $${set%=*} && \
 	  $$uv pip compile --quiet --universal --generate-hashes --python-version $${set#*=} \
 	  --no-emit-find-links --no-emit-index-url --custom-compile-command "make requirements" \
 	  requirements.in --output-file requirements.txt) || exit 1; done
