@@ -20,7 +20,7 @@ KINDS = {
     "Playbooks, from Galaxy as `ggen.gvisor.NAME`": "playbooks",
     "Filters": "plugins/filter",
     "Inventory plugins": "plugins/inventory",
-    "Callback plugins, which the playbooks bring along": "plugins/callback",
+    "Callback plugins, all of which but the checkout's `brief` come with the playbooks": "plugins/callback",
 }
 
 

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 import tarfile
 from pathlib import Path
 
@@ -125,6 +126,13 @@ def test_the_second_run_changes_nothing():
     assert done.rc == 0, done.errors
     assert done.changed == []
     assert done.total("failures") == 0
+
+
+def test_what_it_prints_then_fits_two_screens():
+    argv = [str(Path(sys.executable).parent / "ansible-playbook"), "site.yml"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True, cwd=ROOT)
+    assert "Starting gVisor" in done.stdout
+    assert len((done.stdout + done.stderr).splitlines()) <= 100, done.stdout
 
 
 def test_check_mode_has_nothing_to_say_then():
