@@ -1,4 +1,4 @@
-"""Configurations that people published, and situations in which "done" was believed and not so, on real containerds of three releases.
+"""Configurations that people published, and situations in which "done" was believed and not so, on real containerds of four releases.
 
 What counts is what the daemon has: each result is compared with the host's own ``config dump``, and the daemon is restarted with it.
 """
@@ -20,7 +20,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.service im
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd import plan as planning
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd import runtime_config as config
 from support import fixtures
-from support.containerd_debs import SUITES, ensure
+from support.containerd_debs import VERSIONS, ensure
 from support.containerd_runtime import Host, make_host, run_action
 
 WANTED = {
@@ -66,7 +66,7 @@ def start(folder: Path, version: str, case: str, monkeypatch: pytest.MonkeyPatch
     return make_host(folder, version, fixtures.lay_out_case(case, folder), monkeypatch)
 
 
-@pytest.mark.parametrize("version", SUITES)
+@pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("case", fixtures.cases())
 def test_a_case_is_done_when_the_daemon_has_it(case: str, version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     host = start(tmp_path / "etc", version, case, monkeypatch)
@@ -121,7 +121,7 @@ def test_absent_is_not_believed_where_a_nested_import_has_the_handler(
     assert re.search(f"is still there: {NESTED}", result["msg"])
 
 
-@pytest.mark.parametrize("version", SUITES)
+@pytest.mark.parametrize("version", VERSIONS)
 def test_a_relative_import_is_found_where_the_daemon_finds_it(version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """1.6 looks for it where it was started, which is the root; the newer ones beside the file."""
     host = start(tmp_path / "etc", version, "F3-import-has-the-cri-table", monkeypatch)

@@ -550,7 +550,7 @@ def test_sbom_and_provenance_of_gvisor_tell_what_the_programs_do(releases, relea
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("version", containerd_debs.SUITES)
+@pytest.mark.parametrize("version", containerd_debs.VERSIONS)
 @pytest.mark.parametrize("release", TABLE["releases"])
 def test_a_release_works_with_the_containerds_that_its_row_names(releases, tmp_path, monkeypatch, release, version):
     """And with no other: a row's range is neither too wide nor too narrow."""

@@ -1,7 +1,7 @@
-"""Debian's containerds of three releases, unpacked beside each other, for tests that need the real program.
+"""Debian's containerds of three releases, and one that Debian does not have yet, beside each other, for tests that need the real program.
 
-Nothing is installed: the packages are fetched by apt with a configuration of their own and unpacked into the project's
-cache. Run it to fill the cache: ``PYTHONPATH=tests python -m support.containerd_debs``.
+Nothing is installed: packages are fetched by apt with a configuration of their own and unpacked into the project's cache; the fourth is compiled. To
+fill the cache: ``PYTHONPATH=.collections:tests python -m support.containerd_debs``.
 """
 
 from __future__ import annotations
@@ -14,10 +14,13 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from support import apt
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import locked_file
+
+from support import apt, containerd_build
 
 # containerd's version → the Debian release that ships it.
 SUITES = {"1.6.20": "bookworm", "1.7.24": "trixie", "2.1.9": "forky"}
+VERSIONS = (*SUITES, *containerd_build.VERSIONS)
 PACKAGES = ("containerd", "runc")
 
 
@@ -102,31 +105,32 @@ def ensure(version: str) -> Unpacked:
     oldest = next(iter(SUITES))
     if version != oldest:
         ensure(oldest)  # for its runc
-    root = cache_root() / version
-    if not root.is_dir():
-        work = root.with_name(f".{version}.{os.getpid()}")
-        shutil.rmtree(work, ignore_errors=True)
-        try:
-            tree = work / "tree"
-            for deb in _fetch(SUITES[version], work):
-                subprocess.run(["dpkg-deb", "--extract", str(deb), str(tree)], check=True)
-            try:
-                tree.rename(root)
-            except OSError:  # somebody else was faster
-                if not root.is_dir():
-                    raise
-        finally:
+    built = version in containerd_build.VERSIONS
+    root = cache_root() / (f"{version}-{containerd_build.key(version)}" if built else version)
+    with locked_file(str(cache_root() / f".{version}.lock")):  # the workers of a test run all want it first
+        if not root.is_dir():
+            work = root.with_name(f".{version}.{os.getpid()}")
             shutil.rmtree(work, ignore_errors=True)
+            try:
+                tree = work / "tree"
+                if built:
+                    containerd_build.build(version, tree, cache_root().parent)
+                else:
+                    for deb in _fetch(SUITES[version], work):
+                        subprocess.run(["dpkg-deb", "--extract", str(deb), str(tree)], check=True)
+                tree.rename(root)
+            finally:
+                shutil.rmtree(work, ignore_errors=True)
     unpacked = Unpacked(version, root)
     said = subprocess.run([str(unpacked.bin / "containerd"), "--version"], check=True, capture_output=True, text=True).stdout
-    if f" {version}" not in said:
+    if not re.search(rf"\sv?{re.escape(version)}", said):
         raise RuntimeError(
-            f"{SUITES[version]} no longer ships containerd {version}: {said.strip()}. Add a row to SUITES and remove {root}."
+            f"{SUITES.get(version, 'its go.mod')} no longer ships containerd {version}: {said.strip()}. Add a row to SUITES and remove {root}."
         )
     return unpacked
 
 
 if __name__ == "__main__":
-    for wanted in sys.argv[1:] or SUITES:
+    for wanted in sys.argv[1:] or VERSIONS:
         unpacked = ensure(wanted)
         print(unpacked.version, unpacked.root)

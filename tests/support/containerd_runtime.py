@@ -28,7 +28,7 @@ from support.containerd_debs import ensure
 from support.gvisor import ROOT, SHIM, _has_cap_sys_resource
 
 # The release whose shim each containerd can talk to (vendors/gvisor/releases.yml).
-RELEASES = {"1.6.20": "20260224", "1.7.24": "20260518", "2.1.9": "20260518"}
+RELEASES = {"1.6.20": "20260224", "1.7.24": "20260518", "2.1.9": "20260518", "2.3.7": "20260518"}
 RUNSC = {
     "name": "runsc",
     "runtime_type": "io.containerd.runsc.v1",

@@ -21,7 +21,7 @@ from typing import Any, Dict, List, Optional, Sequence
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import locked, read_text
-from ansible_collections.ggen.gvisor.plugins.module_utils._base.platform import version_number
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.platform import version_number, version_tuple
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.process import SEARCH_PATH, output_of, run
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.processes import argv_of, listener_pid
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.config_transaction import LOCK_SECONDS, dump, unwritable
@@ -123,7 +123,12 @@ def containerd_version(program: str) -> Optional[str]:
 
 
 _CONFIG_FLAG = re.compile(r"--?(?:config|c)(?:=(.*))?", re.DOTALL)
-_ADDRESS = re.compile(r"^[ \t]*\[grpc\][^\[]*?^[ \t]*address[ \t]*=[ \t]*[\"']([^\"'\n]+)", re.MULTILINE)
+# The table with the API's socket; from version 4 on the first one counts and the second has no effect.
+_ADDRESSES = [
+    re.compile(r"^[ \t]*\[" + table + r"\][^\[]*?^[ \t]*address[ \t]*=[ \t]*[\"']([^\"'\n]+)", re.MULTILINE)
+    for table in (r"plugins\.[\"']io\.containerd\.server\.v1\.grpc[\"']", "grpc")
+]
+_VERSION_4 = re.compile(r"^version[ \t]*=[ \t]*4\b", re.MULTILINE)
 
 
 def config_of(argv: List[str], cwd: str) -> str:
@@ -166,14 +171,15 @@ def program_for(program: str, daemon: Dict[str, Any]) -> str:
 
 def address_in(text: str) -> Optional[str]:
     """Return the API's socket that a configuration names, as far as it can be found without parsing TOML."""
-    match = _ADDRESS.search(text)
+    patterns = _ADDRESSES[:1] if _VERSION_4.search(text) else _ADDRESSES
+    match = next(filter(None, (pattern.search(text) for pattern in patterns)), None)
     return match.group(1) if match else None
 
 
 def imports_base(containerd: Optional[str], path: str) -> str:
     """Return the folder in which relative imports of the file start: before 1.7 it is the daemon's own, which services start in the root."""
-    match = re.match(r"(\d+)\.(\d+)", containerd or "")
-    return "/" if match and (int(match.group(1)), int(match.group(2))) < (1, 7) else os.path.dirname(path)
+    version = version_tuple(containerd or "")
+    return "/" if version and version < (1, 7) else os.path.dirname(path)
 
 
 def _nested(entries: List[Dict[str, Any]], containerd: Optional[str], known: List[str]) -> List[Dict[str, Any]]:

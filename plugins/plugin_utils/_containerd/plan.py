@@ -137,7 +137,6 @@ def _decide_on_files(found: dict[str, Any], params: dict[str, Any]) -> ConfigPla
     main, allow_newer = files[0], params["allow_newer_config_version"]
     document = toml.parse(main.text or "", main.path)
     version = config.version_of(document, allow_newer)
-    address = toml.lookup(document.data, ("grpc", "address"))
     dropin = next(file for file in files if file.path == found["dropin"]) if found["dropin"] != main.path else main
     imported = {path for paths in found["imports"].values() for path in paths}
     active = [file for file in files if file.text is not None and (file is main or file.path in imported)]
@@ -146,7 +145,7 @@ def _decide_on_files(found: dict[str, Any], params: dict[str, Any]) -> ConfigPla
         files,
         main.path,
         version,
-        params["address"] or (address if isinstance(address, str) and address else DEFAULT_ADDRESS),
+        params["address"] or config.address_in(document) or DEFAULT_ADDRESS,
         found["imports"],
         found["base"],
         found["dropin_folder"],

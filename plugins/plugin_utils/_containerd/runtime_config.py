@@ -27,6 +27,7 @@ CRI_TABLE: dict[int, toml.Path] = {
     4: ("plugins", "io.containerd.cri.v1.runtime"),
 }
 NEWEST = max(CRI_TABLE)
+SERVER = ("plugins", "io.containerd.server.v1.grpc")  # of containerd 2.3 and newer
 # The oldest containerd that reads the version. Older ones refuse version 3 (1.7) or ignore all of it silently (1.6).
 NEEDS_CONTAINERD = {1: (1, 0), 2: (1, 3), 3: (2, 0), 4: (2, 3)}
 # What a new file gets: every containerd from 1.3 to 2.x reads it, so a rollback of the daemon stays possible.
@@ -86,6 +87,13 @@ class Edit:
 
 
 # --- questions to a document ---
+
+
+def address_in(document: toml.Document) -> str | None:
+    """Return the API's socket that the file names. In a file of version 4 the table of the versions before has no effect."""
+    old = document.data.get("version", 1) != 4
+    found = [toml.lookup(document.data, path) for path in ((*SERVER, "address"), *([("grpc", "address")] if old else []))]
+    return next((address for address in found if isinstance(address, str) and address), None)
 
 
 def version_tuple(version: str | None) -> tuple[int, int] | None:

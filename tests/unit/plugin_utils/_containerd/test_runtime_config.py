@@ -408,3 +408,25 @@ def test_judge_accepts_what_is_meant() -> None:
 def test_judge_refuses(after: str, more: dict, words: str) -> None:
     with pytest.raises(GvisorError, match=words):
         judge(after, **more)
+
+
+# --- the API's socket ---
+
+SERVER = 'plugins."io.containerd.server.v1.grpc"'
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        ("", None),
+        ('version = 2\n[grpc]\naddress = "/old"\n', "/old"),
+        # containerd 2.3 reads its own table in files of all versions, and of version 4 that one alone.
+        (f'version = 3\n[grpc]\naddress = "/old"\n[{SERVER}]\naddress = "/new"\n', "/new"),
+        (f'version = 4\n[grpc]\naddress = "/old"\n[{SERVER}]\naddress = "/new"\n', "/new"),
+        ('version = 4\n[grpc]\naddress = "/old"\n', None),
+        (INPUTS["default-2.3.7"].replace("/run/containerd/containerd.sock'", "/new'"), "/new"),
+    ],
+)
+def test_the_socket_is_where_containerd_of_that_version_reads_it(text: str, address: str | None) -> None:
+    """Once as TOML, and once as hosts can tell, which have no parser for it."""
+    assert (config.address_in(toml.parse(text, "config.toml")), config_files.address_in(text)) == (address, address)
