@@ -74,21 +74,18 @@ class ActionModule(Action):
                 done = self._execute_module(module_args={**arguments, "jobs": jobs} if several else jobs[0], task_vars=task_vars)
             finally:
                 self._remove_tmp_path(self._connection._shell.tmpdir)
-        try:
-            if not several:
-                written = self._written(workspaces[0], sent[0], done)
-                return self._with_warnings(written, written.pop("remarks", []))
-            if "jobs" not in done:
-                return done
-            if len(done["jobs"]) != len(jobs):
-                raise GvisorError(f"the host's result does not have the {len(jobs)} jobs that it was given. Nothing was written back.")
-            names, remarks = names_of(arguments["jobs"], arguments.get("argv")), []
-            for number, workspace in workspaces.items():
-                written = done["jobs"][number] = self._written(workspace, sent[number], done["jobs"][number])
-                remarks += [f"{names[number]}: {remark}" for remark in written.pop("remarks", [])]
-            return self._with_warnings({**done, **summary(done["jobs"], names)}, remarks)
-        except (AttributeError, LookupError, TypeError, ValueError) as error:
-            raise GvisorError(f"what the host sent is no result of this module: {type(error).__name__}: {error}") from error
+        if not several:
+            written = self._written(workspaces[0], sent[0], done)
+            return self._with_warnings(written, written.pop("remarks", []))
+        if "jobs" not in done:
+            return done
+        if len(done["jobs"]) != len(jobs):
+            raise GvisorError(f"the host's result does not have the {len(jobs)} jobs that it was given. Nothing was written back.")
+        names, remarks = names_of(arguments["jobs"], arguments.get("argv")), []
+        for number, workspace in workspaces.items():
+            written = done["jobs"][number] = self._written(workspace, sent[number], done["jobs"][number])
+            remarks += [f"{names[number]}: {remark}" for remark in written.pop("remarks", [])]
+        return self._with_warnings({**done, **summary(done["jobs"], names)}, remarks)
 
     @staticmethod
     def _with_warnings(result: dict[str, Any], remarks: list[str]) -> dict[str, Any]:

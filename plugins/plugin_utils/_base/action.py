@@ -5,13 +5,18 @@
 
 from __future__ import annotations
 
+import traceback
 from typing import Any
 
+from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.module import sentence
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.text import visible_result
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._base.controller import is_controller
+
+# What Python raises for data of another form than was expected. A host that is not what it was can send any.
+STRANGE = (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 
 class Action(ActionBase):
@@ -30,6 +35,11 @@ class Action(ActionBase):
             result = {**result, "failed": True, "changed": False, "msg": error.message, **error.details}
         except OSError as error:
             result = {**result, "failed": True, "changed": False, "msg": f"on the controller: {sentence(error)}"}
+        except AnsibleError:
+            raise  # some are one of those, too
+        except STRANGE as error:
+            said = f"a host said what this task cannot work with ({type(error).__name__}: {error}); is it the host that it should be?"
+            result = {**result, "failed": True, "changed": False, "msg": said, "exception": traceback.format_exc()}
         return visible_result(result)  # the module has done so, if it is ours: the host may be anybody's
 
     def perform(self, task_vars: dict[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._base.action import Action
@@ -48,6 +49,27 @@ def _ansible(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_an_action_ends_with_its_result_or_a_sentence(work: Any, result: dict[str, Any]) -> None:
     assert Plugin(work).run() == {"invocation": "kept", **result}
+
+
+@pytest.mark.parametrize("said", [None, "text", [], {"files": None}, {"files": {"a": None}}, {"files": {"a": {"size": "x"}}}])
+def test_whatever_a_host_says_is_a_sentence(said: Any) -> None:
+    class Sum(Plugin):
+        def perform(self, task_vars: dict[str, Any]) -> dict[str, Any]:
+            super().perform(task_vars)
+            return {"size": sum(entry["size"] for entry in self.work["files"].values())}
+
+    result = Sum(said).run()
+    assert (result["failed"], result["changed"], result["invocation"]) == (True, False, "kept")
+    assert "a host said what this task cannot work with" in result["msg"]
+    assert "in perform" in result["exception"]
+
+
+def test_an_error_of_ansible_s_stays_one() -> None:
+    class Mixed(AnsibleError, TypeError):
+        pass
+
+    with pytest.raises(Mixed):
+        Plugin(Mixed("no")).run()
 
 
 def test_the_work_gets_the_variables() -> None:
