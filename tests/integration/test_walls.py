@@ -24,6 +24,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.image_conf
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox import jobs as _jobs
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.cleaning import Cleaned, Note
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.host_tools import HostTools, prepare
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.limits import Room
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pod import Command, Mount, Pod, PodSpec
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.supervisor import PodFolder
 from ansible_collections.ggen.gvisor.plugins.modules import containerd_run
@@ -329,7 +330,7 @@ def test_nothing_of_the_sandbox_is_alive_when_cleaning_begins(host: Host, home: 
     try:
         pod.start()
         pod.limit()
-        groups = list(Path("/sys/fs/cgroup").glob(f"**/{host.name}-0/cgroup.procs"))
+        groups = [Path(folder, "cgroup.procs") for folder in pod.group._folders.values()]
         processes = {pid for group in groups for pid in group.read_text().split()}
         busy = f"while :; do {SET_ID}; mv shell other; done & sleep 0.5"
         pod.execute(Command(argv=["sh", "-c", busy], cwd="/workspace", env={}, timeout=60.0, max_output=1000))
@@ -422,7 +423,7 @@ def test_a_workspace_that_became_another_s_is_refused(home: Path, tmp_path: Path
     folder = PodFolder(str(tmp_path / "state"), "pod-1", Ctr("/nonexistent/socket", "default"))
     try:
         with pytest.raises(GvisorError, match="or another's, than when the run began"):
-            job.place(folder, "/workspace")
+            job.place(folder, "/workspace", Room({}, 0))
     finally:
         folder.remove()
 
