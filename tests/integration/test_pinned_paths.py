@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
+import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
@@ -212,6 +214,28 @@ def test_a_folder_that_becomes_a_link_while_it_is_made_leads_nowhere(ours: Path,
         with pytest.raises(OSError, match=f"{shared}/a/new"):
             write_file(pinned, "a/new", b"text", 0o644, 0o755)
     assert (stat.S_IMODE(victim.stat().st_mode), list(victim.iterdir())) == (0o700, [])
+
+
+def test_a_folder_that_takes_the_place_of_one_that_is_made_keeps_its_mode(
+    ours: Path, theirs: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A user may rename what is root's in a folder of theirs, and see no more of it for that."""
+    real = os.mkdir
+
+    def swap(name: str, *args: int, **options: int) -> None:
+        real(name, *args, **options)
+        if name == "a":
+            (theirs / "a").rename(theirs / "b")
+            (theirs / "root-s").rename(theirs / "a")
+
+    for write in (lambda: pin(f"{theirs}/a/below", "path", 0o755), lambda: write_file(pinned, "a/new", b"text", 0o644, 0o755)):
+        for path in (theirs / "a", theirs / "b"):
+            subprocess.run(["rm", "-rf", path], check=True)
+        (theirs / "root-s").mkdir(mode=0o700)
+        with pin(str(theirs), "workspace") as pinned, monkeypatch.context() as patch, contextlib.suppress(OSError, GvisorError):
+            patch.setattr(os, "mkdir", swap)
+            write()
+        assert stat.S_IMODE((theirs / "a").stat().st_mode) == 0o700
 
 
 # The folder of root's own

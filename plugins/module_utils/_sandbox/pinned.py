@@ -155,14 +155,20 @@ def _step(word: str, here: int, make: Optional[int], told: str) -> Tuple[int, bo
             raise
         if make is None or error.errno == errno.ENAMETOOLONG:
             raise Absent(f"{told} does not exist on this host: {word[:80]} is missing") from error
-    made = False
-    with contextlib.suppress(FileExistsError):  # another run was faster
-        os.mkdir(word, 0o700, dir_fd=here)
-        made = True
-    below = _open(word, here)
-    if made:
-        os.chmod(through(below), make)  # whatever the umask is
-    return below, made
+    made = _make(word, here, make)
+    return _open(word, here), made
+
+
+def _make(name: str, folder: int, mode: int) -> bool:
+    """Make a folder with that mode at once, whatever the umask is: by the time of a chmod its name may be another's. Return whether it was not there."""
+    before = os.umask(0)
+    try:
+        os.mkdir(name, mode, dir_fd=folder)
+        return True
+    except FileExistsError:  # another run was faster
+        return False
+    finally:
+        os.umask(before)
 
 
 def _check_link(place: str, target: str, ours: bool, links: int, told: str) -> None:
@@ -221,16 +227,11 @@ def _folder_below(folder: int, names: List[str], make: Optional[int]) -> int:
     here = os.open(".", FOLDER, dir_fd=folder)
     try:
         for name in names:
-            made = False
             if make is not None:
-                with contextlib.suppress(FileExistsError):
-                    os.mkdir(name, 0o700, dir_fd=here)
-                    made = True
+                _make(name, here, make)
             below = os.open(name, FOLDER, dir_fd=here)
             os.close(here)
             here = below
-            if made and make is not None and os.fstat(here).st_uid == os.geteuid():  # by then it may be another
-                os.fchmod(here, make)
     except BaseException:
         os.close(here)
         raise
