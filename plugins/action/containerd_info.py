@@ -10,6 +10,7 @@ from typing import Any
 
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._base.action import Action
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd import boot_config as boot_configs
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd.advisories import open_advisories, sentence
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd.plan import drift
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd.verdict import describe_config
 
@@ -22,6 +23,12 @@ class ActionModule(Action):
         result = self._execute_module(task_vars=task_vars)
         if result.get("failed"):
             return result
+        told = result["containerd"]
+        version = told["server_version"] or told["version"]
+        told["advisories"] = [row.cve for row in open_advisories(version, told["package"])]
+        known = sentence(version, told["package"])
+        if known:  # said, and nothing more: the host works
+            result["warnings"] = [*result.get("warnings", []), known]
         files = self._task.args.get("boot_config") or []
         # The files themselves are not in the result: they may hold credentials.
         found, interrupted = (result["config"].pop(name, None) for name in ("found", "interrupted"))

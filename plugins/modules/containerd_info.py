@@ -101,6 +101,8 @@ containerd:
     - The daemon. C(version) is that of the program on disk, C(server_version) that of the running daemon, C(candidate) what the package manager
       would install where it is missing, C(plugins) maps I(type.id) to its status. C(config) is the file that the running daemon reads, by its command
       line (C(real_config) with links followed), C(running_version) and C(running_program) are those of its process.
+    - C(package) is the package that brought it, where that is one of dpkg's. C(advisories) are those of containerd's security advisories whose fixes it
+      lacks, by the table in C(plugin_utils/_containerd/advisories.py), which knows what Debian brought back. They are a warning and no drift.
   returned: always
   type: dict
   sample:
@@ -110,6 +112,8 @@ containerd:
     candidate: null
     running: true
     server_version: 1.7.24
+    package: {name: containerd, version: 1.7.24~ds1-6+deb13u1}
+    advisories: [CVE-2026-53488]
     plugins: {io.containerd.grpc.v1.cri: ok}
     config: /etc/containerd/config.toml
 config:

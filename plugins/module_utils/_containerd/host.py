@@ -29,6 +29,15 @@ def _candidate(package: str) -> Optional[str]:
     return version_number(found.group(1)) if found else None
 
 
+def _package(program: Optional[str]) -> Optional[Dict[str, str]]:
+    """Return the package that brought the program, its name and version, None where dpkg does not know or another way brought it."""
+    if os.path.dirname(os.path.realpath(program or "")) != "/usr/bin" or not shutil.which("dpkg-query", path=SEARCH_PATH):
+        return None
+    rows = output_of("dpkg-query", "--show", "--showformat", "${db:Status-Abbrev} ${Package} ${Version}\n", "containerd", "containerd.io")
+    found = [row.split() for row in rows.splitlines()]
+    return next(({"name": row[1], "version": row[2]} for row in found if len(row) == 3 and row[0].startswith("ii")), None)
+
+
 def containerd(address: str, package: str = "containerd") -> Dict[str, Any]:
     """Describe containerd: the program or the ``package`` that would bring it, the daemon behind ``address`` and its plugins."""
     daemon = daemon_at(address)
@@ -38,6 +47,7 @@ def containerd(address: str, package: str = "containerd") -> Dict[str, Any]:
         "path": path,
         "version": containerd_version(path) if path else None,
         "candidate": None if path else _candidate(package),
+        "package": _package(daemon["running_program"] or path),
         "address": address,
         "running": False,
         "server_version": None,

@@ -119,6 +119,7 @@ def host_report(
         "containerd": {
             **{key: containerd[key] for key in ("version", "server_version", "running")},
             "plugins": {name: state for name, state in containerd["plugins"].items() if state == "error" or ".cri" in name},
+            **{key: containerd[key] for key in ("package", "advisories") if key in containerd},
         },
         "config": {
             **{key: config[key] for key in ("path", "version", "sha256", "default_runtime")},
