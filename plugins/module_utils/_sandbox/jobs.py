@@ -341,6 +341,7 @@ class Job:
             "workspace": self.workspace or ("a copy of the controller's" if params["archive"] else None),
             "mounts": [f"{mount['source']}:{mount['target']}:{'rw' if mount['writable'] else 'ro'}" for mount in params["mounts"]],
             "env": sorted(map(str, params["env"])),
+            "secrets": sorted(self.secrets),
             "user": self.user,
             "runtime": params["runtime"],
             "check": self.mode.check,

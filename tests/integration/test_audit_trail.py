@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import base64
 import concurrent.futures
 import json
 import os
@@ -65,7 +66,16 @@ def test_what_a_line_tells(host: Host, workspace: Path) -> None:
     """Who asked, what ran where as whom, under which limits, and what came of it; of the environment no value."""
     mounts = [{"source": "/etc/hostname", "target": "/name"}]
     script = "touch a b; echo said; exit 3"
-    result = host.run(script, workspace, env={"TOKEN": "s3cret"}, mounts=mounts, cpus=1.5, timeout=60, fail_on_rc=False)
+    result = host.run(
+        script,
+        workspace,
+        env={"TOKEN": "s3cret"},
+        secrets={"key": base64.b64encode(b"s3cret").decode()},
+        mounts=mounts,
+        cpus=1.5,
+        timeout=60,
+        fail_on_rc=False,
+    )
     assert result["rc"] == 3, result
     (line,) = trail(host)
     assert line["image"] == IMAGE
@@ -77,7 +87,7 @@ def test_what_a_line_tells(host: Host, workspace: Path) -> None:
         str(workspace),
         f"{USER}:{USER}",
     )
-    assert (line["env"], line["mounts"], line["check"]) == (["TOKEN"], ["/etc/hostname:/name:ro"], False)
+    assert (line["env"], line["secrets"], line["mounts"], line["check"]) == (["TOKEN"], ["key"], ["/etc/hostname:/name:ro"], False)
     assert line["limits"] == {
         "memory": default_memory(),
         "cpus": 1.5,
@@ -95,6 +105,7 @@ def test_what_a_line_tells(host: Host, workspace: Path) -> None:
     assert abs(time.time() - time.mktime(time.strptime(line["time"], "%Y-%m-%dT%H:%M:%SZ")) + time.timezone) < 120
     data = (Path(host.state_dir) / "audit/runs.jsonl").read_text()
     assert "s3cret" not in data
+    assert "czNjcmV0" not in data
 
 
 def test_it_is_root_s_alone(host: Host) -> None:
