@@ -92,7 +92,8 @@ class Confinement(NamedTuple):
         reader, writer = os.pipe()
         pid = os.fork()
         if pid == 0:
-            _guarded(writer, lambda: _outer(places, list(argv), environment, chdir or os.sep, output, writer, only_try))
+            within = _Within(places, list(argv), environment, chdir or os.sep, only_try)
+            _guarded(writer, lambda: _outer(within, output, writer))
         os.close(writer)
         with os.fdopen(reader, encoding="utf-8", errors="replace") as stream:
             wrong = stream.read()  # ends when the command runs
@@ -117,6 +118,16 @@ class Confinement(NamedTuple):
         return [places[shown] for shown in sorted(places)]
 
 
+class _Within(NamedTuple):
+    """What happens behind the walls."""
+
+    places: Sequence[Mapping[str, Any]]
+    argv: List[str]
+    env: Dict[str, str]
+    chdir: str
+    only_try: bool  # nothing but the walls
+
+
 def _guarded(writer: int, act: Callable[[], int]) -> None:
     """End this process with what ``act`` returns; what it raises goes to the pipe."""
     code = 127
@@ -128,9 +139,7 @@ def _guarded(writer: int, act: Callable[[], int]) -> None:
         os._exit(code)
 
 
-def _outer(
-    places: Sequence[Mapping[str, Any]], argv: List[str], env: Dict[str, str], chdir: str, output: int, writer: int, only_try: bool
-) -> int:
+def _outer(within: _Within, output: int, writer: int) -> int:
     """Make the namespaces, and wait as a process of the host's for the one that is process 1 in them."""
     os.setsid()
     null = os.open(os.devnull, os.O_RDONLY)
@@ -153,7 +162,7 @@ def _outer(
                 stream.write(line.encode())
     inner = os.fork()
     if inner == 0:
-        _guarded(writer, lambda: _first(places, argv, env, chdir, writer, root, only_try))
+        _guarded(writer, lambda: _first(within, writer, root))
     os.close(writer)
     status = os.waitpid(inner, 0)[1]
     if os.WIFSIGNALED(status):
@@ -161,20 +170,18 @@ def _outer(
     return os.WEXITSTATUS(status)
 
 
-def _first(
-    places: Sequence[Mapping[str, Any]], argv: List[str], env: Dict[str, str], chdir: str, writer: int, root: bool, only_try: bool
-) -> int:
+def _first(within: _Within, writer: int, root: bool) -> int:
     """Be process 1: build the walls, start the command, and end when it does. The kernel then ends what it left behind."""
-    _build(places)
+    _build(within.places)
     _drop(root)
     # Only now, because becoming somebody else undoes it.
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if only_try:
+    if within.only_try:
         return 0
-    os.chdir(chdir)
+    os.chdir(within.chdir)
     command = os.fork()
     if command == 0:
-        _guarded(writer, lambda: os.execvpe(argv[0], argv, env))  # type: ignore[func-returns-value]  # noqa: S606 - a shell is what it must not be
+        _guarded(writer, lambda: os.execvpe(within.argv[0], within.argv, within.env))  # type: ignore[func-returns-value]  # noqa: S606 - a shell is what it must not be
     os.close(writer)
     while True:
         pid, status = os.wait()
