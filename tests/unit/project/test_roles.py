@@ -114,3 +114,12 @@ Conf runc (1.1.5+ds1-1+deb12u1 Debian:12.9/stable [amd64])
 """
     pattern = load("containerd_gvisor", "vars/main.yml")["_containerd_gvisor_new"]
     assert re.findall(pattern, simulated) == ["runc", "containerd"]
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_every_variable_is_used(role):
+    used = "".join(
+        path.read_text() for part in ("roles", "playbooks") for path in (ROOT / part).rglob("*") if path.suffix in (".yml", ".j2")
+    )
+    names = [*load(role, "defaults/main.yml"), *(load(role, "vars/main.yml") if (ROOT / "roles" / role / "vars/main.yml").exists() else [])]
+    assert [name for name in names if len(re.findall(rf"\b{name}\b", used)) < (3 if name[0] != "_" or role == "_build" else 2)] == []
