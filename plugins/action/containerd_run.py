@@ -99,13 +99,10 @@ class ActionModule(Action):
         if self._task.check_mode or contents is None:  # a rehearsal, or something was wrong with what the command left
             return done
         try:
-            remarks = workspace_copy.write_back(workspace, sent, done.get("changed_files"), contents)
+            remarks = workspace_copy.write_back(workspace, sent, contents)
         except GvisorError as error:
             # Without an exit code: nothing of the run has an effect.
             return {**done, "failed": True, "changed": False, "rc": None, "msg": error.message}
         if remarks:
             done["remarks"] = remarks
-        for change in done["changed_files"]:
-            if change["change"] == "created":
-                change["mode"] = f"{int(change['mode'], 8) & 0o700:04o}"
         return done

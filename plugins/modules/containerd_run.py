@@ -57,10 +57,11 @@ options:
     type: path
   workspace_from:
     description:
-      - Where O(workspace) is. One of the controller is copied to the host, and files that the command created, modified or removed are changed in the
-        same way here when it has ended. Links that lead out of the workspace are refused, those that the command makes are left out, and nothing is written
-        where any of these files was changed here in the meantime.
-      - New files are readable for their owner alone, and folders are never removed.
+      - Where O(workspace) is. One of the controller is copied to the host, and when the command has ended all that it did to the copy is done here. Nothing is
+        written where any of that was changed here in the meantime.
+      - Both ways files, folders (empty ones too), links and further names of a file come with their names, permissions and times of change. Whose they are,
+        set-user-id and like bits, access control lists and attributes do not.
+      - Links that lead out of the workspace are refused. Those that the command makes are left out, as are sockets, pipes and devices; a warning names them.
     type: str
     choices: [host, controller]
     default: host
@@ -262,7 +263,7 @@ options:
     default: true
   ignore:
     description:
-      - Patterns of files whose changes do not count as a change; they are still listed.
+      - Patterns of files whose changes do not count as a change; they are still listed. C(out/**) is for the folder C(out) itself, too.
       - A pattern without a slash matches names in any folder, one with a slash paths from the workspace on. C(**) spans folders.
     type: list
     elements: str
@@ -378,7 +379,8 @@ timings:
   returned: when the command was started
 changed_files:
   description:
-    - Files that the command created, modified or removed, in the workspace or, in check mode, in its copy.
+    - Files that the command created, modified or removed, in the workspace or, in check mode, in its copy. Folders are listed, too, where nothing else tells
+      of them, so empty ones that came or went, and those whose permissions changed.
     - Each has path, change, kind, size, sha256, mode and ignored. C(sha256) is empty for a file of more than 64 MiB that is mostly holes, where all
       such files that changed have more than 16 GiB together, or there was no time left.
     - At most 5000 are listed, and paths of a megabyte together, those that are not ignored first. C(changed_counts) has the total.

@@ -18,7 +18,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.carried import encode
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox import copies
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox import workspace as _workspace
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._transfer.workspace_copy import pack, write_back
 from conftest import ROOT
@@ -54,19 +56,17 @@ def state(folder: Path) -> dict[str, str]:
     }
 
 
-def change(path: str, what: str, data: bytes | None = None, kind: str = "file", mode: str = "0644") -> dict:
-    sha256 = "" if data is None else hashlib.sha256(data).hexdigest()
-    return {"path": path, "change": what, "kind": kind, "size": len(data or b""), "sha256": sha256, "mode": mode, "ignored": False}
+def record(data: bytes | None, kind: str = "file", mode: int = 0o644, **more: object) -> dict | None:
+    """What a run tells of a path; None where it is gone."""
+    if data is None:
+        return None
+    content = {"data": base64.b64encode(data).decode(), "sha256": hashlib.sha256(data).hexdigest()} if kind == "file" else {}
+    return {"kind": kind, "mode": mode, "mtime_ns": 10**18, **content, **more}
 
 
-def back(workspace: Path, sent: dict, files: dict[str, bytes | None], **more: str) -> list[str]:
+def back(workspace: Path, sent: dict, files: dict[str, bytes | None], **more: object) -> list[str]:
     """Write changes back; None is a file that the run removed."""
-    changes = [
-        change(path, "removed" if data is None else "modified" if path in sent else "created", data, **more) for path, data in files.items()
-    ]
-    return write_back(
-        str(workspace), sent, changes, {path: base64.b64encode(data).decode() for path, data in files.items() if data is not None}
-    )
+    return write_back(str(workspace), sent, {encode(path): record(data, **more) for path, data in files.items()})
 
 
 @pytest.fixture(name="sent")
@@ -75,9 +75,10 @@ def fixture_sent(workspace: Path, tmp_path: Path) -> dict[str, str]:
 
 
 def test_what_is_packed_is_unpacked_for_one_owner(workspace, sent, tmp_path):
-    assert sorted(sent) == ["input", "link", "sub/old", "sub/run"]
+    assert sorted(sent) == ["input", "link", "sub", "sub/old", "sub/run"]
     target = tmp_path / "copy"
     _workspace.unpack(str(tmp_path / "archive.tar"), str(target), 1234, 1234)
+    copies.dress(str(tmp_path / "archive.tar"), str(target))
     assert state(target) == state(workspace)
     assert {os.lstat(path).st_uid for path in [target, *target.rglob("*")]} == {1234}
     assert stat.S_IMODE(target.stat().st_mode) == 0o700
@@ -110,18 +111,27 @@ def test_an_archive_that_leads_out_is_not_unpacked(name, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_changes_come_back_and_modes_stay(workspace, sent):
+def test_changes_come_back_with_their_modes_and_times(workspace, sent):
     before = state(workspace)
-    remarks = back(workspace, sent, {"input": b"new\n", "sub/run": b"#!/bin/true\n", "sub/old": None, "new/deep/file": b"x"})
-    assert remarks == []
+    changes = {
+        "input": record(b"new\n"),
+        "sub/run": {"kind": "file", "mode": 0o700, "mtime_ns": 5},  # its bytes are as they were
+        "sub/old": None,
+        "new": record(b"", "folder", 0o750),
+        "new/deep": record(b"", "folder", 0o755),
+        "new/deep/file": record(b"x", mode=0o600),
+    }
+    assert write_back(str(workspace), sent, changes) == []
     assert state(workspace) == {
         **{path: text for path, text in before.items() if path != "sub/old"},
         "input": "0644 new\n",
-        "sub/run": "0750 #!/bin/true\n",
+        "sub/run": "0700 #!/bin/sh\n",
         "new": "folder",
         "new/deep": "folder",
         "new/deep/file": "0600 x",
     }
+    assert stat.S_IMODE((workspace / "new").stat().st_mode) == 0o750
+    assert [(workspace / path).stat().st_mtime_ns for path in ("input", "sub/run", "new")] == [10**18, 5, 10**18]
 
 
 @pytest.mark.parametrize("path", ["../out", "/out", "sub/../../out", "", "a//b", "./a", "nul\0"])
@@ -138,6 +148,8 @@ CONFLICTS = {
     "removed": (lambda w: (w / "input").unlink(), {"input": b"new\n"}),
     "made": (lambda w: (w / "new").write_text("mine\n"), {"new": b"new\n"}),
     "made a folder": (lambda w: (w / "new").mkdir(), {"new": b"new\n"}),
+    "made in a folder that went": (lambda w: (w / "sub/mine").touch(), {"sub": None, "sub/old": None, "sub/run": None}),
+    "made in a folder that is a file": (lambda w: (w / "sub/mine").touch(), {"sub": b"now a file", "sub/old": None, "sub/run": None}),
     "made a link": (lambda w: (w / "new").symlink_to("/etc/passwd"), {"new": b"new\n"}),
     "made a link of a folder": (lambda w: ((w / "sub").rename(w / "moved"), (w / "sub").symlink_to("/etc")), {"sub/new": b"new\n"}),
     "linked elsewhere": (lambda w: ((w / "link").unlink(), (w / "link").symlink_to("input")), {"link": None}),
@@ -161,50 +173,100 @@ def test_a_link_through_which_nothing_was_sent_leads_nowhere(workspace, tmp_path
         back(workspace, sent, {"there/new": b"1"})
 
 
-def test_links_of_the_run_stay_there_and_set_user_id_bits_too(workspace, sent):
-    (remark,) = write_back(str(workspace), sent, [change("evil", "created", b"", kind="symlink")], {})
-    assert remark == "evil is a symlink and was not copied back"
-    back(workspace, sent, {"tool": b"x"}, mode="6755")
-    assert stat.S_IMODE((workspace / "tool").stat().st_mode) == 0o700
+@pytest.mark.parametrize(
+    ("path", "target", "inside"),
+    [
+        ("a", "b", True),
+        ("a", "./b//c", True),
+        ("a/b/c", "../../d", True),
+        ("a", "", False),
+        ("a", "..", False),
+        ("a/b", "../..", False),
+        ("a/b", "../x/../y", False),  # where x is a link elsewhere, .. is not where it seems to be
+        ("a", "/etc/passwd", False),
+    ],
+)
+def test_links_of_the_run_come_back_where_they_stay_inside(path, target, inside, workspace, sent):
+    folders = {"a": record(b"", "folder"), "a/b": record(b"", "folder")} if "/" in path else {}
+    folders.pop(path, None)
+    changes = {**folders, path: record(b"", "symlink", target=target)}
+    remarks = write_back(str(workspace), sent, changes)
+    assert (workspace / path).is_symlink() == inside
+    if inside:
+        assert (remarks, os.readlink(workspace / path), os.lstat(workspace / path).st_mtime_ns) == ([], target, 10**18)
+    else:
+        assert remarks == [f"{path} is a symlink that may lead out of the workspace, and was not copied back"]
 
 
-def test_bytes_that_were_not_reported_are_refused(workspace, sent):
-    with pytest.raises(GvisorError, match="not those that the run reported"):
-        write_back(str(workspace), sent, [change("new", "created", b"a")], {"new": base64.b64encode(b"b").decode()})
+def test_sockets_and_set_user_id_bits_of_the_run_stay_there(workspace, sent):
+    assert write_back(str(workspace), sent, {"s": record(b"", "socket")}) == ["s is a socket and was not copied back"]
+    back(workspace, sent, {"tool": b"x"}, mode=0o6755)
+    assert stat.S_IMODE((workspace / "tool").stat().st_mode) == 0o755
+
+
+NAMED = {"kind": "file", "mode": 0o600, "mtime_ns": 0}
+IMPOSSIBLE = {
+    "other bytes": ({"new": {**record(b"a"), "sha256": "0" * 64}}, "not those that the run reported"),
+    "below a file": ({"new": record(b"a"), "new/below": record(b"b")}, "in what is no folder"),
+    "far below what went": ({"input": None, "input/a/b": record(b"b")}, "in what is no folder"),
+    "a name of what is elsewhere": ({"new": {**NAMED, "same_as": "../../etc/passwd"}}, "another name of what is no file"),
+    "a name of what went": ({"sub/old": None, "new": {**NAMED, "same_as": "sub/old"}}, "another name of what is no file"),
+    "a name of itself": ({"new": {**NAMED, "same_as": "new"}}, "another name of what is no file"),
+    "a name of a link": ({"new": {**NAMED, "same_as": "link"}}, "new in .* changed"),
+    "a name of what was not sent": ({"new": {**NAMED, "same_as": "other"}}, "new in .* changed"),
+}
+
+
+@pytest.mark.parametrize("what", IMPOSSIBLE)
+def test_what_no_run_can_have_done_is_refused(what, workspace, sent):
+    changes, why = IMPOSSIBLE[what]
+    before = state(workspace.parent)
+    with pytest.raises(GvisorError, match=why):
+        write_back(str(workspace), sent, changes)
+    assert state(workspace.parent) == before
 
 
 @pytest.mark.parametrize(
-    ("told", "contents"),
+    "contents",
     [
-        ("everything", {}),
-        (None, {}),
-        ([None], {}),
-        ([{}], {}),
-        ([change("new", "created", b"a", mode="0o644")], {"new": "YQ=="}),
-        ([change("new", "created", b"a", mode="-1")], {"new": "YQ=="}),
-        ([change("new", "created", b"a", mode="rw")], {"new": "YQ=="}),
-        ([{**change("new", "created", b"a"), "mode": None}], {"new": "YQ=="}),
-        ([change("new", "renamed", b"a")], {"new": "YQ=="}),
-        ([change("\ud800", "created", b"a")], {"\ud800": "YQ=="}),
-        ([change("a/\udcff", "removed")], {}),
-        ([change("d/" * 1600 + "new", "created", b"a")], {"d/" * 1600 + "new": "YQ=="}),
-        ([change("ä" * 128, "created", b"a")], {"ä" * 128: "YQ=="}),
-        ([change("new", "created", b"a")], {"new": "\ud800"}),
-        ([change("new", "created", b"a")], {"new": "é"}),
-        ([change("new", "created", b"a")], {"new": 5}),
-        ([change("new", "created", b"a")], ["new"]),
-        ([change("new", "created", b"a")], "new"),
+        "everything",
+        ["input"],
+        5,
+        {"new": {}},
+        {"new": []},
+        {"new": "file"},
+        {"new": {"kind": "file"}},
+        {"new": {**record(b"a"), "kind": None}},
+        {"new": {**record(b"a"), "kind": ""}},
+        {"new": {**record(b"a"), "mode": "0644"}},
+        {"new": {**record(b"a"), "mode": None}},
+        {"new": {**record(b"a"), "mode": True}},
+        {"new": {**record(b"a"), "mtime_ns": 1 << 62}},
+        {"new": {**record(b"a"), "mtime_ns": -(1 << 80)}},
+        {"new": {**record(b"a"), "mtime_ns": 1.5}},
+        {"new": {**record(b"a"), "data": "\ud800"}},
+        {"new": {**record(b"a"), "data": "é"}},
+        {"new": {**record(b"a"), "data": "YQ"}},
+        {"new": {**record(b"a"), "data": 5}},
+        {"new": {**record(b"a"), "sha256": None}},
+        {"new": {**NAMED, "same_as": 5}},
+        {"new": {**NAMED, "kind": "symlink"}},
+        {"new": {**NAMED, "kind": "symlink", "target": None}},
+        {"\ud800": None},
+        {"a/..": None},
+        {"%2e%2e/up": None},
+        {"nul%00": None},
+        {"d/" * 1600 + "new": None},
+        {"ä" * 128: None},
     ],
 )
-def test_whatever_a_hostile_host_says_is_an_error_and_writes_nothing(told, contents, workspace, sent):
-    before = state(workspace)
-    if isinstance(told, list):
-        told = [change("input", "modified", b"x"), *told]
+def test_whatever_a_hostile_host_says_is_an_error_and_writes_nothing(contents, workspace, sent):
+    before = state(workspace.parent)
     if isinstance(contents, dict):
-        contents = {"input": "eA==", **contents}
+        contents = {"input": record(b"x"), **contents}
     with pytest.raises(GvisorError, match="Nothing was written back"):
-        write_back(str(workspace), sent, told, contents)
-    assert state(workspace) == before
+        write_back(str(workspace), sent, contents)
+    assert state(workspace.parent) == before
 
 
 def test_nested_folders_that_a_run_made_do_not_keep_the_next_from_being_sent(workspace, sent, tmp_path):
@@ -221,16 +283,18 @@ def test_nested_folders_that_a_run_made_do_not_keep_the_next_from_being_sent(wor
 
 def test_too_much_to_come_back_is_refused(workspace, monkeypatch):
     root = os.open(workspace, os.O_RDONLY)
-    before = _workspace.scan(root, time.monotonic() + 60)
+    late = time.monotonic() + 60
+    tree, before = copies.tree_of(root, late), _workspace.scan(root, late)
     (workspace / "input").write_text("other\n")
-    after = _workspace.scan(root, time.monotonic() + 60)
-    assert _workspace.contents_of(root, before, after, time.monotonic() + 60) == {"input": base64.b64encode(b"other\n").decode()}
-    monkeypatch.setattr(_workspace, "MAX_LISTED", 0)
-    with pytest.raises(GvisorError, match="changed more than the 0 files that can be copied back"):
-        _workspace.contents_of(root, before, after, time.monotonic() + 60)
-    monkeypatch.setattr(_workspace, "MAX_CONTENTS", 3)
+    after = _workspace.scan(root, late)
+    found = copies.changes_of(root, tree, before, after, late)
+    assert [(path, base64.b64decode(change["data"])) for path, change in found.items()] == [("input", b"other\n")]
+    monkeypatch.setattr(copies, "MAX_CARRIED", 0)
+    with pytest.raises(GvisorError, match="changed more than the 0 files and folders that can be copied back"):
+        copies.changes_of(root, tree, before, after, late)
+    monkeypatch.setattr(copies, "MAX_CONTENTS", 3)
     with pytest.raises(GvisorError, match="wrote 6 bytes, more than the 3 that can be copied back"):
-        _workspace.contents_of(root, before, after, time.monotonic() + 60)
+        copies.changes_of(root, tree, before, after, late)
     os.close(root)
 
 
@@ -277,13 +341,56 @@ def test_a_run_on_a_copy_changes_the_workspace_here(daemon, workspace):
         "input": "0644 new\n",
         "link": "sub/old",
         "out": "folder",
-        "out/file": "0600 made\n",
+        "out/file": "0644 made\n",
         "sub": "folder",
         "sub/old": "0644 old\n",
     }
-    assert "evil is a symlink and was not copied back" in result["shown"]
+    assert "evil is a symlink that may lead out of the workspace, and was not copied back" in result["shown"]
     again = run(daemon, workspace, "cat out/file")
     assert (again["changed"], again["stdout"]) == (False, "made\n")
+
+
+def everything(folder: Path) -> dict[str, tuple[int, int]]:
+    return {os.path.relpath(path, folder): (path.lstat().st_mode, path.lstat().st_mtime_ns) for path in folder.rglob("*")}
+
+
+def test_what_the_command_did_is_here_to_the_bit(daemon, workspace):
+    """Names that are no UTF-8, empty folders, permissions, files in the place of links and folders, and times."""
+    os.utime(workspace / "sub" / "old", ns=(1, 1_234_567_890_123_456_789))
+    (workspace / os.fsdecode(b"sent \xe9")).write_text("sent")
+    script = r"""
+        cat sent*; stat -c %y sub/old
+        printf made > "$(printf 'made \377\351')"; mkdir -p empty/inner; chmod 700 sub/run; ln -s sub/old new; ln input second
+        rm link; (umask 077; echo secret > link); rm -r sub/old; mkdir sub/old; echo x > sub/old/x
+    """
+    result = run(daemon, workspace, script)
+    assert result["rc"] == 0, result
+    assert result["stdout"].startswith("sent2009-02-13 23:31:30.123456789 ")
+    found = everything(workspace)
+    assert {path: stat.S_IMODE(mode) for path, (mode, _time) in found.items() if not stat.S_ISLNK(mode)} == {
+        **{"input": 0o644, "second": 0o644, "link": 0o600, "sub": 0o755, "sub/run": 0o700, "sub/old": 0o755, "sub/old/x": 0o644},
+        **{"empty": 0o755, "empty/inner": 0o755, os.fsdecode(b"made \xff\xe9"): 0o644, os.fsdecode(b"sent \xe9"): 0o644},
+    }
+    assert (workspace / os.fsdecode(b"made \xff\xe9")).read_text() == "made"
+    assert ((workspace / "new").readlink(), (workspace / "second").stat().st_nlink) == (Path("sub/old"), 2)
+    again = run(daemon, workspace, "chmod 700 sub/run; touch input")
+    assert (again["changed"], again["changed_files"]) == (False, []), again
+    assert {path for path, entry in everything(workspace).items() if entry != found[path]} == {"input", "second"}
+
+
+def test_folders_of_a_host_count(daemon, tmp_path):
+    folder = tmp_path / "there"
+    (folder / "sub").mkdir(parents=True)
+    for path in (folder, folder / "sub"):
+        os.chown(path, 1000, 1000)
+    script = "mkdir -p a/b .ggen; chmod 700 sub"
+    result = run_task(daemon, workspace=str(folder), argv=["sh", "-c", script], ignore=[".ggen/**"])
+    told = [(item["path"], item["change"], item["kind"], item["ignored"]) for item in result["changed_files"]]
+    assert told == [(".ggen", "created", "folder", True), ("a/b", "created", "folder", False), ("sub", "modified", "folder", False)]
+    assert (result["changed"], result["changed_counts"]) == (True, {"created": 2, "modified": 1, "removed": 0, "ignored": 1})
+    checked = run_task(daemon, "--check", "--diff", workspace=str(folder), argv=["sh", "-c", "rmdir a/b"])
+    assert [(item["path"], item["change"]) for item in checked["changed_files"]] == [("a/b", "removed")]
+    assert (folder / "a/b").is_dir()
 
 
 def test_check_mode_runs_and_writes_nothing_back(daemon, workspace):

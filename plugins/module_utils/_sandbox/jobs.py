@@ -23,6 +23,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.image_name
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox import secret_files
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.audit import NAME, Trail, argv_facts
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.cleaning import Note, clean, clean_noted, let_age, look_for_kept
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.copies import Tree, changes_of, dress, tree_of
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.host_tools import TARGET, HostTools, prepare
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.job_options import check_finite, check_line, check_target, environment
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.limits import (
@@ -44,7 +45,6 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.workspace imp
     MAX_HOLES,
     Scan,
     compare,
-    contents_of,
     copy_tree,
     counts,
     differences,
@@ -267,6 +267,7 @@ class Job:
         self.timings: Dict[str, float] = {}
         self.warnings: List[str] = []
         self._before = Scan()
+        self._tree: Tree = {}
         self._note: Optional[Note] = None
 
     @property
@@ -293,7 +294,9 @@ class Job:
         self._note = None
         copy = os.path.join(folder.path, f"copy{self.number}")
         if self._archive is not None:
-            unpack(through(self._archive), copy, *map(int, self.user.split(":")), self.until, room.check)
+            sent = through(self._archive)
+            unpack(sent, copy, *map(int, self.user.split(":")), self.until, room.check)
+            dress(sent, copy)
             self.source = copy
         elif self.workspace:
             with pin_workspace(self.params["workspace"]) as pinned:
@@ -367,6 +370,8 @@ class Job:
             if self._before.missed:
                 told = "; ".join(self._before.problems[:5])
                 raise GvisorError(f"workspace {self.workspace} cannot be looked at whole before the command: {told}; name a smaller folder")
+            if self._archive is not None:
+                self._tree = tree_of(root, self.until)
         self.timings["scan_before"] = round(time.monotonic() - begin, 3)
 
     def write_note(self, folder: PodFolder) -> None:
@@ -446,8 +451,8 @@ class Job:
                     f"{len(after.strangers)} files do not belong to the command's user {self.user} after it: {', '.join(after.strangers[:5])}; "
                     "remove them"
                 )
-            if params["archive"] and not self.mode.check and not faults:
-                result["contents"] = contents_of(root, self._before, after, self._after_until)
+            if self._archive is not None and not self.mode.check and not faults:
+                result["contents"] = changes_of(root, self._tree, self._before, after, self._after_until)
         return faults
 
     def _result(self, pod: str, outcome: Dict[str, Any]) -> Dict[str, Any]:

@@ -8,7 +8,6 @@ Nothing here follows a symbolic link or opens anything but regular files: the fo
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import errno
 import fcntl
@@ -23,12 +22,20 @@ from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Se
 from ansible_collections.ggen.gvisor.plugins.module_utils._base import tar
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pinned import FILE, FOLDER
-from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.walker import ENTER, ENTRY, LEAVE, Bounds, Walk, printable
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.walker import (
+    ENTER,
+    ENTRY,
+    LEAVE,
+    Bounds,
+    Identity,
+    Step,
+    Walk,
+    printable,
+)
 
 MAX_TEXT = 64 << 10  # bytes of a file that a diff still shows
 MAX_TEXTS = 16 << 20  # bytes of all such files together
 MAX_DIFF = 4 << 20  # characters of texts that a result shows
-MAX_CONTENTS = 64 << 20  # bytes of changed files that are sent back in a module's result
 MAX_LISTED = 5000  # changes that a result lists; all are counted
 MAX_LISTED_PATHS = 1 << 20  # characters of their paths
 MAX_ENTRIES = 500_000  # about 350 MB of memory
@@ -46,9 +53,9 @@ _KINDS = {stat.S_IFREG: "file", stat.S_IFLNK: "symlink", stat.S_IFIFO: "fifo", s
 
 
 class Entry(NamedTuple):
-    """One name in a folder that is not itself a folder."""
+    """One name in a folder."""
 
-    kind: str  # file, symlink, fifo, socket or device
+    kind: str  # file, folder, symlink, fifo, socket or device
     mode: int  # permission bits
     owner: Tuple[int, int]
     size: int
@@ -63,13 +70,15 @@ class Scan(Dict[str, Entry]):
 
     def __init__(self) -> None:
         super().__init__()
+        self.folders: Dict[str, Entry] = {}
+        self.filled: Set[str] = set()  # the folders that something is in
         self.owners: Set[Tuple[int, int, int]] = set()  # inode, uid and gid of all, folders too
         self.strangers: List[str] = []  # what belongs to somebody whom nobody expected, and was not so before
         self.problems: List[str] = []  # what was not looked at, as far as it is told
         self.missed = 0  # how much that is
 
 
-def _open(name: str, folder: int) -> int:
+def open_file(name: str, folder: int) -> int:
     """Open a regular file for reading; a link or a pipe put in its place meanwhile cannot lead astray or block."""
     descriptor = os.open(name, FILE, dir_fd=folder)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -187,7 +196,7 @@ def _look(
     elif kind == "file" and known is not None and known.stamp == stamp:
         digest, text = known.digest, known.text
     elif kind == "file":
-        descriptor = _open(name, folder)
+        descriptor = open_file(name, folder)
         try:
             begun = b""
             if status.st_size <= MAX_TEXT:
@@ -243,6 +252,7 @@ def scan(
     letters = 0
     now_ns = time.time_ns()
     prefix, group = "", -1
+    folders: List[str] = []  # from the root to where the walk is
     walk = Walk(root, Bounds(deadline, most, MAX_DEPTH))
 
     def note_owner(path: str, status: os.stat_result) -> None:
@@ -254,19 +264,27 @@ def scan(
             found.strangers.append(f"{printable(path)} ({status.st_uid}:{status.st_gid})")
 
     for step in walk:
+        if letters > MAX_PATHS:
+            walk.end(f"paths of more than {MAX_PATHS} characters together")
         try:
             if step.kind == ENTER:
                 status = os.fstat(step.descriptor)
                 prefix = walk.path()
+                found.filled.update(folders[-1:])
+                folders.append(prefix)
                 if prefix:
                     note_owner(prefix, status)
+                    mode, owner = stat.S_IMODE(status.st_mode), (status.st_uid, status.st_gid)
+                    found.folders[prefix] = Entry("folder", mode, owner, 0, "", None, ())
+                    letters += len(prefix)
                     prefix += "/"
                 group = status.st_gid if status.st_mode & stat.S_ISGID else -1
+            elif step.kind == LEAVE:
+                folders.pop()
             elif step.kind == ENTRY and step.entry is not None:
                 path = prefix + step.name
+                found.filled.add(folders[-1])
                 letters += len(path)
-                if letters > MAX_PATHS:
-                    walk.end(f"paths of more than {MAX_PATHS} characters together")
                 status = step.entry.stat(follow_symlinks=False)
                 note_owner(path, status)
                 entry = _look(step.name, step.descriptor, status, (known or {}).get(path), left, now_ns, deadline, holes)
@@ -297,24 +315,41 @@ def ignore_matcher(patterns: Sequence[str]) -> Callable[[str], bool]:
     return lambda path: bool(expression and expression.fullmatch(path))
 
 
+def _is_ignored(path: str, entry: Optional[Entry], ignored: Callable[[str], bool]) -> bool:
+    """Tell whether ``ignored`` has the path; with all that could be in a folder the folder itself is ignored."""
+    return ignored(path) or bool(entry and entry.kind == "folder" and ignored(f"{path}/"))
+
+
+def pair(before: Scan, after: Scan, path: str) -> Tuple[Optional[Entry], Optional[Entry]]:
+    """Return what is to be compared at ``path``. A folder that came or went counts where nothing is in it that tells of it."""
+    return _counted(before, after, path), _counted(after, before, path)
+
+
+def _counted(scan: Scan, other: Scan, path: str) -> Optional[Entry]:
+    folder = scan.folders.get(path)
+    return folder if folder and (path in other.folders or path not in scan.filled) else scan.get(path)
+
+
 def differences(before: Scan, after: Scan) -> List[str]:
     """Return the sorted paths of what differs; of a scan that did not see everything nothing is taken for removed.
 
     A file written again with the same bytes, mode and owner is no difference.
     """
-    paths = before.keys() | after.keys() if not after.missed else after.keys()
-    return sorted(path for path in paths if not _same(before.get(path), after.get(path)))
+    paths = after.keys() | after.folders.keys()
+    if not after.missed:
+        paths |= before.keys() | before.folders.keys()
+    return sorted(path for path in paths if not _same(*pair(before, after, path)))
 
 
 def _same(old: Optional[Entry], new: Optional[Entry]) -> bool:
-    return bool(old and new and old[:3] == new[:3] and old.digest == new.digest)
+    return old is new or bool(old and new and old[:3] == new[:3] and old.digest == new.digest)
 
 
 def compare(before: Scan, after: Scan, paths: Sequence[str], ignored: Callable[[str], bool]) -> List[Dict[str, Any]]:
     """Return how ``paths`` differ: path, change (created, modified or removed), kind, size, sha256, mode, ignored."""
     changes = []
     for path in paths:
-        old, new = before.get(path), after.get(path)
+        old, new = pair(before, after, path)
         entry = new or old
         changes.append(
             {
@@ -324,7 +359,7 @@ def compare(before: Scan, after: Scan, paths: Sequence[str], ignored: Callable[[
                 "size": new.size if new else 0,
                 "sha256": (new.whole if ":" in new.digest else new.digest) if new else "",
                 "mode": f"{entry.mode:04o}",
-                "ignored": ignored(path),
+                "ignored": _is_ignored(path, entry, ignored),
             }
         )
     return changes
@@ -334,8 +369,9 @@ def counts(before: Scan, after: Scan, paths: Sequence[str], ignored: Callable[[s
     """Return how many of ``paths`` were created, modified and removed, and how many of all these are ignored."""
     found = dict.fromkeys(("created", "modified", "removed", "ignored"), 0)
     for path in paths:
-        found["created" if path not in before else "modified" if path in after else "removed"] += 1
-        found["ignored"] += ignored(path)
+        old, new = pair(before, after, path)
+        found["created" if not old else "modified" if new else "removed"] += 1
+        found["ignored"] += _is_ignored(path, new or old, ignored)
     return found
 
 
@@ -367,8 +403,8 @@ def diffs(before: Scan, after: Scan, paths: Sequence[str], ignored: Callable[[st
     result = []
     left = MAX_DIFF
     for path in paths:
-        old, new = before.get(path), after.get(path)
-        if ignored(path):
+        old, new = pair(before, after, path)
+        if _is_ignored(path, new or old, ignored):
             continue
         name = printable(path)
         size = sum(len(entry.text or "") for entry in (old, new) if entry)
@@ -388,18 +424,21 @@ def diffs(before: Scan, after: Scan, paths: Sequence[str], ignored: Callable[[st
 def copy_tree(source: int, target: int, deadline: float, most: int = MAX_ENTRIES, check: Callable[[], None] = lambda: None) -> List[str]:
     """Copy the folder ``source`` into the empty folder ``target`` (descriptors): bytes, modes, owners, times; return what was skipped.
 
-    Blocks are shared where the file system can, and holes stay holes. Sockets, pipes and devices are skipped. Everything goes by descriptors of
-    folders, on both sides: a name that becomes a link meanwhile leads nowhere. ``check`` is asked before each file and megabyte whether there is
-    room for it. Raises GvisorError.
+    Blocks are shared where the file system can, holes stay holes, and names of one file are such again. Sockets, pipes and devices are skipped.
+    Everything goes by descriptors of folders, on both sides: a name that becomes a link meanwhile leads nowhere. ``check`` is asked before each
+    file and megabyte whether there is room for it. Raises GvisorError.
     """
     skipped: List[str] = []
     statuses = [os.fstat(source)]
     writer = os.open(".", FOLDER, dir_fd=target)
+    files: Dict[Identity, Tuple[List[str], str]] = {}  # where the first name of each file is that has several
     walk = Walk(source, Bounds(deadline, most, MAX_DEPTH))
     try:
         for step in walk:
             if step.kind == ENTRY:
                 with contextlib.suppress(FileNotFoundError):
+                    if _link(step, walk.names, writer, target, files):
+                        continue
                     _copy_entry(
                         step.name, step.descriptor, writer, deadline, lambda name: skipped.append(printable(walk.path(name))), check
                     )
@@ -426,6 +465,28 @@ def copy_tree(source: int, target: int, deadline: float, most: int = MAX_ENTRIES
     return sorted(skipped)
 
 
+def _link(step: Step, folders: List[str], writer: int, target: int, files: Dict[Identity, Tuple[List[str], str]]) -> bool:
+    """Make a further name of a file that was copied before, and tell whether it was that. Raises OSError."""
+    status = os.stat(step.name, dir_fd=step.descriptor, follow_symlinks=False)
+    if not stat.S_ISREG(status.st_mode) or status.st_nlink < 2:
+        return False
+    key = (status.st_dev, status.st_ino)
+    if key not in files:
+        files[key] = (list(folders), step.name)
+        return False
+    first, name = files[key]
+    folder = os.open(".", FOLDER, dir_fd=target)
+    try:
+        for part in first:
+            below = os.open(part, FOLDER, dir_fd=folder)
+            os.close(folder)
+            folder = below
+        os.link(name, step.name, src_dir_fd=folder, dst_dir_fd=writer, follow_symlinks=False)
+    finally:
+        os.close(folder)
+    return True
+
+
 def _copy_entry(name: str, reader: int, writer: int, deadline: float, skip: Callable[[str], None], check: Callable[[], None]) -> None:
     check()
     status = os.stat(name, dir_fd=reader, follow_symlinks=False)
@@ -447,7 +508,7 @@ def _dress(descriptor: int, status: os.stat_result) -> None:
 
 def _copy(name: str, folder: int, target: int, deadline: float, check: Callable[[], None]) -> None:
     made = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=target)
-    with open(made, "wb", buffering=0) as writer, open(_open(name, folder), "rb", buffering=0) as reader:
+    with open(made, "wb", buffering=0) as writer, open(open_file(name, folder), "rb", buffering=0) as reader:
         status = os.fstat(reader.fileno())
         try:
             fcntl.ioctl(writer.fileno(), _FICLONE, reader.fileno())
@@ -498,27 +559,3 @@ def _unpack_one(sent: tar.Reader, name: str, info: TarInfo, path: str) -> None:
         with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600), "wb") as stream:
             stream.writelines(sent.blocks(name, info))
             os.fchmod(stream.fileno(), info.mode & 0o777)
-
-
-def contents_of(root: int, before: Scan, after: Scan, deadline: float) -> Dict[str, str]:
-    """Return the bytes of the files that differ in base64 by path. Raises GvisorError when they are too many for a result."""
-    wanted = {path for path in differences(before, after) if path in after and after[path].kind == "file"}
-    size = sum(after[path].size for path in wanted)
-    hint = "put the workspace on the host (workspace_from: host)"
-    if size > MAX_CONTENTS:
-        raise GvisorError(f"the command wrote {size} bytes, more than the {MAX_CONTENTS} that can be copied back; {hint}")
-    if len(listed(differences(before, after), lambda _path: False)) < len(differences(before, after)):
-        raise GvisorError(f"the command changed more than the {MAX_LISTED} files that can be copied back; {hint}")
-    found: Dict[str, str] = {}
-    walk = Walk(root, Bounds(deadline, MAX_ENTRIES, MAX_DEPTH))
-    for step in walk:
-        path = walk.path(step.name) if step.kind == ENTRY else ""
-        if path in wanted:
-            try:
-                with open(_open(step.name, step.descriptor), "rb") as stream:
-                    found[printable(path)] = base64.b64encode(stream.read(after[path].size + 1)).decode("ascii")
-            except OSError as error:
-                walk.complain(step.name, error)
-    if walk.missed:
-        raise GvisorError(f"not all that the command wrote can be copied back: {'; '.join(walk.problems)}")
-    return found
