@@ -44,7 +44,7 @@ def ended(work: Any, **options: str) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("work", "options", "result"),
     [
-        ({"changed": True}, {}, {"changed": True}),
+        ({"changed": True}, {}, {"changed": True, "failed": False}),
         ({"changed": False, "failed": False}, {}, {"changed": False, "failed": False}),
         ({"failed": True, "msg": "no", "rc": 3}, {}, {"failed": True, "msg": "no", "rc": 3}),
         (GvisorError("no", rc=3), {}, {"failed": True, "msg": "no", "rc": 3}),
