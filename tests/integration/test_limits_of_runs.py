@@ -73,7 +73,7 @@ def wait_for(path: Path) -> None:
 
 
 def group_file(host: Host, controller: str, name: str) -> str:
-    (found,) = Path("/sys/fs/cgroup").glob(f"{controller}/**/{host.name}-*/{name}")
+    (found,) = Path("/sys/fs/cgroup").glob(f"{controller}/**/*{host.name}-*/{name}")
     return found.read_text().strip()
 
 
