@@ -144,19 +144,18 @@ class Project:
 
     def run(self, cmdline: str = "", **variables: object) -> ansible_runner.Runner:
         write(self.vendors / "gvisor" / "releases.yml", yaml.safe_dump(self.table, sort_keys=False))
-        return play(
-            self.root / f"run{next(self.runs)}",
-            cmdline,
-            **{
-                "runsc_build_arch": ["amd64"],
-                "runsc_build_dest": str(self.bin),
-                "runsc_build_cache": str(self.cache),
-                "_runsc_build_vendors": str(self.vendors),
-                "_runsc_build_sbom_package": "made.up/sbom/cyclonedx-gomod",
-                "_runsc_build_gocache": str(self.root.parent / "go-build"),
-                **variables,
-            },
-        )
+        return play(self.root / f"run{next(self.runs)}", cmdline, **{**self.variables, **variables})
+
+    @property
+    def variables(self) -> dict[str, object]:
+        return {
+            "runsc_build_arch": ["amd64"],
+            "runsc_build_dest": str(self.bin),
+            "runsc_build_cache": str(self.cache),
+            "_runsc_build_vendors": str(self.vendors),
+            "_runsc_build_sbom_package": "made.up/sbom/cyclonedx-gomod",
+            "_runsc_build_gocache": str(self.root.parent / "go-build"),
+        }
 
 
 def play(folder: Path, cmdline: str = "", **variables: object) -> ansible_runner.Runner:
@@ -251,12 +250,52 @@ def test_the_patch_is_in_the_patched_program_alone(first):
         assert word in said
 
 
-def test_the_compile_had_no_network(first):
+def test_the_compile_had_no_network_and_no_rights_and_that_is_told(first):
     project, runner = first
     compiled = [event["event_data"].get("res", {}) for event in runner.events if event["event_data"].get("task") == "Compile the program"]
     compiled = [result for result in compiled if "network" in result]
-    assert [result["network"] for result in compiled] == ["isolated", "isolated"]
-    assert project.built.exists()
+    assert [(result["network"], result["confined"]) for result in compiled] == [("isolated", True)] * 2
+    told = {"network": "isolated", "confined": True}
+    assert json.loads((project.built / "manifest.json").read_text())["metadata"]["build"] == told
+    statement = checked_statement((project.built / "runsc.intoto.json").read_text())
+    assert statement["predicate"]["buildDefinition"]["internalParameters"]["build"] == told
+
+
+@pytest.mark.parametrize("confinement", ["required", "best_effort"])
+def test_a_host_without_the_right_to_confine(tmp_path, confinement):
+    """A container without CAP_SYS_ADMIN: refused before anything is compiled, or told."""
+    project = Project(tmp_path)
+    write(project.vendors / "gvisor" / "releases.yml", yaml.safe_dump(project.table, sort_keys=False))
+    told = {
+        "ansible_connection": "local",
+        "ansible_python_interpreter": sys.executable,
+        "runsc_build_confinement": confinement,
+        **project.variables,
+    }
+    book = tmp_path / "play.yml"
+    book.write_text(json.dumps([{"hosts": "all", "gather_facts": False, "roles": ["ggen.gvisor.runsc_build"]}]))
+    done = subprocess.run(
+        [
+            *("setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin"),
+            *(Path(sys.executable).with_name("ansible-playbook"), "-i", "localhost,", book, "-e", json.dumps(told)),
+        ],
+        env={**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".collections")},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    said = " ".join((done.stdout + done.stderr).split())
+    if confinement == "required":
+        assert done.returncode != 0
+        assert "this host cannot keep a build from its files and the network" in said
+        assert "runsc_build_confinement: best_effort" in said
+        assert not project.bin.exists()
+    else:
+        assert done.returncode == 0, said[-3000:]
+        assert "this host confines no build, so it ran as the user who runs this, with the network" in said
+        manifest = json.loads((project.built / "manifest.json").read_text())
+        assert manifest["metadata"]["build"] == {"confined": False, "network": "shared"}
 
 
 def test_a_second_run_is_one_execution_and_changes_nothing(project):

@@ -23,6 +23,7 @@ def packed(name: str, files: Mapping[str, str]) -> bytes:
     with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
         for path, text in {**files, "Cargo.toml": manifest}.items():
             member = tarfile.TarInfo(f"{name}-1.0.0/{path}")
+            member.mode = 0o640  # as real ones have it here and there
             member.size = len(text.encode())
             archive.addfile(member, io.BytesIO(text.encode()))
     return buffer.getvalue()

@@ -189,6 +189,7 @@ class BackgroundJob:
     def _become_job(self, lock: int, job: Dict[str, Any], command: Command, ready: int) -> None:
         argv, env, chdir, confined = command.argv, command.env, command.chdir, command.confinement
         # Whoever started us waits until our copies of its pipes are closed.
+        os.umask(0o022)  # what is fetched here another user may have to read when it compiles
         null = os.open(os.devnull, os.O_RDWR)
         for stream in (0, 1, 2):
             os.dup2(null, stream)

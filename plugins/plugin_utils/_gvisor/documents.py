@@ -106,12 +106,18 @@ def gvisor_documents(manifest: Mapping[str, Any], go: list[dict[str, Any]]) -> d
                     "env": inputs["env"],
                     "overlay": overlay,
                     "compared": metadata["compared"],
+                    **_build(metadata),
                 },
                 dependencies=[*modules, *(_file(path, sha256) for path, sha256 in sorted({**pins, **patches}.items())), *go],
                 byproducts=[_file(f"{name}.cdx.json", files[f"{name}.cdx.json"]["sha256"])],
             ),
         )
     return documents
+
+
+def _build(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is known of how it was compiled: whether with a network, and whether with rights. Of older builds that is nothing."""
+    return {"build": metadata["build"]} if "build" in metadata else {}
 
 
 def _go_purl(module: str) -> str:
@@ -132,7 +138,6 @@ def ggen_documents(manifest: Mapping[str, Any], pinned: list[dict[str, str]]) ->
     inputs, metadata, files = manifest["made_from"]["inputs"], manifest["metadata"], manifest["files"]
     program, programs, references = inputs["program"], metadata["programs"], inputs["references"]
     version = references[0].rpartition(":")[2]
-    build = {"build": metadata["build"]} if "build" in metadata else {}  # whether it had a network and rights
     archive = _file("ggen.tar", files["ggen.tar"]["sha256"])
     documents = {"ggen.cdx.json": sbom(_component("application", "ggen", version, programs["ggen"]), [_crate(one) for one in pinned])}
     if pinned:
@@ -142,7 +147,7 @@ def ggen_documents(manifest: Mapping[str, Any], pinned: list[dict[str, str]]) ->
                 "ggen",
                 "ggen_build",
                 external={"crate": program["crate"], "sha256": program["sha256"], "arch": program["arch"]},
-                internal={"environment": program["environment"], "rustflags": program["rustflags"], **build},
+                internal={"environment": program["environment"], "rustflags": program["rustflags"], **_build(metadata)},
                 dependencies=[
                     *({**_file(f"{one['name']}@{one['version']}", one["sha256"]), "uri": _crate_purl(one)} for one in pinned),
                     *rust(metadata.get("toolchain", [])),
@@ -160,7 +165,7 @@ def ggen_documents(manifest: Mapping[str, Any], pinned: list[dict[str, str]]) ->
             "image",
             "ggen_build",
             external={"program": program, "references": references, "arch": inputs["arch"]},
-            internal={"key": manifest["key"], "containerfile": inputs["containerfile"], "etc": inputs["etc"], **build},
+            internal={"key": manifest["key"], "containerfile": inputs["containerfile"], "etc": inputs["etc"], **_build(metadata)},
             dependencies=[_file(name, sha256) for name, sha256 in sorted(programs.items())],
             byproducts=[_file("ggen.tar.cdx.json", _sha256(documents["ggen.tar.cdx.json"]))],
         ),
