@@ -505,6 +505,22 @@ def test_both_are_killed_and_the_next_run_cleans_up(host: Host, workspace: Path)
     assert finish_module(alive)["stdout"] == "fine\n"
 
 
+def test_what_a_mount_was_put_on_is_gone_after_both_were_killed(runsc: Host, workspace: Path, tmp_path: Path) -> None:
+    (tmp_path / "source").mkdir()
+    before = sorted(workspace.rglob("*"))
+    mounts = [{"source": str(tmp_path / "source"), "target": "/workspace/new/point"}]
+    process = runsc.start("touch sub/begun; sleep 1000", workspace, mounts=mounts)
+    wait_for(workspace / "sub/begun", process)
+    assert (workspace / "new/point").stat().st_uid == OWNER
+    (supervisor,) = children(process.pid)
+    process.send_signal(signal.SIGSTOP)
+    os.kill(supervisor, signal.SIGKILL)
+    process.kill()
+    process.communicate()
+    assert runsc.run("true")["rc"] == 0
+    assert sorted(workspace.rglob("*")) == sorted([*before, workspace / "sub/begun"])
+
+
 def test_the_sandbox_is_killed(host: Host, workspace: Path) -> None:
     process = host.start("touch begun; sleep 1000", workspace)
     wait_for(workspace / "begun", process)

@@ -126,7 +126,7 @@ def test_a_variable_is_a_string_or_not_set(tasks: Tasks) -> None:
     for name in NO_STRINGS:
         result = played[name]
         assert result["failed"]
-        assert f"env has for {name} the" in result["msg"]
+        assert f"env has for {name} a value of the type {type(NO_STRINGS[name]).__name__} where" in result["msg"]
         assert "put it into quotes" in result["msg"]
     assert played["null"]["stdout"] == "none none yes\n"
 

@@ -47,8 +47,8 @@ def environment(values: Mapping[Any, Any]) -> Dict[str, Optional[str]]:
             continue
         if not isinstance(value, str):
             raise GvisorError(
-                f"env has for {name} the {type(value).__name__} {value!r} where a string is needed; "
-                "put it into quotes, or use the filter string (null is: not set)"
+                f"env has for {name} a value of the type {type(value).__name__} where a string is needed; put it into quotes, "
+                "or use the filter string (null is: not set)"
             )
         if "\0" in value:
             raise GvisorError(f"env has for {name} a value with a NUL character, which no variable can hold")
