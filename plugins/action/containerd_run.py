@@ -13,10 +13,18 @@ from ansible import constants as C
 from ansible.errors import AnsibleActionFail
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import SENT_WORKSPACE
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox import protect
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.jobs import names_of, summary
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._base.action import Action
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._transfer import workspace_copy
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._transfer.secrets import encoded
+
+
+def _patterns(value: Any, otherwise: list[str] | None) -> list[str] | None:
+    """Return an option that is a list as the module understands it."""
+    if value is None:
+        return otherwise
+    return value.split(",") if isinstance(value, str) else [str(pattern) for pattern in value]
 
 
 class ActionModule(Action):
@@ -37,6 +45,9 @@ class ActionModule(Action):
             return self._execute_module(module_args=arguments, task_vars=task_vars, wrap_async=background)
         if self._task.async_val:
             raise AnsibleActionFail("a workspace of the controller cannot be used in the background; take async away")
+        self._bars = [
+            protect.barred(_patterns(entry.get("protect"), protect.DEFAULT), _patterns(entry.get("outputs"), None)) for entry in entries
+        ]
         return self._with_copies({number: self._workspace(entries[number]) for number in ours}, arguments, task_vars)
 
     @staticmethod
@@ -75,7 +86,7 @@ class ActionModule(Action):
             finally:
                 self._remove_tmp_path(self._connection._shell.tmpdir)
         if not several:
-            written = self._written(workspaces[0], sent[0], done)
+            written = self._written(0, workspaces[0], sent[0], done)
             return self._with_warnings(written, written.pop("remarks", []))
         if "jobs" not in done:
             return done
@@ -83,7 +94,7 @@ class ActionModule(Action):
             raise GvisorError(f"the host's result does not have the {len(jobs)} jobs that it was given. Nothing was written back.")
         names, remarks = names_of(arguments["jobs"], arguments.get("argv")), []
         for number, workspace in workspaces.items():
-            written = done["jobs"][number] = self._written(workspace, sent[number], done["jobs"][number])
+            written = done["jobs"][number] = self._written(number, workspace, sent[number], done["jobs"][number])
             remarks += [f"{names[number]}: {remark}" for remark in written.pop("remarks", [])]
         return self._with_warnings({**done, **summary(done["jobs"], names)}, remarks)
 
@@ -92,14 +103,14 @@ class ActionModule(Action):
         """Return the result with the remarks where Ansible looks for what it shows: beside the jobs, not in them."""
         return {**result, "warnings": [*result.get("warnings", []), *remarks]} if remarks else result
 
-    def _written(self, workspace: str, sent: Any, done: dict[str, Any]) -> dict[str, Any]:
+    def _written(self, number: int, workspace: str, sent: Any, done: dict[str, Any]) -> dict[str, Any]:
         """Bring what a run did to its copy back to the workspace; return the run's result, with remarks on what did not come."""
         contents = done.pop("contents", None)
         done.pop("remarks", None)  # no host's word
         if self._task.check_mode or contents is None:  # a rehearsal, or something was wrong with what the command left
             return done
         try:
-            remarks = workspace_copy.write_back(workspace, sent, contents)
+            remarks = workspace_copy.write_back(workspace, sent, contents, self._bars[number])
         except GvisorError as error:
             # Without an exit code: nothing of the run has an effect.
             return {**done, "failed": True, "changed": False, "rc": None, "msg": error.message}

@@ -109,8 +109,11 @@ def ggen_jobs(
 def _run(job: dict[str, Any], where: str, program: str, env: dict[str, Any]) -> dict[str, Any]:
     """Return the job of containerd_run. An empty option is left out, so that it has the module's default."""
     limits = {name: job[name] for name in ("memory", "cpus", "user") if job.get(name) not in (None, "")}
+    # ggen writes its records wherever its output goes.
+    bounds = {"protect": job["protect"]} if "protect" in job else {}
+    bounds |= {"outputs": [*job["outputs"], ".ggen/**"]} if job.get("outputs") else {}
     fixed = {"workspace": job["path"], "workspace_from": where, "argv": [program, *job["args"]], "env": {**env, **(job.get("env") or {})}}
-    return {**fixed, **limits, **{name: job[name] for name in ("mounts", "ignore", "timeout", "secrets") if name in job}}
+    return {**fixed, **limits, **bounds, **{name: job[name] for name in ("mounts", "ignore", "timeout", "secrets") if name in job}}
 
 
 def _moved(path: Any, moved: dict[str, str], stay: bool) -> Any:

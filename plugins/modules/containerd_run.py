@@ -195,6 +195,14 @@ options:
       cpus:
         description: As O(cpus).
         type: float
+      protect:
+        description: As O(protect). With O(pods=one) jobs with other patterns have a pod of their own.
+        type: list
+        elements: str
+      outputs:
+        description: As O(outputs).
+        type: list
+        elements: str
       ignore:
         description: As O(ignore).
         type: list
@@ -261,6 +269,28 @@ options:
     description: Whether the pod's root file system is read-only.
     type: bool
     default: true
+  protect:
+    description:
+      - Patterns of files in O(workspace), and in writable O(mounts), which programs of the host obey and the command may not write, as O(ignore) has
+        them; here neither case nor characters without a shape count. What is there the command sees read-only.
+      - What it puts there all the same, where nothing was or after it has moved a folder, is taken away when it has ended and fails it. So does a link,
+        or a file, in the place of a folder on the way there. Nothing is copied back then.
+      - The default is what git and editors act on, so that a look at the workspace runs nothing that the command has written. An empty list protects nothing.
+    type: list
+    elements: str
+    default: ["**/.git/config", "**/.git/config.worktree", "**/.git/commondir", "**/.git/hooks/**", "**/.git/modules/**/config",
+      "**/.git/modules/**/hooks/**", ".envrc", "**/.vscode/**"]
+    version_added: 1.0.0
+  outputs:
+    description:
+      - Patterns of the files that the command may create, modify or remove, as O(ignore) has them. A change of anything else in O(workspace) fails it and is
+        named; where it worked on a copy, in check mode or with O(workspace_from=controller), nothing of it is kept.
+      - Where all of them are folders that are there, V(generated/**) for example, the rest of the workspace is read-only for the command. It then can move
+        nothing from one of them to another.
+      - Without this option the command may change all that is not protected; with an empty list nothing.
+    type: list
+    elements: str
+    version_added: 1.0.0
   ignore:
     description:
       - Patterns of files whose changes do not count as a change; they are still listed. C(out/**) is for the folder C(out) itself, too.
@@ -395,7 +425,7 @@ changed_counts:
 faults:
   description:
     - What is wrong with what the command left, beside its exit code, each of which fails the task. Not all of the workspace could be looked at or cleaned,
-      or files in it do not belong to the command's user.
+      files in it do not belong to the command's user, or it wrote what it may not (O(protect), O(outputs)).
   type: list
   elements: str
   returned: when there is something
@@ -426,6 +456,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import Gv
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.module import end, sentence
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.text import visible
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.ctr import DEFAULT_ADDRESS, Ctr
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox import protect
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.jobs import Job, Mode, names_of, overlap, run_all, summary
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.secret_files import hide_options, mask, mask_result, words_of
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.supervisor import DEFAULT_STATE_DIR
@@ -452,6 +483,8 @@ OF_A_JOB: Dict[str, Dict[str, Any]] = {
     "timeout": {"type": "float"},
     "memory": {"type": "str"},
     "cpus": {"type": "float"},
+    "protect": {"type": "list", "elements": "str"},
+    "outputs": {"type": "list", "elements": "str"},
     "ignore": {"type": "list", "elements": "str"},
 }
 DEFAULTS: Dict[str, Dict[str, Any]] = {
@@ -460,6 +493,7 @@ DEFAULTS: Dict[str, Dict[str, Any]] = {
     "env": {"default": {}},
     "secrets": {"default": {}},
     "timeout": {"default": 600},
+    "protect": {"default": protect.DEFAULT},
     "ignore": {"default": []},
 }
 

@@ -11,10 +11,11 @@ from __future__ import annotations
 import os
 import stat
 import time
-from typing import Any, Dict, List, Mapping, NamedTuple, Tuple
+from typing import Any, Dict, List, Mapping, NamedTuple, Sequence, Tuple
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pinned import FOLDER, NAMED, pin, through
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.protect import take_away
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.walker import (
     ENTRY,
     MAX_TOLD,
@@ -45,6 +46,7 @@ class Note(NamedTuple):
     uid: int  # the job's
     kept: Kept
     private: List[str]
+    guard: Mapping[str, Any] = {}  # what is protected: its patterns, and what was there
 
 
 class Cleaned(NamedTuple):
@@ -53,6 +55,7 @@ class Cleaned(NamedTuple):
     stripped: List[str]
     count: int
     problems: List[str]
+    refused: Sequence[str] = ()  # what the job did where it may not, which was taken away
 
 
 def look_for_kept(root: int, deadline: float) -> Kept:
@@ -96,6 +99,10 @@ def clean(root: int, note: Note) -> Cleaned:
     try:
         if not stat.S_ISDIR(os.fstat(root).st_mode):
             return _clean_file(root)
+        refused: List[str] = []
+        if note.guard:
+            refused, left = take_away(root, note.guard, deadline)
+            problems += left
         for path in note.private:
             _close(root, path, note.uid, problems)
         stripped, count, walk = _strip(root, note, deadline)
@@ -103,7 +110,7 @@ def clean(root: int, note: Note) -> Cleaned:
             problems += walk.problems
             close_folder(root)
             problems.append("not all was looked at, so the folder was closed to group and others")
-        return Cleaned(stripped, count, problems)
+        return Cleaned(stripped, count, problems, refused)
     except OSError as error:
         return Cleaned([], 0, [*problems, str(error.strerror or error)])
 

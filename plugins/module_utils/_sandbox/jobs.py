@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import stat
@@ -20,7 +21,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._base.platform import 
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.ctr import Ctr
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.image_config import ImageConfig, image_config
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.image_names import full_name
-from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox import secret_files
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox import protect, secret_files
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.audit import NAME, Trail, argv_facts
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.cleaning import Note, clean, clean_noted, let_age, look_for_kept
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.copies import Tree, changes_of, dress, tree_of
@@ -40,7 +41,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pinned import
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pod import MAX_ID, PRELOAD, Command, Mount, PodSpec
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.supervisor import PodFolder, Supervisor, owner_of, sweep
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.surroundings import SPARE_HOME
-from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.walker import identity
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.walker import identity, printable
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.workspace import (
     MAX_HOLES,
     Scan,
@@ -63,7 +64,7 @@ MAX_USER = (1 << 31) - 1
 SPARE_SECONDS = 30.0
 _ID = re.compile(r"[A-Za-z0-9]+(?:[._-][A-Za-z0-9]+)*")
 _IMAGE = re.compile(r"[A-Za-z0-9][\x21-\x7e]{0,511}")
-OF_THE_POD = ("mounts", "memory", "cpus")  # the same for all jobs in a pod
+OF_THE_POD = ("mounts", "memory", "cpus", "protect")  # the same for all jobs in a pod
 _WHY = {
     "sandbox": "the sandbox ended before the command did",
     "shim": "the sandbox's shim ended before the command did, which was killed then",
@@ -122,6 +123,8 @@ def check(params: Dict[str, Any]) -> None:
             raise GvisorError(
                 f"private has {path!r}, which is no plain path from the workspace on; write for example .ggen/keys/signing.key"
             )
+    for option in ("protect", "outputs"):
+        protect.check_patterns(option, params[option] or [])
     _check_folders(params)
 
 
@@ -186,6 +189,14 @@ def take_archive(path: str) -> int:
     with contextlib.suppress(OSError):
         os.unlink(path)
     return descriptor
+
+
+def _inner_mount(folder: PodFolder, root: int, path: str, target: str, writable: bool) -> Mount:
+    """Return what shows the part ``path`` of ``root`` once more, in its place in the pod, with other rights. Raises OSError."""
+    with protect.open_below(root, path) as pinned:
+        if writable and not pinned.is_folder:
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), path)
+        return Mount(folder.bind(pinned), f"{target}/{path}", writable)
 
 
 def user_of(params: Dict[str, Any], owner: Tuple[int, int]) -> str:
@@ -269,6 +280,9 @@ class Job:
         self._before = Scan()
         self._tree: Tree = {}
         self._note: Optional[Note] = None
+        self._inner: List[Mount] = []  # parts of the workspace that the command has other rights to
+        self._closed = False  # whether it cannot write to the rest
+        self._refused: List[str] = []  # what it did where it may not
 
     @property
     def until(self) -> float:
@@ -321,7 +335,9 @@ class Job:
     @property
     def mounts(self) -> List[Mount]:
         """What of the host the pod needs for this command alone."""
-        return [Mount(self.source, self.target, True)] if self.source else []
+        if not self.source:
+            return []
+        return [Mount(self.source, self.target, not self._closed), *self._inner]
 
     @property
     def command(self) -> Command:
@@ -382,14 +398,30 @@ class Job:
         with self._root() as root:
             try:
                 kept = look_for_kept(root, self.until)
+                guard = self._guard(folder, root)
             except GvisorError as error:
                 raise GvisorError(f"workspace {self.workspace}: {error.message}; name a smaller folder") from error
-            self._note = Note(source, self.workspace or source, list(identity(root)), uid, kept, list(self.params["private"]))
+            self._note = Note(source, self.workspace or source, list(identity(root)), uid, kept, list(self.params["private"]), guard)
         let_age(kept)
         folder.note(self.note_name, self._note)
 
+    def _guard(self, folder: PodFolder, root: int) -> Dict[str, Any]:
+        """Have what the command may not write read-only in the pod, and return what the look after it needs. Raises GvisorError or OSError.
+
+        Where outputs are folders that are there, nothing else can be written at all; otherwise what was written elsewhere is told.
+        """
+        writable = protect.literal_folders(self.params["outputs"])
+        guarded = protect.look(root, self.params["protect"], self.until) if self.params["protect"] else protect.Found({}, [])
+        try:
+            self._inner = [_inner_mount(folder, root, path, self.target, True) for path in writable or []]
+            self._closed = writable is not None
+        except (FileNotFoundError, NotADirectoryError):
+            self._inner, self._closed = [], False
+        self._inner += [_inner_mount(folder, root, path, self.target, False) for path in guarded.mounts]
+        return {"patterns": list(self.params["protect"]), "rows": guarded.rows} if self.params["protect"] else {}
+
     def clean(self) -> List[str]:
-        """Take off the workspace what must not stay; return what could not be done."""
+        """Take off the workspace what must not stay; return what could not be done, and what the command did where it may not."""
         if not self._note:
             return []
         try:
@@ -401,7 +433,9 @@ class Job:
             self.warnings.append(
                 f"set-user-id or set-group-id bits were taken off {cleaned.count} files: {', '.join(cleaned.stripped[:5])}"
             )
-        return cleaned.problems
+        refused = [text for text in cleaned.refused if text not in self._refused]
+        self._refused += refused
+        return [*refused, *cleaned.problems]
 
     def compare(self, outcome: Dict[str, Any], pod: str) -> Dict[str, Any]:
         """Return the result of ``outcome``, the supervisor's message, once the workspace stays as the command left it.
@@ -451,7 +485,13 @@ class Job:
                     f"{len(after.strangers)} files do not belong to the command's user {self.user} after it: {', '.join(after.strangers[:5])}; "
                     "remove them"
                 )
-            if self._archive is not None and not self.mode.check and not faults:
+            if params["outputs"] is not None:
+                allowed = ignore_matcher(params["outputs"])
+                outside = [path for path in paths if not allowed(path)]
+                if outside:
+                    more = f" and {len(outside) - 5} more" if len(outside) > 5 else ""
+                    faults.append(f"the command has changed what is not among outputs: {', '.join(map(printable, outside[:5]))}{more}")
+            if self._archive is not None and not self.mode.check and not faults and not self._refused:
                 result["contents"] = changes_of(root, self._tree, self._before, after, self._after_until)
         return faults
 
@@ -527,25 +567,31 @@ class PodJobs:
                 if pinned.identity != wanted:
                     raise GvisorError(f"mounts has the source {item['source']}, which is another than when the run began; run again")
                 source = self.folder.bind(pinned)
+                found.append(Mount(source, item["target"], item["writable"]))
                 if item["writable"]:
-                    note = self._mount_note(pinned, source)
+                    note, inner = self._mount_note(pinned, source, item["target"])
+                    found += inner
                     self._shared.append((note, f"mount{number}"))
                     self.folder.note(f"mount{number}", note)
-            found.append(Mount(source, item["target"], item["writable"]))
         if first.secrets:
             target = self.folder.mount_point()
             secret_files.place(first.secrets, target, *map(int, first.user.split(":")), self.folder.ctr.address)
             found.append(Mount(target, secret_files.TARGET))
         return found
 
-    def _mount_note(self, pinned: Pinned, source: str) -> Note:
+    def _mount_note(self, pinned: Pinned, source: str, target: str) -> Tuple[Note, List[Mount]]:
+        """Return what cleaning the mount needs, and what shows the protected parts of it read-only. Raises GvisorError or OSError."""
         first = self.jobs[0]
+        patterns = first.params["protect"] if pinned.is_folder else []
         try:
             kept = look_for_kept(pinned.descriptor, first.until) if pinned.is_folder else {}
+            guarded = protect.look(pinned.descriptor, patterns, first.until) if patterns else protect.Found({}, [])
         except GvisorError as error:
             raise GvisorError(f"mounts has the writable source {pinned.path}: {error.message}") from error
         let_age(kept)
-        return Note(source, pinned.path, list(pinned.identity), int(first.user.split(":")[0]), kept, [])
+        guard = {"patterns": patterns, "rows": guarded.rows} if patterns else {}
+        note = Note(source, pinned.path, list(pinned.identity), int(first.user.split(":")[0]), kept, [], guard)
+        return note, [_inner_mount(self.folder, pinned.descriptor, path, target, False) for path in guarded.mounts]
 
     def __enter__(self) -> "PodJobs":
         """Let the first command begin as soon as the pod is there."""
@@ -580,7 +626,7 @@ class PodJobs:
             except (GvisorError, OSError) as error:
                 problems.append(f"{note.path}: {getattr(error, 'strerror', None) or error}")
                 continue
-            problems += [f"{note.path}: {problem}" for problem in cleaned.problems]
+            problems += [f"{note.path}: {problem}" for problem in (*cleaned.refused, *cleaned.problems)]
             if cleaned.count:
                 last.warnings.append(
                     f"set-user-id or set-group-id bits were taken off {cleaned.count} files of {note.path}: {', '.join(cleaned.stripped[:5])}"

@@ -101,7 +101,7 @@ def settle(folder: str, deadline: float) -> List[str]:
                     f"set-user-id or set-group-id bits that a run which was killed had left in {fields['path']} were taken off "
                     f"{cleaned.count} files: {', '.join(cleaned.stripped[:5])}"
                 )
-            said += [f"{fields['path']}: {problem}" for problem in cleaned.problems]
+            said += [f"{fields['path']}: {problem}" for problem in (*cleaned.refused, *cleaned.problems)]
         except GvisorError as error:
             said.append(error.message)
         except (OSError, ValueError, TypeError) as error:

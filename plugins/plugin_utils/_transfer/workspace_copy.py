@@ -16,7 +16,7 @@ import os
 import stat
 import tarfile
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.carried import MTIME, SAME_AS, decode
@@ -114,13 +114,17 @@ class Change(NamedTuple):
 GONE = Change()
 
 
-def write_back(root: str, sent: Mapping[str, str], contents: Any) -> list[str]:
+def write_back(root: str, sent: Mapping[str, str], contents: Any, bar: Callable[[str], str] | None = None) -> list[str]:
     """Do in the workspace what a run did to its copy and return remarks: what was left out.
 
-    ``contents`` are containerd_run's, as a host says: what is at the paths that the run changed. Raises GvisorError, and writes nothing then, when a path
-    is not below the workspace, when bytes are not those that were sent, and when something here was changed since it was packed.
+    ``contents`` are containerd_run's, as a host says: what is at the paths that the run changed. ``bar`` tells why a path may not be written, which the
+    host should have refused. Raises GvisorError, and writes nothing then, when a path may not be written or is not below the workspace, when bytes are
+    not those that were sent, and when something here was changed since it was packed.
     """
     changes, remarks = _read(contents)
+    refused = [f"{visible_line(path)} {why}" for path in sorted(changes) if bar and (why := bar(path))]
+    if refused:
+        raise GvisorError(f"the command may not write this: {', '.join(refused[:SHOWN])}. Nothing was written back.")
     base = os.open(os.path.realpath(root), os.O_RDONLY | os.O_DIRECTORY)
     try:
         conflicts = [path for path in sorted(changes) if _is_conflict(base, path, changes, sent)]
