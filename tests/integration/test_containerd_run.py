@@ -609,6 +609,7 @@ def test_a_pod_that_cannot_be_removed_does_not_take_its_jobs_result() -> None:
         "keep_free": "0",
         "limits": "required",
         "archive": None,
+        "secrets": {},
     }
     job = Job(Mode(check=False, diff=False), {**params, "fail_on_rc": True})
     group = object.__new__(PodJobs)
