@@ -29,6 +29,7 @@ WANTED = {
     "options": {"TypeUrl": "io.containerd.runsc.v1.options", "ConfigPath": "/etc/containerd/runsc.toml"},
 }
 NEEDS_2 = "config.toml, line 1: config version 3 needs containerd 2.0 or newer"
+NEEDS_2_3 = "config.toml, line 1: config version 4 needs containerd 2.3 or newer"
 # Where a case is refused: the message's words. All others get the handler, and give it back.
 OVERRIDDEN = r"config.toml is as it should be, but containerd .* has no effect: .*conf.d/99-nvidia.toml is read later and its table .*\(line 2\) replaces"
 NESTED = r".*/b.toml, which .*/a.toml imports, has the handler \(line 4\)"
@@ -43,7 +44,16 @@ REFUSED = {
     ("F5b-capital-version", ""): "line 1: containerd 2.x reads Version as version and older ones do not",
     ("F10-drop-in-of-version-3", "1.7"): r"refuses the result: (?s:.*)conf.d/99-nvidia.toml: unsupported config version",
     ("F15-bom", ""): "line 1: the file begins with a byte order mark",
+    **{
+        (case, release): NEEDS_2_3
+        for case in ("V4-default-imports", "V4-grpc-table", "V4-nri-and-transfer", "V4-table-of-version-2")
+        for release in ("1", "2.1")
+    },
+    ("V4-drop-in-of-version-2", "2.1"): NEEDS_2_3,
+    ("V4-drop-in-of-version-4", "1"): NEEDS_2,
 }
+# What containerd itself does not start with.
+BROKEN = {("V4-drop-in-of-version-4", "2.1"): "got `4`"}
 # What of a case's own files a handler is written to, where that is not the main file or a drop-in of ours.
 PLACE = {("F3-import-has-the-cri-table", "1"): "conf.d/99-nvidia.toml"}
 
@@ -80,6 +90,10 @@ def test_a_case_is_done_when_the_daemon_has_it(case: str, version: str, tmp_path
             assert re.search(words, result["msg"]), result["msg"]
             assert files(host.root) == before
             return
+        if of_release(BROKEN, case, version):
+            with pytest.raises(RuntimeError, match=of_release(BROKEN, case, version)):
+                host.start()
+            return
         host.start()
         had = config.handlers(dump(host))
         result = run_action(**WANTED, **options)
@@ -101,6 +115,9 @@ def test_a_case_is_done_when_the_daemon_has_it(case: str, version: str, tmp_path
         if case == "F12-runc-stays" and version < "2":
             # kata needs it by now: a default runtime that names no handler would keep the CRI plugin down.
             assert set(config.handlers(tomllib.loads(host.text() or ""))) == {"kata", "runc"}
+        elif case == "V4-drop-in-of-version-2" and version < "2":
+            # Of a main file without tables 1.x does not care which version it says, and the drop-in has nvidia without runc.
+            assert set(config.handlers(tomllib.loads((host.root / "conf.d/99-nvidia.toml").read_text()))) == {"nvidia", "runc"}
         elif case != "F2-overridden-by-import":
             assert files(host.root) == before
     finally:

@@ -44,11 +44,11 @@ KATA = {"name": "kata", "runtime_type": "io.containerd.kata.v2"}
 
 def refusal(case: str, version: str) -> str | None:
     """Say why a case cannot work on a version, as the module's message does."""
-    if case == "v4-full" and version < "2.3":
+    if case in ("v4-full", "default-2.3.7") and version < "2.3":
         return "config version 4 needs containerd 2.3"
     if case in ("v3-eks-like", "default-2.1.9") and version < "2":
         return "config version 3 needs containerd 2.0"
-    if case == "v1-kubespray-like" and version > "2":
+    if case == "v1-kubespray-like" and "2" < version < "2.3":  # which migrates it as it was meant
         return "handler runsc would have no effect: it ignores the CRI plugin's settings in a file without a version line"
     return None
 

@@ -342,6 +342,8 @@ def _plan_present(plan: ConfigPlan, target: File, active: list[File], params: di
         mark = config.FILE_MARK if plan.main.text is None else config.VERSION_MARK
         plan.main.after = toml.add(document, (), {"version": config.NEW_FILE_VERSION}, mark)
         plan.version = dropin_for = config.NEW_FILE_VERSION
+    if dropin_for:  # it gets the main file's version, so that one is what a containerd that is too old cannot read
+        config.cri_table(toml.parse(plan.main.after or "", plan.main.path), containerd, allow_newer)
     edit = config.set_present(
         target.text,
         handler,
