@@ -54,5 +54,5 @@ def _go(needs: str, cache: Path) -> tuple[str, str]:
     if said and version_of(said) >= version_of(needs):
         return "go", "local"
     table = yaml.safe_load((ROOT / "vendors/gvisor/releases.yml").read_text())["go"]
-    found = Toolchain(table["version"], str(cache / "go" / table["version"]), table["wheels"], []).find(["go"])
+    found = Toolchain(table["version"], str(cache / "tools" / f"go{table['version']}"), table["wheels"], []).find(["go"])
     return found["go"], f"go{needs}"
