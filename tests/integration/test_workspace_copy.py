@@ -9,6 +9,7 @@ import base64
 import hashlib
 import json
 import os
+import shutil
 import stat
 import subprocess
 import sys
@@ -269,12 +270,24 @@ def test_whatever_a_hostile_host_says_is_an_error_and_writes_nothing(contents, w
     assert state(workspace.parent) == before
 
 
+def test_a_file_in_a_folder_that_is_not_here_is_a_conflict(workspace, sent):
+    """A host made it up, or somebody took the folder away meanwhile; what else there is must not be written then."""
+    for path in ("nowhere/new", "sub/new"):
+        if path == "sub/new":
+            shutil.rmtree(workspace / "sub")
+        before = state(workspace)
+        with pytest.raises(GvisorError, match="Nothing was written back"):
+            back(workspace, sent, {"input": b"x", path: b"new"})
+        assert state(workspace) == before
+
+
 def test_nested_folders_that_a_run_made_do_not_keep_the_next_from_being_sent(workspace, sent, tmp_path):
     deep = "d/" * 1100 + "new"
     try:
-        assert back(workspace, sent, {deep: b"x"}) == []
+        folders = {"/".join("d" * depth): record(b"", kind="folder", mode=0o755) for depth in range(1, 1101)}
+        assert write_back(str(workspace), sent, {**folders, deep: record(b"x")}) == []
         again = pack(str(workspace), str(tmp_path / "again.tar"))
-        assert again == {**sent, deep: hashlib.sha256(b"x").hexdigest()}
+        assert again == {**sent, **dict.fromkeys(folders, "folder"), deep: hashlib.sha256(b"x").hexdigest()}
         _workspace.unpack(str(tmp_path / "again.tar"), str(tmp_path / "copy"), 1234, 1234)
         assert (tmp_path / "copy" / deep).read_text() == "x"
     finally:

@@ -233,6 +233,9 @@ def _is_file(state: str) -> bool:
 def _is_conflict(base: int, path: str, changes: Mapping[str, Change], sent: Mapping[str, str]) -> bool:
     """Tell whether what is here at ``path`` is not what was sent, and so not what the run worked on."""
     before, change = sent.get(path), changes[path]
+    above = os.path.dirname(path)
+    if change.kind and above and above not in changes and _state(base, above) != FOLDER:
+        return True
     if change.same_as is not None and change.same_as not in changes:
         first = sent.get(change.same_as)
         if first is None or not _is_file(first) or _state(base, change.same_as) != first:
