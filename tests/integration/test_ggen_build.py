@@ -115,9 +115,10 @@ class World:
         with serving(self.registry.answer) as (address, self.asked):
             self.registry.address = address
             registry = instead_of_crates_io(address)
-            (self.cargo / "config.toml").write_text('[build]\nrustc-wrapper = "no-such-wrapper"\n')
             if prepare:
                 self.plant(registry)
+            # Of these settings nothing is the build's.
+            (self.cargo / "config.toml").write_text('[build]\nrustc-wrapper = "no-such-wrapper"\n')
             book = self.root / "play.yml"
             book.write_text(json.dumps([{"hosts": "all", "gather_facts": False, "roles": ["ggen.gvisor.ggen_build"]}]))
             told = {
