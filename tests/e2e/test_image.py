@@ -50,7 +50,7 @@ def sha256(path) -> str:
 def test_a_checkout_becomes_an_image_and_twice_the_same_one(checkout, tmp_path):
     done, first, archive = build(tmp_path, "one", ggen_build_source="path", ggen_build_path=str(checkout))
     assert done.rc == 0, done.errors
-    binary = checkout / "target/x86_64-unknown-linux-gnu/release/ggen"
+    binary = checkout / "target/ggen.gvisor/target/x86_64-unknown-linux-gnu/release/ggen"
     copy = tmp_path / "ggen"
     shutil.copy(binary, copy)
     again, second, other = build(
