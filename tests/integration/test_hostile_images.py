@@ -223,7 +223,6 @@ LINKS = {
     "tools in the workspace": {".ggen.gvisor": "/workspace/x"},
     "preload in the workspace": {"etc/ld.so.preload": "/workspace/list"},
     "preload in nowhere": {"etc/ld.so.preload": "/nowhere/list"},
-    "etc in the workspace": {"etc": "/workspace"},
 }
 
 
@@ -237,6 +236,17 @@ def test_links_where_the_host_s_files_are_mounted(host: Host, workspace: Path, l
     result = host.run(SAYS, workspace, image=image)
     assert contents(workspace) == dict.fromkeys(["made", *lists], (OWNER, OWNER, 0)), result
     is_harmless(result["stdout"])
+
+
+def test_an_image_whose_etc_is_in_the_workspace(host: Host, workspace: Path, library: bytes) -> None:
+    """The pod does not start, and the empty file that the runtime made for that is named."""
+    image = image_of(host.daemon, "link-etc", layer(library, Attack({"etc": "/workspace"})))
+    result = host.run(SAYS, workspace, image=image)
+    assert result["failed"]
+    assert "stdout" not in result
+    assert "did not start" in result["msg"]
+    assert "1 files do not belong to the command's user 1000:1000 after it: ld.so.preload (0:0); remove them" in result["msg"]
+    assert [(path.name, path.stat().st_size, path.stat().st_mode & 0o7022) for path in workspace.iterdir()] == [("ld.so.preload", 0, 0)]
 
 
 def test_a_link_to_a_file_that_is_not_there_leaves_an_empty_one_that_is_named(host: Host, workspace: Path, library: bytes) -> None:

@@ -480,11 +480,7 @@ class Job:
             faults = []
             if after.missed:
                 faults.append(f"not all of the workspace was looked at after the command: {'; '.join(after.problems[:5])}")
-            if after.strangers:
-                faults.append(
-                    f"{len(after.strangers)} files do not belong to the command's user {self.user} after it: {', '.join(after.strangers[:5])}; "
-                    "remove them"
-                )
+            faults += self._strange(after)
             if params["outputs"] is not None:
                 allowed = ignore_matcher(params["outputs"])
                 outside = [path for path in paths if not allowed(path)]
@@ -494,6 +490,24 @@ class Job:
             if self._archive is not None and not self.mode.check and not faults and not self._refused:
                 result["contents"] = changes_of(root, self._tree, self._before, after, self._after_until)
         return faults
+
+    def _strange(self, after: Scan) -> List[str]:
+        if not after.strangers:
+            return []
+        named = ", ".join(after.strangers[:5])
+        return [f"{len(after.strangers)} files do not belong to the command's user {self.user} after it: {named}; remove them"]
+
+    def left_by_start(self) -> List[str]:
+        """Return what is wrong with the workspace of a pod that did not start.
+
+        The runtime makes the places for mounts, and an image's links may have led it into the workspace.
+        """
+        uid, gid = (int(number) for number in self.user.split(":"))
+        try:
+            with self._root() as root:
+                return self._strange(scan(root, self._after_until, self._before, expected=(uid, gid)))
+        except OSError:  # there is none, or it is gone with the pod
+            return []
 
     def _result(self, pod: str, outcome: Dict[str, Any]) -> Dict[str, Any]:
         self.timings.update(outcome["timings"])
@@ -655,7 +669,8 @@ class PodJobs:
                 outcome = self.supervisor.expect("job")
             except GvisorError as error:
                 job.warnings += self._told(job, {"ended": "error", "rc": None, "error": error.message})
-                raise
+                left = job.left_by_start() if job.source else []
+                raise GvisorError("; ".join([error.message, *left]), **error.details) from error
             result = job.compare(outcome, self.pod)
             kept = ("rc", "duration", "changed_counts", "limits_hit", "faults", "kernel")
             facts = {"rc": None, **{name: result[name] for name in kept if name in result}}

@@ -247,6 +247,8 @@ def remove_state(state_dir: str) -> Tuple[List[str], List[str]]:
         finally:
             os.close(lock)
     if not stays:
+        for group in groups_of(f"{GROUP}.{owner_of(state_dir)}."):  # of which the folder does not know
+            remove_groups(group)
         with pin(os.path.dirname(os.path.abspath(state_dir)), "state_dir") as above:
             folder_above = os.open(".", FOLDER, dir_fd=above.descriptor)
             try:
