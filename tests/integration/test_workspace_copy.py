@@ -284,8 +284,8 @@ def test_a_file_in_a_folder_that_is_not_here_is_a_conflict(workspace, sent):
 def test_nested_folders_that_a_run_made_do_not_keep_the_next_from_being_sent(workspace, sent, tmp_path):
     deep = "d/" * 1100 + "new"
     try:
-        folders = {"/".join("d" * depth): record(b"", kind="folder", mode=0o755) for depth in range(1, 1101)}
-        assert write_back(str(workspace), sent, {**folders, deep: record(b"x")}) == []
+        folders = ["/".join(["d"] * depth) for depth in range(1, 1101)]
+        assert write_back(str(workspace), sent, {**{path: record(b"", "folder") for path in folders}, deep: record(b"x")}) == []
         again = pack(str(workspace), str(tmp_path / "again.tar"))
         assert again == {**sent, **dict.fromkeys(folders, "folder"), deep: hashlib.sha256(b"x").hexdigest()}
         _workspace.unpack(str(tmp_path / "again.tar"), str(tmp_path / "copy"), 1234, 1234)

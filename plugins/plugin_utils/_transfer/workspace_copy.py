@@ -16,6 +16,7 @@ import os
 import stat
 import tarfile
 import uuid
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -24,6 +25,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import Gv
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.text import visible_line
 
 SHOWN = 5
+MAX_HELD = 64  # descriptors of folders that are kept open
 MAX_PATH, MAX_NAME = 3000, 255  # bytes: the next run must be able to send it
 FOLDER = "folder"
 _OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
@@ -125,19 +127,21 @@ def write_back(root: str, sent: Mapping[str, str], contents: Any, bar: Callable[
     refused = [f"{visible_line(path)} {why}" for path in sorted(changes) if bar and (why := bar(path))]
     if refused:
         raise GvisorError(f"the command may not write this: {', '.join(refused[:SHOWN])}. Nothing was written back.")
-    base = os.open(os.path.realpath(root), os.O_RDONLY | os.O_DIRECTORY)
+    # In what is a file until it becomes a folder there is nothing.
+    is_in_file = _below(lambda folder: folder in changes and sent.get(folder) not in (None, FOLDER))
     try:
-        conflicts = [path for path in sorted(changes) if _is_conflict(base, path, changes, sent)]
-        if conflicts:
-            shown = ", ".join(map(visible_line, conflicts[:SHOWN])) + (
-                f" and {len(conflicts) - SHOWN} more" if len(conflicts) > SHOWN else ""
-            )
-            raise GvisorError(f"{shown} in {root} changed while the command ran elsewhere on a copy. Nothing was written back; run again.")
-        _apply(base, changes, sent)
+        with _Folders(root) as folders:
+            states = {path: None if is_in_file(path) else _state(folders, path) for path in sorted(changes)}
+            conflicts = [path for path, there in states.items() if _is_conflict(folders, path, there, changes, sent)]
+            if conflicts:
+                shown = ", ".join(map(visible_line, conflicts[:SHOWN]))
+                more = f" and {len(conflicts) - SHOWN} more" if len(conflicts) > SHOWN else ""
+                raise GvisorError(
+                    f"{shown}{more} in {root} changed while the command ran elsewhere on a copy. Nothing was written back; run again."
+                )
+            _apply(folders, changes, sent)
     except OSError as error:
         raise GvisorError(f"the run's changes cannot be written to {root}: {error.filename}: {error.strerror}") from error
-    finally:
-        os.close(base)
     return remarks
 
 
@@ -159,10 +163,11 @@ def _read(contents: Any) -> tuple[dict[str, Change], list[str]]:
             changes[path] = change
         else:
             remarks.append(f"{told} is a {visible_line(change.kind)} and was not copied back")
+    is_in_no_folder = _below(lambda folder: folder in changes and changes[folder].kind != FOLDER)
     for path, change in changes.items():
         if change.data is not None and hashlib.sha256(change.data).hexdigest() != change.sha256:
             raise GvisorError(f"the bytes of {visible_line(path)} are not those that the run reported. Nothing was written back.")
-        if change.kind and any(above in changes and changes[above].kind != FOLDER for above in _above(path)):
+        if change.kind and is_in_no_folder(path):
             raise GvisorError(f"the run reported {visible_line(path)} in what is no folder. Nothing was written back.")
         if change.same_as is not None:
             first = changes.get(change.same_as, Change("file"))
@@ -195,10 +200,21 @@ def _is_plain(path: str) -> bool:
     return sum(map(len, names)) + len(names) <= MAX_PATH and max(map(len, names)) <= MAX_NAME
 
 
-def _above(path: str) -> list[str]:
-    """Return the folders that ``path`` is in, below the workspace, the outermost first."""
-    parts = path.split("/")
-    return ["/".join(parts[:depth]) for depth in range(1, len(parts))]
+def _below(stops: Callable[[str], bool]) -> Callable[[str], bool]:
+    """Return a test whether one of the folders that a path is in, below the workspace, is what ``stops`` has. Each folder is looked at once."""
+    known = {"": False}
+
+    def is_below(path: str) -> bool:
+        above, todo = os.path.dirname(path), []
+        while above not in known:
+            todo.append(above)
+            above = os.path.dirname(above)
+        found = known[above]
+        for folder in reversed(todo):
+            found = known[folder] = found or stops(folder)
+        return found
+
+    return is_below
 
 
 def stays_inside(path: str, target: str) -> bool:
@@ -211,72 +227,92 @@ def stays_inside(path: str, target: str) -> bool:
     return bool(target) and not target.startswith("/") and "\0" not in target and ".." not in parts[up:] and up <= path.count("/")
 
 
-@contextlib.contextmanager
-def _folder(base: int, path: str) -> Iterator[tuple[int, str]]:
-    """Yield the descriptor of the folder that ``path`` is in, and its last part; a link on the way is an error (NotADirectoryError, ELOOP)."""
-    *parents, name = path.split("/")
-    descriptor = os.dup(base)
-    try:
-        for parent in parents:
-            below = os.open(parent, _OPEN_FOLDER, dir_fd=descriptor)
-            os.close(descriptor)
-            descriptor = below
-        yield descriptor, name
-    finally:
-        os.close(descriptor)
+class _Folders:
+    """The descriptors of a workspace's folders, each reached name by name: a link on the way is an error (NotADirectoryError, ELOOP).
+
+    Those used last are kept: each path would cost as many calls as it has names otherwise, and a run can make a thousand folders in each other.
+    """
+
+    def __init__(self, root: str) -> None:
+        self._root = os.open(os.path.realpath(root), os.O_RDONLY | os.O_DIRECTORY)
+        self._held: OrderedDict[str, int] = OrderedDict()
+
+    def __enter__(self) -> _Folders:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.forget()
+        os.close(self._root)
+
+    def forget(self) -> None:
+        """Look for all folders anew: what had their names may be gone."""
+        while self._held:
+            os.close(self._held.popitem()[1])
+
+    def of(self, path: str) -> tuple[int, str]:
+        """Return the descriptor of the folder that ``path`` is in, good until the next call, and its last part. Raises OSError."""
+        folder, todo = os.path.dirname(path), []
+        while folder and folder not in self._held:
+            todo.append(folder)
+            folder = os.path.dirname(folder)
+        if folder:
+            self._held.move_to_end(folder)
+        descriptor = self._held[folder] if folder else self._root
+        for below in reversed(todo):
+            descriptor = self._held[below] = os.open(os.path.basename(below), _OPEN_FOLDER, dir_fd=descriptor)
+            if len(self._held) > MAX_HELD:
+                os.close(self._held.popitem(last=False)[1])
+        return descriptor, os.path.basename(path)
 
 
 def _is_file(state: str) -> bool:
     return state != FOLDER and not state.startswith("-> ")
 
 
-def _is_conflict(base: int, path: str, changes: Mapping[str, Change], sent: Mapping[str, str]) -> bool:
-    """Tell whether what is here at ``path`` is not what was sent, and so not what the run worked on."""
+def _is_conflict(folders: _Folders, path: str, there: str | None, changes: Mapping[str, Change], sent: Mapping[str, str]) -> bool:
+    """Tell whether what is here at ``path``, ``there`` by its state, is not what was sent, and so not what the run worked on."""
     before, change = sent.get(path), changes[path]
     above = os.path.dirname(path)
     if change.kind and above and above not in changes and _state(base, above) != FOLDER:
         return True
     if change.same_as is not None and change.same_as not in changes:
         first = sent.get(change.same_as)
-        if first is None or not _is_file(first) or _state(base, change.same_as) != first:
+        if first is None or not _is_file(first) or _state(folders, change.same_as) != first:
             return True
-    if any(above in changes and sent.get(above) not in (None, FOLDER) for above in _above(path)):
-        return before is not None  # in what is a file until it becomes a folder there is nothing
-    state = _state(base, path)
     if change.kind == FOLDER and before is None:
-        return state not in (None, FOLDER)
-    if state != before:
+        return there not in (None, FOLDER)
+    if there != before:
         return True
     if before != FOLDER or change.kind == FOLDER:
         return False
-    with _folder(base, path) as (folder, name):
-        there = os.open(name, _OPEN_FOLDER, dir_fd=folder)
-        try:
-            return any(changes.get(f"{path}/{inner}") != GONE for inner in os.listdir(there))
-        finally:
-            os.close(there)
+    folder, name = folders.of(path)
+    descriptor = os.open(name, _OPEN_FOLDER, dir_fd=folder)
+    try:
+        return any(changes.get(f"{path}/{inner}") != GONE for inner in os.listdir(descriptor))
+    finally:
+        os.close(descriptor)
 
 
-def _state(base: int, path: str) -> str | None:
+def _state(folders: _Folders, path: str) -> str | None:
     """Return what is at ``path`` as in Sent, None for nothing; what cannot be told is like nothing that was sent."""
     try:
-        with _folder(base, path) as (folder, name):
-            status = os.stat(name, dir_fd=folder, follow_symlinks=False)
-            if stat.S_ISLNK(status.st_mode):
-                return f"-> {os.readlink(name, dir_fd=folder)}"
-            if stat.S_ISDIR(status.st_mode):
-                return FOLDER
-            if not stat.S_ISREG(status.st_mode):
-                return "?"
-            with open(os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=folder), "rb") as stream:
-                return hashlib.file_digest(stream, "sha256").hexdigest()
+        folder, name = folders.of(path)
+        status = os.stat(name, dir_fd=folder, follow_symlinks=False)
+        if stat.S_ISLNK(status.st_mode):
+            return f"-> {os.readlink(name, dir_fd=folder)}"
+        if stat.S_ISDIR(status.st_mode):
+            return FOLDER
+        if not stat.S_ISREG(status.st_mode):
+            return "?"
+        with open(os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=folder), "rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
     except FileNotFoundError:
         return None
     except OSError:
         return "?"
 
 
-def _apply(base: int, changes: Mapping[str, Change], sent: Mapping[str, str]) -> None:
+def _apply(folders: _Folders, changes: Mapping[str, Change], sent: Mapping[str, str]) -> None:
     """Make the changes: what goes first, the inner things before the outer ones; times last, since each change in a folder sets the folder's."""
     by_depth = sorted(changes, key=lambda path: (path.count("/"), path))
     times: dict[str, tuple[int | None, int]] = {}  # of folders: mode and time
@@ -284,54 +320,55 @@ def _apply(base: int, changes: Mapping[str, Change], sent: Mapping[str, str]) ->
         above = os.path.dirname(path)
         if changes[path].kind == FOLDER:
             times[path] = (changes[path].mode, changes[path].mtime_ns)
-        if above and above not in changes:
-            with _folder(base, above) as (folder, name):
-                times[above] = (None, os.stat(name, dir_fd=folder, follow_symlinks=False).st_mtime_ns)
+        if above and above not in changes and above not in times:
+            folder, name = folders.of(above)
+            times[above] = (None, os.stat(name, dir_fd=folder, follow_symlinks=False).st_mtime_ns)
     for path in reversed(by_depth):
-        before, change = sent.get(path), changes[path]
-        if before is not None and change.kind != FOLDER and (change == GONE or before == FOLDER):
-            _remove(base, path, before == FOLDER)
-        elif before is not None and change.kind == FOLDER and before != FOLDER:
-            _remove(base, path, False)
+        before, kind = sent.get(path), changes[path].kind
+        if before is not None and (not kind or (before == FOLDER) != (kind == FOLDER)):
+            folder, name = folders.of(path)
+            (os.rmdir if before == FOLDER else os.unlink)(name, dir_fd=folder)
+    folders.forget()
     for path in (path for path in by_depth if changes[path].kind == FOLDER):
-        with _folder(base, path) as (folder, name), contextlib.suppress(FileExistsError):
+        folder, name = folders.of(path)
+        with contextlib.suppress(FileExistsError):
             os.mkdir(name, 0o700, dir_fd=folder)
     others = [path for path in by_depth if changes[path].kind in ("file", "symlink")]
     for path in sorted(others, key=lambda path: changes[path].same_as is not None):
-        _put(base, path, changes[path])
+        _put(folders, path, changes[path])
     for path in sorted(times, key=lambda path: path.count("/"), reverse=True):
-        with _folder(base, path) as (folder, name), contextlib.suppress(FileNotFoundError):
-            _dress(folder, name, _OPEN_FOLDER, *times[path])
+        _dress(*folders.of(path), _OPEN_FOLDER, *times[path])
 
 
-def _remove(base: int, path: str, is_folder: bool) -> None:
-    with _folder(base, path) as (folder, name):
-        if is_folder:
-            os.rmdir(name, dir_fd=folder)
-        else:
-            os.unlink(name, dir_fd=folder)
-
-
-def _put(base: int, path: str, change: Change) -> None:
+def _put(folders: _Folders, path: str, change: Change) -> None:
     """Have a file or link there, whole or not at all."""
-    with _folder(base, path) as (folder, name):
-        if change.kind == "file" and change.data is None and change.same_as is None:
-            _dress(folder, name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, change.mode, change.mtime_ns)
-            return
-        temporary = f".{uuid.uuid4().hex}"
-        try:
-            if change.kind == "symlink":
-                os.symlink(change.target, temporary, dir_fd=folder)
-                os.utime(temporary, ns=(change.mtime_ns, change.mtime_ns), dir_fd=folder, follow_symlinks=False)
-            elif change.same_as is not None:
-                with _folder(base, change.same_as) as (other, first):
-                    os.link(first, temporary, src_dir_fd=other, dst_dir_fd=folder, follow_symlinks=False)
-            else:
-                _write(folder, temporary, change)
-            os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
-        finally:
-            with contextlib.suppress(FileNotFoundError):  # two names of one file are not renamed into each other
-                os.unlink(temporary, dir_fd=folder)
+    folder, name = folders.of(path)
+    if change.kind == "file" and change.data is None and change.same_as is None:
+        _dress(folder, name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, change.mode, change.mtime_ns)
+        return
+    temporary = f".{uuid.uuid4().hex}"
+    try:
+        if change.kind == "symlink":
+            os.symlink(change.target, temporary, dir_fd=folder)
+            os.utime(temporary, ns=(change.mtime_ns, change.mtime_ns), dir_fd=folder, follow_symlinks=False)
+        elif change.same_as is not None:
+            _link(folders, change.same_as, path, temporary)
+            folder, name = folders.of(path)
+        else:
+            _write(folder, temporary, change)
+        os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
+    finally:
+        with contextlib.suppress(FileNotFoundError):  # two names of one file are not renamed into each other
+            os.unlink(temporary, dir_fd=folder)
+
+
+def _link(folders: _Folders, first: str, path: str, temporary: str) -> None:
+    """Make ``temporary``, in the folder of ``path``, another name of the file ``first``."""
+    other = os.dup(folders.of(first)[0])
+    try:
+        os.link(os.path.basename(first), temporary, src_dir_fd=other, dst_dir_fd=folders.of(path)[0], follow_symlinks=False)
+    finally:
+        os.close(other)
 
 
 def _write(folder: int, name: str, change: Change) -> None:
