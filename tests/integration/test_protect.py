@@ -222,6 +222,18 @@ def test_outputs_of_a_controller_s_workspace(host: Host, project: Path, tmp_path
     assert shown.rc == 2
     assert "not among outputs: b" in shown.text
     assert files(project) == before
+    # The folders of what comes are not among outputs themselves, and come all the same.
+    task["ggen.gvisor.containerd_run"]["argv"][-1] = "mkdir -p new/deep; echo x > new/deep/a.rs; echo x > src/b.rs"
+    shown = run_play(tmp_path, [task])
+    assert shown.rc == 0, shown.text
+    assert files(project) == {**before, "new/deep/a.rs": "x\n", "src/b.rs": "x\n"}
+    options["outputs"][:] = ["out/**"]
+    task["ggen.gvisor.containerd_run"]["argv"][-1] = "mkdir -p out"
+    assert run_play(tmp_path, [task]).rc == 0
+    assert (project / "out").is_dir()
+    task["ggen.gvisor.containerd_run"]["argv"][-1] = "mkdir -p other"
+    assert "not among outputs: other" in run_play(tmp_path, [task]).text
+    assert not (project / "other").exists()
 
 
 def test_the_role_hands_them_on(host: Host, project: Path, tmp_path: Path) -> None:

@@ -50,8 +50,10 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.workspace imp
     counts,
     differences,
     diffs,
+    has_path,
     ignore_matcher,
     listed,
+    pair,
     scan,
     unpack,
 )
@@ -483,7 +485,8 @@ class Job:
             faults += self._strange(after)
             if params["outputs"] is not None:
                 allowed = ignore_matcher(params["outputs"])
-                outside = [path for path in paths if not allowed(path)]
+                pairs = {path: pair(self._before, after, path) for path in paths}
+                outside = [path for path, (old, new) in pairs.items() if not has_path(allowed, path, new or old)]
                 if outside:
                     more = f" and {len(outside) - 5} more" if len(outside) > 5 else ""
                     faults.append(f"the command has changed what is not among outputs: {', '.join(map(printable, outside[:5]))}{more}")

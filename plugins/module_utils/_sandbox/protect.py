@@ -199,8 +199,8 @@ def literal_folders(patterns: Optional[Sequence[str]]) -> Optional[List[str]]:
     return sorted(folder for folder in set(found) if not any(folder.startswith(f"{other}/") for other in found))
 
 
-def barred(protect: Optional[Sequence[str]], outputs: Optional[Sequence[str]]) -> Callable[[str], str]:
-    """Return what tells why a file's path may not be written by a command; an empty text where it may."""
+def barred(protect: Optional[Sequence[str]], outputs: Optional[Sequence[str]]) -> Callable[[str, bool], str]:
+    """Return what tells why a path, of a link or of something else that is no folder, may not be written by a command; an empty text where it may."""
     protected = Patterns(protect or [])
     allowed = ignore_matcher(outputs if outputs is not None else ["**"])
-    return lambda path: "is protected" if protected.has(path, False) else "" if allowed(path) else "is not among outputs"
+    return lambda path, is_link: "is protected" if protected.has(path, is_link) else "" if allowed(path) else "is not among outputs"

@@ -315,9 +315,9 @@ def ignore_matcher(patterns: Sequence[str]) -> Callable[[str], bool]:
     return lambda path: bool(expression and expression.fullmatch(path))
 
 
-def _is_ignored(path: str, entry: Optional[Entry], ignored: Callable[[str], bool]) -> bool:
-    """Tell whether ``ignored`` has the path; with all that could be in a folder the folder itself is ignored."""
-    return ignored(path) or bool(entry and entry.kind == "folder" and ignored(f"{path}/"))
+def has_path(matcher: Callable[[str], bool], path: str, entry: Optional[Entry]) -> bool:
+    """Tell whether ``matcher`` has the path of ``entry``; one that has all that could be in a folder has the folder itself."""
+    return matcher(path) or bool(entry and entry.kind == "folder" and matcher(f"{path}/"))
 
 
 def pair(before: Scan, after: Scan, path: str) -> Tuple[Optional[Entry], Optional[Entry]]:
@@ -359,7 +359,7 @@ def compare(before: Scan, after: Scan, paths: Sequence[str], ignored: Callable[[
                 "size": new.size if new else 0,
                 "sha256": (new.whole if ":" in new.digest else new.digest) if new else "",
                 "mode": f"{entry.mode:04o}",
-                "ignored": _is_ignored(path, entry, ignored),
+                "ignored": has_path(ignored, path, entry),
             }
         )
     return changes
@@ -371,7 +371,7 @@ def counts(before: Scan, after: Scan, paths: Sequence[str], ignored: Callable[[s
     for path in paths:
         old, new = pair(before, after, path)
         found["created" if not old else "modified" if new else "removed"] += 1
-        found["ignored"] += _is_ignored(path, new or old, ignored)
+        found["ignored"] += has_path(ignored, path, new or old)
     return found
 
 
@@ -404,7 +404,7 @@ def diffs(before: Scan, after: Scan, paths: Sequence[str], ignored: Callable[[st
     left = MAX_DIFF
     for path in paths:
         old, new = pair(before, after, path)
-        if _is_ignored(path, new or old, ignored):
+        if has_path(ignored, path, new or old):
             continue
         name = printable(path)
         size = sum(len(entry.text or "") for entry in (old, new) if entry)
@@ -534,15 +534,17 @@ def unpack(archive: str, target: str, uid: int, gid: int, deadline: float = floa
     try:
         os.mkdir(target, 0o700)
         os.chown(target, uid, gid)
-        target = os.path.realpath(target)
+        folders = {""}  # that were made here
         with tar.Reader(archive, SENT, lambda what: GvisorError(f"the workspace's archive: {what}")) as sent:
             for name, info in sent:
                 in_time(deadline, target)
                 check()
                 path = os.path.join(target, name)
                 # A link that was unpacked before leads nowhere else either.
-                if os.path.realpath(os.path.dirname(path)) != os.path.dirname(path):
+                if os.path.dirname(name) not in folders:
                     raise GvisorError(f"the workspace's archive: entry {name!r} leads outside of the workspace")
+                if info.isdir():
+                    folders.add(name)
                 _unpack_one(sent, name, info, path)
                 os.chown(path, uid, gid, follow_symlinks=False)
     except OSError as error:

@@ -116,7 +116,7 @@ class Change(NamedTuple):
 GONE = Change()
 
 
-def write_back(root: str, sent: Mapping[str, str], contents: Any, bar: Callable[[str], str] | None = None) -> list[str]:
+def write_back(root: str, sent: Mapping[str, str], contents: Any, bar: Callable[[str, bool], str] | None = None) -> list[str]:
     """Do in the workspace what a run did to its copy and return remarks: what was left out.
 
     ``contents`` are containerd_run's, as a host says: what is at the paths that the run changed. ``bar`` tells why a path may not be written, which the
@@ -124,7 +124,9 @@ def write_back(root: str, sent: Mapping[str, str], contents: Any, bar: Callable[
     not those that were sent, and when something here was changed since it was packed.
     """
     changes, remarks = _read(contents)
-    refused = [f"{visible_line(path)} {why}" for path in sorted(changes) if bar and (why := bar(path))]
+    # Folders come and go, and get new times, with what is in them.
+    solid = [path for path in sorted(changes) if changes[path].kind != FOLDER and not (changes[path] == GONE and sent.get(path) == FOLDER)]
+    refused = [f"{visible_line(path)} {why}" for path in solid if bar and (why := bar(path, changes[path].kind == "symlink"))]
     if refused:
         raise GvisorError(f"the command may not write this: {', '.join(refused[:SHOWN])}. Nothing was written back.")
     # In what is a file until it becomes a folder there is nothing.

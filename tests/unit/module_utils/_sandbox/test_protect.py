@@ -88,8 +88,9 @@ def test_outputs_that_are_folders(patterns: Optional[list], folders: Optional[li
 
 def test_what_a_host_reports_is_judged_here() -> None:
     bar = protect.barred(protect.DEFAULT, ["src/**"])
-    assert [bar(path) for path in ("src/a", "src/.envrc", "b")] == ["", "is protected", "is not among outputs"]
-    assert protect.barred([], None)(".envrc") == ""
+    assert [bar(path, False) for path in ("src/a", "src/.envrc", "b")] == ["", "is protected", "is not among outputs"]
+    assert [bar("src/.git", is_link) for is_link in (False, True)] == ["is protected", "is protected"]
+    assert protect.barred([], None)(".envrc", False) == ""
 
 
 def guard(folder: Path) -> tuple[dict, list[str]]:
