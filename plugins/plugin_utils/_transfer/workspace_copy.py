@@ -275,7 +275,7 @@ def _is_conflict(folders: _Folders, path: str, there: str | None, changes: Mappi
     """Tell whether what is here at ``path``, ``there`` by its state, is not what was sent, and so not what the run worked on."""
     before, change = sent.get(path), changes[path]
     above = os.path.dirname(path)
-    if change.kind and above and above not in changes and _state(base, above) != FOLDER:
+    if change.kind and above and above not in changes and _state(folders, above) != FOLDER:
         return True
     if change.same_as is not None and change.same_as not in changes:
         first = sent.get(change.same_as)
