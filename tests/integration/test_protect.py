@@ -230,7 +230,7 @@ def test_outputs_of_a_controller_s_workspace(host: Host, project: Path, tmp_path
     options["outputs"][:] = ["out/**"]
     task["ggen.gvisor.containerd_run"]["argv"][-1] = "mkdir -p out"
     assert run_play(tmp_path, [task]).rc == 0
-    assert (project / "out").is_dir()
+    (project / "out").rmdir()  # it came; while it is there nothing else can be written at all
     task["ggen.gvisor.containerd_run"]["argv"][-1] = "mkdir -p other"
     assert "not among outputs: other" in run_play(tmp_path, [task]).text
     assert not (project / "other").exists()
