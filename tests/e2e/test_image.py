@@ -23,6 +23,7 @@ CARGO = '[package]\nname = "ggen"\nversion = "0.0.1"\nedition = "2021"\n'
 def checkout(tmp_path_factory):
     """A checkout with a program ggen: a small one, since what is tested is the way from a checkout to an image."""
     folder = tmp_path_factory.mktemp("checkout")
+    folder.chmod(0o755)  # who compiles it is nobody
     write(folder / "Cargo.toml", CARGO)
     write(folder / "src/main.rs", MAIN)
     subprocess.run(["cargo", "generate-lockfile", "--offline"], cwd=folder, check=True, capture_output=True)
