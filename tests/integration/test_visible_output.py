@@ -80,11 +80,25 @@ def test_a_failure_s_message(daemon: Daemon, workspace: Path, tmp_path: Path) ->
     assert not UNSAFE.search(shown.text), shown.text
 
 
+def test_what_a_failing_job_printed(daemon: Daemon, tmp_path: Path) -> None:
+    """Ansible shows the whole result of a task that has failed, and at -v of each."""
+    for words, script in (([], f"{SAY}; exit 3"), (["-v"], SAY)):
+        shown = run_play(tmp_path, [task(daemon, tmp_path, script)], *words)
+        assert shown.rc == (0 if words else 2)
+        assert "]52;c;ZXZpbA==" in shown.text
+        assert not UNSAFE.search(shown.text), shown.text
+
+
 def test_a_folder_of_the_controller_with_such_a_name(daemon: Daemon, workspace: Path, tmp_path: Path) -> None:
-    (workspace / "a\x1b]0;title\x07").write_text("")
-    shown = run_play(tmp_path, [task(daemon, tmp_path, "true", workspace=str(workspace), workspace_from="controller")])
-    assert shown.rc == 2
-    assert "with characters that cannot be shown" in shown.text
+    """It comes back as it is and is shown as it is not."""
+    name = "a\x1b]0;title\x07\u202e"
+    (workspace / name).write_text("")
+    options = {"workspace": str(workspace), "workspace_from": "controller"}
+    shown = run_play(tmp_path, [task(daemon, tmp_path, "for file in *; do echo x > $file; done", **options)], "--diff", "-v")
+    assert shown.rc == 0, shown.text
+    assert (workspace / name).read_text() == "x\n"
+    assert os.listdir(workspace) == [name]
+    assert "a\\x1b]0;title\\x07\\u202e" in shown.text
     assert not UNSAFE.search(shown.text), shown.text
 
 
