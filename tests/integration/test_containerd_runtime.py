@@ -32,6 +32,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._containerd import ser
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.service import DaemonService
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd import runtime_config as config
 from support import fixtures
+from support.adhoc import JSON_OUTPUT
 from support.containerd_debs import VERSIONS, ensure
 from support.containerd_runtime import ROOT, RUNSC, Host, make_host, run_action
 from support.missing import MISSING
@@ -202,7 +203,8 @@ def ansible(host: Host, *flags: str, **args: object) -> tuple[dict, int, str]:
     program = Path(sys.executable).parent / "ansible"
     argv = [str(program), "localhost", "-i", "localhost,", "-c", "local", "-e", f"ansible_python_interpreter={sys.executable}"]
     argv += ["-m", "ggen.gvisor.containerd_runtime", "-a", json.dumps({**args, **host.options()}), "-vvv", *flags]
-    done = subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False, stdin=subprocess.DEVNULL)
+    env = {**os.environ, **JSON_OUTPUT}
+    done = subprocess.run(argv, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120, check=False, stdin=subprocess.DEVNULL)
     body = done.stdout[done.stdout.index("=> {") + 3 :]
     return json.JSONDecoder().raw_decode(body)[0], done.stdout.count(" EXEC "), done.stdout
 

@@ -26,6 +26,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox import worksp
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._transfer.workspace_copy import pack, write_back
 from conftest import ROOT
 from support import oci
+from support.adhoc import JSON_OUTPUT
 from support.containerd import Daemon
 from support.containerd_debs import ensure
 from support.module import finish_module, run_module, start_module
@@ -335,13 +336,7 @@ def run_task(daemon: Daemon, *options: str, **more: object) -> dict:
     places = {"address": daemon.address, "state_dir": str(daemon.root / "state_dir")}
     task = {"image": IMAGE, "runtime": "io.containerd.runc.v2", **places, **more}
     argv = [str(Path(sys.executable).parent / "ansible"), "localhost", "-m", "ggen.gvisor.containerd_run", "-a", json.dumps(task), *options]
-    env = {
-        **os.environ,
-        "ANSIBLE_LOAD_CALLBACK_PLUGINS": "1",
-        "ANSIBLE_STDOUT_CALLBACK": "ansible.builtin.minimal",
-        "ANSIBLE_CALLBACK_RESULT_FORMAT": "json",
-    }
-    done = subprocess.run(argv, cwd=ROOT, env=env, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(argv, cwd=ROOT, env={**os.environ, **JSON_OUTPUT}, capture_output=True, text=True, check=False, timeout=120)
     assert " => {" in done.stdout, done.stdout + done.stderr
     result = {**json.loads(done.stdout[done.stdout.index(" => {") + 4 :]), "shown": " ".join(done.stderr.split())}
     pods = daemon.root / "state_dir" / "pods"
