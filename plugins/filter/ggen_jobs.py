@@ -113,7 +113,7 @@ def _run(job: dict[str, Any], where: str, program: str, env: dict[str, Any]) -> 
     bounds = {"protect": job["protect"]} if "protect" in job else {}
     bounds |= {"outputs": [*job["outputs"], ".ggen/**"]} if job.get("outputs") else {}
     fixed = {"workspace": job["path"], "workspace_from": where, "argv": [program, *job["args"]], "env": {**env, **(job.get("env") or {})}}
-    return {**fixed, **limits, **bounds, **{name: job[name] for name in ("mounts", "ignore", "timeout", "secrets") if name in job}}
+    return {**fixed, **limits, **bounds, **{name: job[name] for name in ("mounts", "ignore", "secrets", "timeout") if name in job}}
 
 
 def _moved(path: Any, moved: dict[str, str], stay: bool) -> Any:
