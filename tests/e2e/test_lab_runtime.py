@@ -247,13 +247,15 @@ def test_a_unit_that_takes_its_containers_along(lab: Path, before: dict[str, Sta
 
 # --- connections that break, in the middle ---
 
+# Where root's lock on the folder is.
+LOCK = "/run/ggen.gvisor/$(stat -c %d-%i /etc/containerd)"
 # A transaction waits at a gate until somebody writes to /run/go.
 GATE = "/bin/sh -c 'echo >/run/reached; read answer </run/go'"
 
 
 def at_lock() -> None:
     """Another reader of the configuration keeps the transaction from beginning."""
-    everywhere("flock --shared /etc/containerd " + GATE + " >/dev/null 2>&1 & timeout 20 cat /run/reached")
+    everywhere(f"install -d -m 0700 /run/ggen.gvisor; flock --shared {LOCK} {GATE} >/dev/null 2>&1 & timeout 20 cat /run/reached")
 
 
 def reach_lock() -> None:
@@ -332,7 +334,7 @@ def held(folder: Path, moment: str, kind: tuple[dict[str, str], tuple[str, ...]]
 WORKER = "$(find /proc/[0-9]*/fd -lname /etc/containerd 2>/dev/null | cut -d/ -f3 | xargs -I% sh -c 'readlink /proc/%/exe | grep -q python && echo %')"
 MODULE = f"$(ps -o ppid= -p {WORKER})"
 LET_GO = "echo >/run/go"
-FINISHED = "timeout 30 flock /etc/containerd true"
+FINISHED = f"timeout 30 flock {LOCK} true"
 
 
 @pytest.mark.parametrize(

@@ -603,6 +603,8 @@ def test_a_pod_that_cannot_be_removed_does_not_take_its_jobs_result() -> None:
         "cpus": None,
         "pids": 0,
         "cwd": None,
+        "protect": [],
+        "outputs": None,
         "private": [],
         "memory": None,
         "file_size": "0",
