@@ -28,7 +28,7 @@ IMAGE = "docker.io/library/ggen"
 LOOK = f"""
 readlink /usr/local/bin/runsc /usr/local/bin/containerd-shim-runsc-v1
 sha256sum /etc/containerd/runsc.toml /etc/containerd/config.toml
-cat {FOLDER}/installed.json 2>/dev/null
+test ! -e {FOLDER}/installed.json || cat {FOLDER}/installed.json
 """
 
 
