@@ -178,6 +178,8 @@ def test_a_failing_workspace_fails_with_ggen_s_exit_code(workspace, tmp_path):
     broken = tmp_path / "broken"
     shutil.copytree(workspace, broken)
     (broken / "ggen.toml").write_text("[project\n")
+    for path in [broken, *broken.rglob("*")]:
+        os.chown(path, 1234, 1234)
     done = play("playbooks/run.yml", ggen_run_workspace=str(broken))
     assert done.rc != 0
     assert "ggen.toml" in done.errors

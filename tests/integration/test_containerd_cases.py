@@ -315,7 +315,7 @@ def test_a_file_that_the_service_writes_anew_is_told(elsewhere: Host, monkeypatc
     assert result["failed"]
     assert f"{elsewhere.config_path} was written anew when containerd was restarted" in result["msg"]
     assert f"Rolled back: what was written to {elsewhere.config_path} meanwhile stays and containerd runs with it again." in result["msg"]
-    assert [path for path in elsewhere.root.rglob(".*ggen.gvisor*")] == []
+    assert list(elsewhere.root.rglob(".*ggen.gvisor*")) == []
 
 
 # --- what is no configuration file ---

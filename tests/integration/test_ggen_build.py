@@ -211,7 +211,7 @@ def test_of_a_checkout_too(world):
     )
     (checkout / "Cargo.lock").write_text(LOCK.format(checksum=world.registry.sums["made-up-library"]))
     (checkout / "src/main.rs").write_text(MAIN)
-    before = {path for path in checkout.rglob("*")}
+    before = set(checkout.rglob("*"))
     done = world.run(ggen_build_source="path", ggen_build_path=str(checkout))
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr
     log = "".join(path.read_text() for path in checkout.glob("target/ggen.gvisor/target/*/release/build/*/output"))

@@ -116,17 +116,17 @@ class Change(NamedTuple):
 GONE = Change()
 
 
-def write_back(root: str, sent: Mapping[str, str], contents: Any, bar: Callable[[str, bool], str] | None = None) -> list[str]:
+def write_back(root: str, sent: Mapping[str, str], contents: Any, refusal: Callable[[str, bool], str] | None = None) -> list[str]:
     """Do in the workspace what a run did to its copy and return remarks: what was left out.
 
-    ``contents`` are containerd_run's, as a host says: what is at the paths that the run changed. ``bar`` tells why a path may not be written, which the
+    ``contents`` are containerd_run's, as a host says: what is at the paths that the run changed. ``refusal`` tells why a path may not be written, which the
     host should have refused. Raises GvisorError, and writes nothing then, when a path may not be written or is not below the workspace, when bytes are
     not those that were sent, and when something here was changed since it was packed.
     """
     changes, remarks = _read(contents)
     # Folders come and go, and get new times, with what is in them.
     solid = [path for path in sorted(changes) if changes[path].kind != FOLDER and not (changes[path] == GONE and sent.get(path) == FOLDER)]
-    refused = [f"{visible_line(path)} {why}" for path in solid if bar and (why := bar(path, changes[path].kind == "symlink"))]
+    refused = [f"{visible_line(path)} {why}" for path in solid if refusal and (why := refusal(path, changes[path].kind == "symlink"))]
     if refused:
         raise GvisorError(f"the command may not write this: {', '.join(refused[:SHOWN])}. Nothing was written back.")
     # In what is a file until it becomes a folder there is nothing.
@@ -183,8 +183,7 @@ def _change(record: Mapping[str, Any]) -> Change:
     kind, mode, mtime_ns = record["kind"], record["mode"], record["mtime_ns"]
     if (
         not (isinstance(kind, str) and kind)
-        or type(mode) is not int
-        or type(mtime_ns) is not int
+        or any(isinstance(number, bool) or not isinstance(number, int) for number in (mode, mtime_ns))
         or not -MAX_TIME_NS < mtime_ns < MAX_TIME_NS
     ):
         raise ValueError(kind)

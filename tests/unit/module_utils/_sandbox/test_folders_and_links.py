@@ -58,7 +58,7 @@ def test_folders_that_nothing_else_tells_of_count(tree: Path) -> None:
         "new/inner": ("created", "folder"),
         "with/file": ("created", "file"),
     }
-    assert changes(after, before)["new/inner"] == ("removed", "folder")
+    assert changes(before=after, after=before)["new/inner"] == ("removed", "folder")
     assert changes(after, after) == {}
 
 
@@ -79,7 +79,7 @@ def test_files_and_folders_in_each_other_s_place(tree: Path) -> None:
         "full": ("created", "symlink"),
         "full/deep/file": ("removed", "file"),
     }
-    assert changes(after, before) == {
+    assert changes(before=after, after=before) == {
         "empty": ("modified", "folder"),
         "file": ("modified", "file"),
         "full": ("removed", "symlink"),

@@ -87,9 +87,9 @@ def test_outputs_that_are_folders(patterns: Optional[list], folders: Optional[li
 
 
 def test_what_a_host_reports_is_judged_here() -> None:
-    bar = protect.barred(protect.DEFAULT, ["src/**"])
-    assert [bar(path, False) for path in ("src/a", "src/.envrc", "b")] == ["", "is protected", "is not among outputs"]
-    assert [bar("src/.git", is_link) for is_link in (False, True)] == ["is protected", "is protected"]
+    refusal = protect.barred(protect.DEFAULT, ["src/**"])
+    assert [refusal(path, False) for path in ("src/a", "src/.envrc", "b")] == ["", "is protected", "is not among outputs"]
+    assert [refusal("src/.git", is_link) for is_link in (False, True)] == ["is protected", "is protected"]
     assert protect.barred([], None)(".envrc", False) == ""
 
 
