@@ -92,13 +92,18 @@ def play(daemon: Daemon, tmp_path: Path, *words: str, **variables: object) -> Pl
     return Played(done, results)
 
 
+def give(folder: Path) -> None:
+    """Give a workspace to an ordinary user: one of root's is refused."""
+    for path in (folder, *folder.rglob("*")):
+        os.chown(path, 12345, 12346, follow_symlinks=False)
+
+
 @pytest.fixture
 def workspace(tmp_path: Path) -> Path:
     """Return a fresh copy of the example that belongs to an ordinary user."""
     folder = tmp_path / "organization"
     shutil.copytree(ROOT / "examples" / "organization", folder, ignore=shutil.ignore_patterns("generated", ".ggen"))
-    for path in (folder, *folder.rglob("*")):
-        os.chown(path, 12345, 12346)
+    give(folder)
     # The sandbox's user must be able to walk to it.
     for path in (tmp_path, *tmp_path.parents[:3]):
         path.chmod(path.stat().st_mode | 0o011)
@@ -150,6 +155,8 @@ def test_failures_are_told_and_the_others_run(daemon: Daemon, workspace: Path, t
     (outside / "ontology" / "profile.ttl").rename(tmp_path / "lib" / "profile.ttl")
     manifest = (outside / "ggen.toml").read_text().replace("ontology/profile.ttl", "../lib/profile.ttl")
     (outside / "ggen.toml").write_text(manifest)
+    give(tmp_path / "empty")
+    give(outside)
     workspaces: list[dict[str, object]] = [{"path": name} for name in ("empty", "nowhere", "outside", "organization")]
     played = play(daemon, tmp_path, ggen_run_workspaces=workspaces)
     assert played.failed == 1
@@ -176,6 +183,7 @@ def test_failures_are_told_and_the_others_run(daemon: Daemon, workspace: Path, t
 
 def test_a_project_is_made_and_used(daemon: Daemon, tmp_path: Path) -> None:
     (tmp_path / "new").mkdir()
+    give(tmp_path / "new")
     made = play(daemon, tmp_path, ggen_run_workspace="new", ggen_run_args="init --skip_hooks true")
     assert made.failed == 0, made.text
     assert play(daemon, tmp_path, ggen_run_workspace="new").failed == 0
