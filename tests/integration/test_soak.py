@@ -46,6 +46,7 @@ def one(host: Host, number: int, folder: Path) -> tuple[int, int | None, str]:
     """Run a job that ends with a code of its own; returns the code wanted, the code got and what it printed."""
     workspace = folder / f"w{number}"
     workspace.mkdir()
+    os.chown(workspace, 1234, 1234)
     result = host.run(f"echo {number} | tee out; exit {number % 7}", workspace, fail_on_rc=False)
     return number % 7, result.get("rc"), result.get("stdout", result.get("msg", "")) + (workspace / "out").read_text()
 
