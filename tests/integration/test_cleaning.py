@@ -13,7 +13,10 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox import cleaning
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.cleaning import Note, clean, clean_noted, look_for_kept
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.mount_points import make_points
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pod import Mount
 from support.trees import later, nest, opened, remove
 
 USER = 1234
@@ -161,3 +164,39 @@ def test_a_note_without_its_mount_goes_by_the_path_and_follows_no_link(tmp_path:
     (home / "old").rename(home / "model")
     assert clean_noted(note).stripped == ["file"]
     assert bits(system / "file") == "4755"
+
+
+def test_bits_come_off_where_what_is_protected_cannot_be_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shell, key = make(tmp_path / "tree/shell", 0o4755), make(tmp_path / "tree/key", 0o644)
+
+    def fail(*_args: object) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(cleaning, "take_away", fail)
+    guard = {"patterns": [".envrc"], "rows": {}}
+    with opened(tmp_path / "tree") as descriptor:
+        done = clean(descriptor, Note("", str(tmp_path / "tree"), [], USER, {}, ["key"], guard))
+    assert (bits(shell), bits(key)) == ("0755", "0600")
+    assert (done.stripped, done.problems) == (["shell"], ["what is protected could not be looked at: Input/output error"])
+
+
+def test_a_folder_that_is_made_for_a_mount_is_not_exchanged_for_one_of_root_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The workspace's owner can rename what lies in his folder, whoever it belongs to, between two calls of root's."""
+    workspace, victim = tmp_path / "workspace", tmp_path / "workspace/victim"
+    make(victim / "secret", 0o600, owner=0)
+    victim.chmod(0o700)
+    os.chown(workspace, USER, USER)
+    (tmp_path / "source").mkdir()
+    mkdir = os.mkdir
+
+    def swap(name: str, *args: object, **options: object) -> None:
+        mkdir(name, *args, **options)
+        (workspace / name).rmdir()
+        victim.rename(workspace / name)
+
+    monkeypatch.setattr(os, "mkdir", swap)
+    mounts = [Mount(str(workspace), "/workspace", True), Mount(str(tmp_path / "source"), "/workspace/data")]
+    with pytest.raises(GvisorError, match="data was exchanged while it was made"):
+        make_points(str(tmp_path), mounts)
+    there = (workspace / "data").stat()
+    assert (there.st_uid, stat.S_IMODE(there.st_mode)) == (0, 0o700)

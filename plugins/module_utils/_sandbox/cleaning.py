@@ -14,7 +14,7 @@ import time
 from typing import Any, Dict, List, Mapping, NamedTuple, Sequence, Tuple
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
-from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pinned import FOLDER, NAMED, pin, through
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pinned import NAMED, folder_below, pin, through
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.protect import take_away
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.walker import (
     ENTRY,
@@ -96,13 +96,16 @@ def clean(root: int, note: Note) -> Cleaned:
     """
     deadline = time.monotonic() + SECONDS
     problems: List[str] = []
+    refused: List[str] = []
     try:
         if not stat.S_ISDIR(os.fstat(root).st_mode):
             return _clean_file(root)
-        refused: List[str] = []
         if note.guard:
-            refused, left = take_away(root, note.guard, deadline)
-            problems += left
+            try:
+                refused, left = take_away(root, note.guard, deadline)
+                problems += left
+            except OSError as error:  # the bits come off all the same
+                problems.append(f"what is protected could not be looked at: {error.strerror or error}")
         for path in note.private:
             _close(root, path, note.uid, problems)
         stripped, count, walk = _strip(root, note, deadline)
@@ -112,7 +115,7 @@ def clean(root: int, note: Note) -> Cleaned:
             problems.append("not all was looked at, so the folder was closed to group and others")
         return Cleaned(stripped, count, problems, refused)
     except OSError as error:
-        return Cleaned([], 0, [*problems, str(error.strerror or error)])
+        return Cleaned([], 0, [*problems, str(error.strerror or error)], refused)
 
 
 def _clean_file(descriptor: int) -> Cleaned:
@@ -161,21 +164,18 @@ def _strip(root: int, note: Note, deadline: float) -> Tuple[List[str], int, Walk
 def _close(root: int, path: str, uid: int, problems: List[str]) -> None:
     """Take the rights of group and others off a file, if it is there; no link is followed on the way."""
     *folders, name = path.split("/")
-    here = os.open(".", FOLDER, dir_fd=root)
     try:
-        for folder in folders:
-            below = os.open(folder, FOLDER, dir_fd=here)
+        here = folder_below(root, folders)
+        try:
+            change_mode(name, here, 0o7700, uid)
+        finally:
             os.close(here)
-            here = below
-        change_mode(name, here, 0o7700, uid)
     except FileNotFoundError:
         pass
     except NotADirectoryError:
         pass  # a link, or a file
     except OSError as error:
         problems.append(f"{printable(path)}: {error.strerror}")
-    finally:
-        os.close(here)
 
 
 def clean_noted(fields: Mapping[str, Any]) -> Cleaned:

@@ -16,7 +16,7 @@ import stat
 from typing import Iterator, List, NamedTuple, Sequence, Tuple
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
-from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pinned import FOLDER
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pinned import FOLDER, folder_below
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pod import Mount
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.walker import identity
 
@@ -44,12 +44,12 @@ def outer_of(mount: Mount, mounts: Sequence[Mount]) -> "Tuple[Mount, str] | None
 def _above(source: str, path: str) -> "Iterator[Tuple[int, str]]":
     """Give the descriptor of the folder that ``path`` is in, and its last name; no link is followed on the way."""
     *parents, name = path.split("/")
-    here = os.open(source, FOLDER)
+    root = os.open(source, FOLDER)
     try:
-        for parent in parents:
-            below = os.open(parent, FOLDER, dir_fd=here)
-            os.close(here)
-            here = below
+        here = folder_below(root, parents)
+    finally:
+        os.close(root)
+    try:
         yield here, name
     finally:
         os.close(here)
@@ -72,6 +72,9 @@ def _make(source: str, path: str, is_folder: bool) -> "Point | None":
         else:
             made = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=here)
         try:
+            # By now its name may be another's: a folder of root's that the workspace's owner has put there would be given away.
+            if is_folder and (os.fstat(made).st_uid != os.geteuid() or os.listdir(made)):
+                raise GvisorError(f"{path} was exchanged while it was made")
             around = os.fstat(here)
             os.fchown(made, around.st_uid, around.st_gid)
             os.fchmod(made, 0o755 if is_folder else 0o644)

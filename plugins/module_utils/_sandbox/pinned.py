@@ -14,7 +14,7 @@ import errno
 import os
 import stat
 import uuid
-from typing import Iterator, List, Optional, Tuple
+from typing import Iterator, List, Optional, Sequence, Tuple
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError, rights_fix
 
@@ -222,8 +222,8 @@ def acting_as(uid: int, gid: int) -> Iterator[None]:
         os.setgroups(groups)
 
 
-def _folder_below(folder: int, names: List[str], make: Optional[int]) -> int:
-    """Open the folder ``names`` below ``folder`` without following a link, made with the mode ``make`` where it is missing."""
+def folder_below(folder: int, names: Sequence[str], make: Optional[int] = None) -> int:
+    """Open the folder ``names`` below ``folder`` without following a link, made with the mode ``make`` where it is missing. Raises OSError."""
     here = os.open(".", FOLDER, dir_fd=folder)
     try:
         for name in names:
@@ -247,7 +247,7 @@ def read_file(folder: Pinned, path: str, limit: int = MAX_TEXT_FILE) -> Optional
     *parents, name = path.split("/")
     with acting_as(*folder.owner):
         try:
-            above = _folder_below(folder.descriptor, parents, None)
+            above = folder_below(folder.descriptor, parents)
             try:
                 descriptor = os.open(name, FILE, dir_fd=above)
             finally:
@@ -277,7 +277,7 @@ def write_file(folder: Pinned, path: str, data: bytes, mode: int, folder_mode: i
     temporary = f".{name[:100]}.{uuid.uuid4().hex[:12]}"
     with acting_as(*folder.owner):
         try:
-            above = _folder_below(folder.descriptor, parents, folder_mode)
+            above = folder_below(folder.descriptor, parents, folder_mode)
             try:
                 descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=above)
                 try:

@@ -15,7 +15,7 @@ import unicodedata
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
-from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pinned import FOLDER, NAMED, Pinned
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pinned import NAMED, Pinned, folder_below
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.walker import ENTER, ENTRY, MAX_TOLD, Bounds, Walk, identity, printable
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.workspace import ignore_matcher, stamp_of
 
@@ -133,12 +133,8 @@ def look(root: int, patterns: Sequence[str], deadline: float) -> Found:
 def open_below(root: int, path: str) -> Pinned:
     """Open what is at ``path`` below the folder ``root`` without following a link. Raises OSError."""
     *folders, name = path.split("/")
-    here = os.open(".", FOLDER, dir_fd=root)
+    here = folder_below(root, folders)
     try:
-        for folder in folders:
-            below = os.open(folder, FOLDER, dir_fd=here)
-            os.close(here)
-            here = below
         return Pinned(os.open(name, NAMED, dir_fd=here), path)
     finally:
         os.close(here)

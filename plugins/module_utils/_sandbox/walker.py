@@ -15,7 +15,7 @@ import time
 from typing import Iterator, List, NamedTuple, Optional, Tuple
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.text import visible_line
-from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pinned import FOLDER, NAMED, through
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pinned import FOLDER, NAMED, folder_below, through
 
 ENTER, ENTRY, LEAVE = "enter", "entry", "leave"
 MAX_TOLD = 20  # problems that are kept as text; all are counted
@@ -209,16 +209,7 @@ class Walk:
         return os.open("..", FOLDER, dir_fd=self._here)
 
     def _again(self) -> int:
-        here = os.open(".", FOLDER, dir_fd=self._root)
-        try:
-            for name in self.names:
-                below = os.open(name, FOLDER, dir_fd=here)
-                os.close(here)
-                here = below
-        except OSError:
-            os.close(here)
-            raise
-        return here
+        return folder_below(self._root, self.names)
 
 
 def remove_tree(folder: int, name: str, deadline: float) -> List[str]:

@@ -21,7 +21,7 @@ from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional, Se
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base import tar
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
-from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pinned import FILE, FOLDER
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pinned import FILE, FOLDER, folder_below
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.walker import (
     ENTER,
     ENTRY,
@@ -475,12 +475,8 @@ def _link(step: Step, folders: List[str], writer: int, target: int, files: Dict[
         files[key] = (list(folders), step.name)
         return False
     first, name = files[key]
-    folder = os.open(".", FOLDER, dir_fd=target)
+    folder = folder_below(target, first)
     try:
-        for part in first:
-            below = os.open(part, FOLDER, dir_fd=folder)
-            os.close(folder)
-            folder = below
         os.link(name, step.name, src_dir_fd=folder, dst_dir_fd=writer, follow_symlinks=False)
     finally:
         os.close(folder)
