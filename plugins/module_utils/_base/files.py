@@ -184,13 +184,15 @@ class Staged:
         self.path = path
         self._mode = mode
 
-    def keep(self, path: str) -> None:
-        """Bring the file to its place by one rename that survives a power cut. Raises OSError."""
+    def keep(self, path: str, durable: bool = True) -> None:
+        """Bring the file to its place by one rename that, unless it is not ``durable``, survives a power cut. Raises OSError."""
         os.fchmod(self.stream.fileno(), self._mode)
         self.stream.flush()
-        os.fsync(self.stream.fileno())
+        if durable:
+            os.fsync(self.stream.fileno())
         os.replace(self.path, path)
-        sync_folder(os.path.dirname(path) or ".")
+        if durable:
+            sync_folder(os.path.dirname(path) or ".")
 
 
 @contextlib.contextmanager
@@ -221,14 +223,15 @@ def sync_folder(path: str) -> None:
         os.close(descriptor)
 
 
-def atomic_write(path: str, data: bytes, mode: int) -> None:
+def atomic_write(path: str, data: bytes, mode: int, durable: bool = True) -> None:
     """Write ``data`` to ``path`` so that a reader, or a crash, sees the old file or the new one and nothing between.
 
-    ``mode`` holds the permission bits. Raises OSError; the old file is then untouched and no temporary file stays.
+    ``mode`` holds the permission bits. What is for other processes of this start of the host alone need not be ``durable``, which costs a wait for
+    the disk. Raises OSError; the old file is then untouched and no temporary file stays.
     """
     with staged(os.path.dirname(path) or ".", os.path.basename(path), mode) as new:
         new.stream.write(data)
-        new.keep(path)
+        new.keep(path, durable)
 
 
 def atomic_symlink(target: str, path: str) -> None:

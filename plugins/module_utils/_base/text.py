@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from typing import Any, Dict, Mapping
+from typing import Any, Dict, Mapping, Sequence
 
 # Control characters drive a terminal (colours, its title, the clipboard), \r hides what a line began with, marks of direction show a text as another
 # one, others show nothing at all, and a lone surrogate cannot be printed. New lines and tabs may stay; who joins letters needs U+200C and U+200D.
@@ -41,6 +41,12 @@ def visible(text: Any) -> str:
 def visible_line(text: Any) -> str:
     """Return ``text``, a name for example, as ``visible`` does, in one line."""
     return visible(text).replace("\n", "\\n").replace("\t", "\\t")
+
+
+def few(names: Sequence[str], most: int = 5) -> str:
+    """Return the first of the names for people, and how many more there are."""
+    more = len(names) - most
+    return ", ".join(names[:most]) + (f" and {more} more" if more > 0 else "")
 
 
 def _escape(found: "re.Match[str]") -> str:

@@ -20,6 +20,7 @@ import time
 from typing import Any, Dict, Iterator, List, Mapping, Sequence
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import atomic_write, take_lock
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.ctr import Ctr
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pinned import FOLDER
 
@@ -81,23 +82,11 @@ def _opened(state_dir: str) -> Iterator[int]:
         if os.fstat(folder).st_uid != os.geteuid():
             raise OSError(errno.EPERM, "belongs to somebody else", path)
         os.fchmod(folder, 0o700)
-        _lock(folder, path)
+        if not take_lock(folder, fcntl.LOCK_EX, LOCK_SECONDS):
+            raise OSError(errno.ETIMEDOUT, f"another process has held it for {LOCK_SECONDS:g} s", path)
         yield folder
     finally:
         os.close(folder)
-
-
-def _lock(descriptor: int, path: str) -> None:
-    """Take the lock within LOCK_SECONDS. Raises OSError."""
-    deadline = time.monotonic() + LOCK_SECONDS
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError as error:
-            if time.monotonic() > deadline:
-                raise OSError(errno.ETIMEDOUT, f"another process has held it for {LOCK_SECONDS:g} s", path) from error
-        time.sleep(0.01)
 
 
 def _file(folder: int) -> int:
@@ -175,10 +164,7 @@ class Trail:
             "digest": self.digest,
             **facts,
         }
-        path = os.path.join(self._folder, str(number))
-        with open(f"{path}.new", "wb") as stream:
-            stream.write(line_of(bounded(record)))
-        os.rename(f"{path}.new", path)
+        atomic_write(os.path.join(self._folder, str(number)), line_of(bounded(record)), 0o600, durable=False)
 
     def end(self, number: int, facts: Mapping[str, Any]) -> None:
         """Append the line of a job that has ended. Raises OSError."""

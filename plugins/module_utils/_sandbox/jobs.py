@@ -18,6 +18,7 @@ from typing import Any, Deque, Dict, Iterator, List, Mapping, NamedTuple, Option
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import remove_stale_transfers
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.platform import architecture
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.text import few
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.ctr import Ctr
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.image_config import ImageConfig, image_config
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.image_names import full_name
@@ -268,8 +269,8 @@ class Job:
             with pin_source(mount["source"]) as pinned:
                 self.sources.append(pinned.identity)
         self.user = user_of(params, self._owner)
-        for number in self.user.split(":"):
-            check_id(number)
+        for one in self.user.split(":"):
+            check_id(one)
         self._archive = take_archive(params["archive"]) if params["archive"] else None
         self.secrets = secret_files.values_of(params["secrets"])
         self.source: Optional[str] = (
@@ -488,8 +489,7 @@ class Job:
                 pairs = {path: pair(self._before, after, path) for path in paths}
                 outside = [path for path, (old, new) in pairs.items() if not has_path(allowed, path, new or old)]
                 if outside:
-                    more = f" and {len(outside) - 5} more" if len(outside) > 5 else ""
-                    faults.append(f"the command has changed what is not among outputs: {', '.join(map(printable, outside[:5]))}{more}")
+                    faults.append(f"the command has changed what is not among outputs: {few([printable(path) for path in outside])}")
             if self._archive is not None and not self.mode.check and not faults and not self._refused:
                 result["contents"] = changes_of(root, self._tree, self._before, after, self._after_until)
         return faults

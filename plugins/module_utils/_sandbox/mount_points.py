@@ -16,6 +16,7 @@ import stat
 from typing import Iterator, List, NamedTuple, Sequence, Tuple
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import atomic_write
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pinned import FOLDER, folder_below
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pod import Mount
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.walker import identity
@@ -116,10 +117,7 @@ def _is_there(source: str, path: str) -> bool:
 
 
 def _write(folder: str, points: Sequence[Point]) -> None:
-    place = os.path.join(folder, LIST)
-    with open(f"{place}.new", "w", encoding="utf-8") as stream:
-        json.dump([point._asdict() for point in points], stream)
-    os.rename(f"{place}.new", place)
+    atomic_write(os.path.join(folder, LIST), json.dumps([point._asdict() for point in points]).encode(), 0o600, durable=False)
 
 
 def remove_points(folder: str) -> List[str]:

@@ -15,6 +15,7 @@ import unicodedata
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.text import few
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pinned import NAMED, Pinned, folder_below
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.walker import ENTER, ENTRY, MAX_TOLD, Bounds, Walk, identity, printable
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.workspace import ignore_matcher, stamp_of
@@ -30,7 +31,7 @@ DEFAULT = [
     ".envrc",
     "**/.vscode/**",
 ]
-MAX_MOUNTS = 100  # each costs a pod some milliseconds
+MAX_MOUNTS = 100  # of one pod
 MAX_ROWS = 10_000
 _WILD = ("**", "*")
 
@@ -141,10 +142,7 @@ def open_below(root: int, path: str) -> Pinned:
 
 
 def _told(names: List[str], what: str) -> List[str]:
-    if not names:
-        return []
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return [f"protect: the command has {what} {', '.join(map(printable, sorted(names)[:5]))}{more}"]
+    return [f"protect: the command has {what} {few([printable(name) for name in sorted(names)])}"] if names else []
 
 
 def take_away(root: int, guard: Mapping[str, Any], deadline: float) -> "tuple[List[str], List[str]]":

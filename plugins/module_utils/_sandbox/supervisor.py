@@ -22,6 +22,7 @@ import time
 from typing import Any, Dict, Iterator, List, NoReturn, Optional, Tuple
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError, rights_fix
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import atomic_write
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.ctr import Ctr
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox import audit
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.binds import bind, unbind
@@ -71,10 +72,7 @@ class PodFolder:
 
     def note(self, name: str, note: Note) -> None:
         """Write down what cleaning up after a job needs, before the job begins. Raises OSError."""
-        path = os.path.join(self.path, "notes", name)
-        with open(f"{path}.new", "w", encoding="utf-8") as stream:
-            json.dump(note._asdict(), stream)
-        os.rename(f"{path}.new", path)
+        atomic_write(os.path.join(self.path, "notes", name), json.dumps(note._asdict()).encode(), 0o600, durable=False)
 
     def done(self, name: str) -> None:
         """Forget the note: what it says was done, and nobody can write there any more."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from ansible_collections.ggen.gvisor.plugins.module_utils._base.text import duration_text, visible_line
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.text import duration_text, few, visible_line
 
 SHOWN = 3  # hosts that are named
 STEADY = 60.0  # seconds between two lines in the end
@@ -29,8 +29,7 @@ class Moment(NamedTuple):
 def line(moment: Moment) -> str:
     """Return the line: where in the run, what, on how many hosts, for how long."""
     total = moment.done + len(moment.at_it)
-    more = len(moment.at_it) - SHOWN
-    names = ", ".join(moment.at_it[:SHOWN]) + (f" and {more} more" if more > 0 else "")
+    names = few(moment.at_it, SHOWN)
     where = f"play {moment.play} of {moment.plays}, {moment.play_name}"
     what = f"{moment.task}: {moment.done} of {total} hosts, {names} at it" if total > 1 else f"{moment.task} on {names}"
     return visible_line(f"… {where} | {what} for {duration_text(moment.seconds)}")

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.carried import MTIME, SAME_AS, decode
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
-from ansible_collections.ggen.gvisor.plugins.module_utils._base.text import visible_line
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.text import few, visible_line
 
 SHOWN = 5
 MAX_HELD = 64  # descriptors of folders that are kept open
@@ -136,10 +136,9 @@ def write_back(root: str, sent: Mapping[str, str], contents: Any, refusal: Calla
             states = {path: None if is_in_file(path) else _state(folders, path) for path in sorted(changes)}
             conflicts = [path for path, there in states.items() if _is_conflict(folders, path, there, changes, sent)]
             if conflicts:
-                shown = ", ".join(map(visible_line, conflicts[:SHOWN]))
-                more = f" and {len(conflicts) - SHOWN} more" if len(conflicts) > SHOWN else ""
+                shown = few([visible_line(path) for path in conflicts], SHOWN)
                 raise GvisorError(
-                    f"{shown}{more} in {root} changed while the command ran elsewhere on a copy. Nothing was written back; run again."
+                    f"{shown} in {root} changed while the command ran elsewhere on a copy. Nothing was written back; run again."
                 )
             _apply(folders, changes, sent)
     except OSError as error:

@@ -9,7 +9,7 @@ import unicodedata
 
 import pytest
 from ansible.module_utils._internal import _messages
-from ansible_collections.ggen.gvisor.plugins.module_utils._base.text import visible, visible_all, visible_line, visible_result
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.text import few, visible, visible_all, visible_line, visible_result
 
 
 @pytest.mark.parametrize(
@@ -57,3 +57,8 @@ def test_what_people_are_shown_of_a_result() -> None:
 
 def test_text_at_any_depth() -> None:
     assert visible_all({"\x1b": [("\r",), 1, None, {"a": True}]}) == {r"\x1b": [[r"\r"], 1, None, {"a": True}]}
+
+
+@pytest.mark.parametrize(("count", "shown"), [(0, ""), (1, "0"), (2, "0, 1"), (3, "0, 1 and 1 more"), (9, "0, 1 and 7 more")])
+def test_a_few_names_are_told_and_how_many_more_there_are(count: int, shown: str) -> None:
+    assert few([str(number) for number in range(count)], 2) == shown
