@@ -13,41 +13,15 @@ import signal
 import stat
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.ctr import Ctr
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.limits import default_memory
-from support.containerd import Daemon
 from support.module import finish_module, run_module
-from support.runs import IMAGE, PATIENCE, RUNTIMES, Host, gvisor_daemon
+from support.runs import IMAGE, PATIENCE, USER, Host, own
 
-USER = 1000
-
-
-@pytest.fixture(scope="module")
-def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    with gvisor_daemon(tmp_path_factory.mktemp("containerd")) as running:
-        yield running
-
-
-@pytest.fixture
-def host(daemon: Daemon, tmp_path: Path) -> Iterator[Host]:
-    one = Host(daemon, tmp_path, RUNTIMES["runsc"])
-    yield one
-    assert one.settle() == {}
-
-
-@pytest.fixture
-def workspace(tmp_path: Path) -> Path:
-    return own(tmp_path / "model")
-
-
-def own(folder: Path) -> Path:
-    folder.mkdir()
-    os.chown(folder, USER, USER)
-    return folder
+pytest_plugins = ("support.run_fixtures",)
 
 
 def trail(host: Host) -> list[dict]:

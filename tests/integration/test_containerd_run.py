@@ -29,13 +29,9 @@ from support.missing import MISSING
 from support.module import finish_module, run_module, start_module
 from support.runs import IMAGE, PATIENCE, RUNTIMES, Host, gvisor_daemon
 
+pytest_plugins = ("support.run_fixtures",)
+
 OWNER = 1000
-
-
-@pytest.fixture(scope="module")
-def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    with gvisor_daemon(tmp_path_factory.mktemp("containerd")) as running:
-        yield running
 
 
 @pytest.fixture(params=list(RUNTIMES))

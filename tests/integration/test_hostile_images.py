@@ -25,9 +25,10 @@ from support.containerd import Daemon
 from support.containerd_debs import ensure
 from support.gvisor import gvisor_dir
 from support.module import finish_module, run_module
-from support.runs import IMAGE, RUNTIMES, Host, gvisor_daemon
+from support.runs import IMAGE, RUNTIMES, USER, Host, gvisor_daemon, own
 
-OWNER = 1000
+pytest_plugins = ("support.run_fixtures",)
+
 SOURCE = Path(__file__).parent / "attacker" / "preloaded.c"
 LIBRARY = "usr/lib/evil.so"
 
@@ -106,18 +107,8 @@ def slug(name: str) -> str:
 
 
 @pytest.fixture
-def host(daemon: Daemon, tmp_path: Path) -> Iterator[Host]:
-    one = Host(daemon, tmp_path, RUNTIMES["runsc"])
-    yield one
-    assert one.settle() == {}
-
-
-@pytest.fixture
 def workspace(tmp_path: Path) -> Path:
-    folder = tmp_path / "workspace"
-    folder.mkdir()
-    os.chown(folder, OWNER, OWNER)
-    return folder
+    return own(tmp_path / "workspace")
 
 
 def contents(workspace: Path) -> dict[str, tuple[int, int, int]]:
@@ -129,8 +120,8 @@ SAYS = "cat /proc/self/status; echo; id -u; id -g; touch made"
 
 def is_harmless(stdout: str) -> None:
     facts = {line.partition(":")[0]: line.partition(":")[2].split() for line in stdout.splitlines() if ":" in line}
-    assert set(facts["Uid"]) == set(facts["Gid"]) == {str(OWNER)}
-    assert set(facts["Groups"]) <= {str(OWNER)}
+    assert set(facts["Uid"]) == set(facts["Gid"]) == {str(USER)}
+    assert set(facts["Groups"]) <= {str(USER)}
     assert {word for name in ("CapInh", "CapPrm", "CapEff", "CapAmb") for word in facts.get(name, ())} == {"0" * 16}
 
 
@@ -141,11 +132,11 @@ def is_harmless(stdout: str) -> None:
 def test_nothing_of_an_image_reaches_the_host_s_programs(host: Host, workspace: Path, name: str) -> None:
     """… where it could leave a set-user-id file of root's in a user's workspace."""
     result = host.run(SAYS, workspace, image=f"localhost/{slug(name)}:1")
-    assert contents(workspace) == {"made": (OWNER, OWNER, 0)}, result
+    assert contents(workspace) == {"made": (USER, USER, 0)}, result
     assert not result["failed"], result
     assert "faults" not in result
     is_harmless(result["stdout"])
-    assert result["stdout"].endswith(f"\n{OWNER}\n{OWNER}\n")
+    assert result["stdout"].endswith(f"\n{USER}\n{USER}\n")
 
 
 # With ctr of 1.6 a pod's first process becomes the user by itself, or a second one is the user's; ctr of 1.7 can say which user.
@@ -159,7 +150,7 @@ def test_nor_where_the_shell_needs_a_loader(
 ) -> None:
     monkeypatch.setattr(host_tools, "STATIC_SHELLS", ())
     said = run_pod(host, workspace, f"localhost/{slug(name)}:1", tmp_path, WAYS[way])
-    assert contents(workspace) == {"made": (OWNER, OWNER, 0)}
+    assert contents(workspace) == {"made": (USER, USER, 0)}
     is_harmless(said)
 
 
@@ -172,7 +163,7 @@ def run_pod(host: Host, workspace: Path, image: str, folder: Path, abilities: se
     place = folder / "pod"
     place.mkdir()
     mounts = [Mount(str(workspace), "/workspace", True)]
-    user = f"{OWNER}:{OWNER}"
+    user = f"{USER}:{USER}"
     spec = PodSpec(f"{host.name}-1", image, host.runtime, mounts, tools, user=user, image_env=config.env, image_user=config.user)
     pod = Pod(ctr, spec, str(place))
     try:
@@ -194,7 +185,7 @@ def test_nor_where_ctr_says_which_user(
         one = Host(daemon, tmp_path, RUNTIMES["runsc"])
         for name in ATTACKS:
             result = one.run(SAYS, workspace, image=f"localhost/{slug(name)}:1")
-            assert contents(workspace) == {"made": (OWNER, OWNER, 0)}, (name, result)
+            assert contents(workspace) == {"made": (USER, USER, 0)}, (name, result)
             is_harmless(result["stdout"])
         assert "CapBnd:\t0000000000000000" in result["stdout"]
         assert one.settle() == {}
@@ -231,10 +222,10 @@ def test_links_where_the_host_s_files_are_mounted(host: Host, workspace: Path, l
     lists = ("list", "ld.so.preload")
     for existing in lists:
         (workspace / existing).write_text(f"/{LIBRARY}\n")
-        os.chown(workspace / existing, OWNER, OWNER)
+        os.chown(workspace / existing, USER, USER)
     image = image_of(host.daemon, f"link-{slug(name)}", layer(library, Attack(LINKS[name])))
     result = host.run(SAYS, workspace, image=image)
-    assert contents(workspace) == dict.fromkeys(["made", *lists], (OWNER, OWNER, 0)), result
+    assert contents(workspace) == dict.fromkeys(["made", *lists], (USER, USER, 0)), result
     is_harmless(result["stdout"])
 
 
@@ -279,7 +270,7 @@ def test_a_command_that_ends_its_shell_ends_its_own_pod_and_no_other(host: Host,
     for number in range(3):
         folders.append(tmp_path / f"ws{number}")
         folders[-1].mkdir()
-        os.chown(folders[-1], OWNER, OWNER)
+        os.chown(folders[-1], USER, USER)
     common = {key: value for key, value in host.params("", None).items() if key not in ("argv", "workspace")}
     jobs = [
         {"workspace": str(folder), "argv": ["sh", "-c", "echo said; [ $0 != 1 ] || kill -9 1; sleep 1", str(number)]}

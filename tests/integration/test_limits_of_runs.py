@@ -17,16 +17,11 @@ import pytest
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.limits import default_memory
 from support.containerd import Daemon
 from support.module import finish_module, run_module
-from support.runs import PATIENCE, RUNTIMES, Host, gvisor_daemon
+from support.runs import PATIENCE, RUNTIMES, USER, Host, gvisor_daemon, own
 
-USER = 1000
+pytest_plugins = ("support.run_fixtures",)
+
 MIB = 1 << 20
-
-
-@pytest.fixture(scope="module")
-def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    with gvisor_daemon(tmp_path_factory.mktemp("containerd")) as running:
-        yield running
 
 
 @pytest.fixture(params=list(RUNTIMES))
@@ -34,24 +29,6 @@ def host(request: pytest.FixtureRequest, daemon: Daemon, tmp_path: Path) -> Iter
     one = Host(daemon, tmp_path, RUNTIMES[request.param])
     yield one
     assert one.settle() == {}
-
-
-@pytest.fixture
-def runsc(daemon: Daemon, tmp_path: Path) -> Iterator[Host]:
-    one = Host(daemon, tmp_path, RUNTIMES["runsc"])
-    yield one
-    assert one.settle() == {}
-
-
-@pytest.fixture
-def workspace(tmp_path: Path) -> Path:
-    return own(tmp_path / "model")
-
-
-def own(folder: Path) -> Path:
-    folder.mkdir(exist_ok=True)
-    os.chown(folder, USER, USER)
-    return folder
 
 
 @contextlib.contextmanager

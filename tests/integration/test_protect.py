@@ -10,29 +10,14 @@ import os
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from support.containerd import Daemon
 from support.module import run_module
-from support.runs import IMAGE, PATIENCE, RUNTIMES, Host, gvisor_daemon
+from support.runs import IMAGE, PATIENCE, USER, Host
 from support.terminal import run_play
 
-USER = 1000
-
-
-@pytest.fixture(scope="module")
-def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    with gvisor_daemon(tmp_path_factory.mktemp("containerd")) as running:
-        yield running
-
-
-@pytest.fixture
-def host(daemon: Daemon, tmp_path: Path) -> Iterator[Host]:
-    one = Host(daemon, tmp_path, RUNTIMES["runsc"])
-    yield one
-    assert one.settle() == {}
+pytest_plugins = ("support.run_fixtures",)
 
 
 @pytest.fixture

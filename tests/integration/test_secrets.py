@@ -20,12 +20,12 @@ from pathlib import Path
 import pytest
 from ansible.constants import DEFAULT_VAULT_ID_MATCH
 from ansible.parsing.vault import VaultLib, VaultSecret
-from support.containerd import Daemon
 from support.module import run_module
-from support.runs import IMAGE, PATIENCE, RUNTIMES, Host, gvisor_daemon
+from support.runs import IMAGE, PATIENCE, Host
 from support.terminal import run_play
 
-USER = 1000
+pytest_plugins = ("support.run_fixtures",)
+
 TOKEN, PEM, LOOKED_UP, ENV = (
     "t0ken-in-a-file",
     "-----BEGIN KEY-----\nline'of\\a key\n-----END KEY-----",
@@ -34,27 +34,6 @@ TOKEN, PEM, LOOKED_UP, ENV = (
 )
 WORDS = (TOKEN, "line'of", "of\\a key", LOOKED_UP, "looked-up", "value'of", "of\\\\a key", "\\variable")
 LOG = Path("/dev/log")
-
-
-@pytest.fixture(scope="module")
-def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    with gvisor_daemon(tmp_path_factory.mktemp("containerd")) as running:
-        yield running
-
-
-@pytest.fixture
-def host(daemon: Daemon, tmp_path: Path) -> Iterator[Host]:
-    one = Host(daemon, tmp_path, RUNTIMES["runsc"])
-    yield one
-    assert one.settle() == {}
-
-
-@pytest.fixture
-def workspace(tmp_path: Path) -> Path:
-    folder = tmp_path / "model"
-    folder.mkdir()
-    os.chown(folder, USER, USER)
-    return folder
 
 
 @pytest.fixture

@@ -11,22 +11,17 @@ from __future__ import annotations
 import collections
 import concurrent.futures
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.containerd import Daemon
-from support.runs import RUNTIMES, Host, gvisor_daemon
+from support.runs import RUNTIMES, Host
+
+pytest_plugins = ("support.run_fixtures",)
 
 RUNS = int(os.environ.get("GGEN_GVISOR_SOAK", "24"))
 AT_ONCE = 8
 WARM_UP = 4  # runs after which containerd has what it keeps for good
-
-
-@pytest.fixture(scope="module")
-def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    with gvisor_daemon(tmp_path_factory.mktemp("containerd")) as running:
-        yield running
 
 
 def counts(daemon: Daemon, host: Host) -> dict[str, int]:

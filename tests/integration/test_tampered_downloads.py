@@ -10,8 +10,6 @@ test_runsc_build.py, ggen's own crate and binary in tests/e2e/test_image.py, wha
 from __future__ import annotations
 
 import hashlib
-import io
-import json
 import os
 import re
 import shutil
@@ -27,41 +25,10 @@ import yaml
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._gvisor.documents import crates
 from conftest import ROOT
 from support import apt
+from support.crates import Registry, packed, settings, sha256
 from support.http import serving
 
-
-def sha256(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
 # cargo
-
-
-def packed(name: str, files: dict[str, str]) -> bytes:
-    """Return a crate in version 1.0.0."""
-    files = {"Cargo.toml": f'[package]\nname = "{name}"\nversion = "1.0.0"\nedition = "2021"\n' + files.pop("Cargo.toml", ""), **files}
-    buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode="w:gz") as archive:
-        for path, text in files.items():
-            member = tarfile.TarInfo(f"{name}-1.0.0/{path}")
-            member.size = len(text.encode())
-            archive.addfile(member, io.BytesIO(text.encode()))
-    return buffer.getvalue()
-
-
-LOCK = """version = 4
-
-[[package]]
-name = "made-up-library"
-version = "1.0.0"
-source = "registry+https://github.com/rust-lang/crates.io-index"
-checksum = "{checksum}"
-
-[[package]]
-name = "made-up-program"
-version = "1.0.0"
-dependencies = ["made-up-library"]
-"""
 
 
 @pytest.mark.parametrize("index_lies", [False, True], ids=["other bytes", "other bytes and the index vouches for them"])
@@ -69,38 +36,17 @@ def test_a_crate_that_the_lock_file_does_not_pin_is_not_compiled(tmp_path, index
     """With the arguments of role ggen_build, from a registry that a test serves."""
     arguments = (ROOT / "roles/ggen_build/tasks/compile_program.yml").read_text()
     assert "- --locked" in arguments
-    true = packed("made-up-library", {"src/lib.rs": "pub fn f() {}\n"})
-    false = packed("made-up-library", {"src/lib.rs": "pub fn f() { println!() }\n"})
-    program = packed(
-        "made-up-program",
-        {
-            "Cargo.toml": '\n[dependencies]\nmade-up-library = "1.0.0"\n',
-            "src/main.rs": "fn main() { made_up_library::f() }\n",
-            "Cargo.lock": LOCK.format(checksum=sha256(true)),
-        },
-    )
-    crates = {"made-up-library": false, "made-up-program": program}
-    sums = {"made-up-library": sha256(false if index_lies else true), "made-up-program": sha256(program)}
-    needs = {"name": "made-up-library", "req": "^1", "features": [], "optional": False, "default_features": True, "target": None}
-
-    def answer(path: str) -> bytes | None:
-        name = path.rpartition("/")[2]
-        if name == "config.json":
-            return json.dumps({"dl": f"{address}/crates/{{crate}}"}).encode()
-        if path.startswith("/crates/"):
-            return crates.get(name)
-        if name not in crates:
-            return None
-        dependencies = [{**needs, "kind": "normal"}] if name == "made-up-program" else []
-        row = {"name": name, "vers": "1.0.0", "deps": dependencies, "cksum": sums[name], "features": {}, "yanked": False}
-        return json.dumps(row).encode() + b"\n"
-
+    registry = Registry({"src/main.rs": "fn main() { made_up_library::f() }\n"}, {"src/lib.rs": "pub fn f() {}\n"})
+    false = registry.crates["made-up-library"] = packed("made-up-library", {"src/lib.rs": "pub fn f() { println!() }\n"})
+    if index_lies:
+        registry.sums["made-up-library"] = sha256(false)
     cargo = shutil.which("cargo", path=f"{Path.home()}/.cargo/bin:{os.environ['PATH']}")
     rustup = os.environ.get("RUSTUP_HOME") or str(Path.home() / ".rustup")
-    with serving(answer) as (address, asked):
+    with serving(registry.answer) as (address, asked):
+        registry.address = address
         home = tmp_path / "cargo"
         home.mkdir()
-        (home / "config.toml").write_text(f'[source.crates-io]\nreplace-with = "mine"\n[source.mine]\nregistry = "sparse+{address}/"\n')
+        (home / "config.toml").write_text(settings(address))
         done = subprocess.run(
             [cargo, "install", "--color=never", "--locked", "--force", f"--root={tmp_path}/out", "made-up-program@1.0.0"],
             env={**os.environ, "CARGO_HOME": str(home), "RUSTUP_HOME": rustup, "CARGO_TARGET_DIR": str(tmp_path / "target")},

@@ -8,13 +8,14 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from support.containerd import Daemon
-from support.runs import IMAGE, RUNTIMES, gvisor_daemon
+from support.runs import IMAGE, RUNTIMES
 from support.terminal import run_play
+
+pytest_plugins = ("support.run_fixtures",)
 
 # The clipboard, the title, the cursor, the same with one character, directions, a line that is overwritten, a line of Ansible's, no UTF-8.
 OCTAL = {
@@ -30,20 +31,6 @@ OCTAL = {
 UNSAFE = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 WRITE = "; ".join(f'n=$(printf \'{text}.\'); echo "$n" > "$n"; chmod 4755 "$n"' for text in OCTAL.values())
 SAY = "; ".join(f"printf '{text}\\n'; printf '{text}\\n' >&2" for text in OCTAL.values())
-
-
-@pytest.fixture(scope="module")
-def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    with gvisor_daemon(tmp_path_factory.mktemp("containerd")) as running:
-        yield running
-
-
-@pytest.fixture
-def workspace(tmp_path: Path) -> Path:
-    folder = tmp_path / "model"
-    folder.mkdir()
-    os.chown(folder, 1000, 1000)
-    return folder
 
 
 def task(daemon: Daemon, tmp_path: Path, script: str, **options: object) -> dict:

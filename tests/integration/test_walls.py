@@ -30,17 +30,12 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.supervisor im
 from ansible_collections.ggen.gvisor.plugins.modules import containerd_run
 from support.containerd import Daemon
 from support.module import finish_module, run_module
-from support.runs import IMAGE, PATIENCE, RUNTIMES, Host, gvisor_daemon
+from support.runs import IMAGE, PATIENCE, RUNTIMES, USER, Host, own
 
-USER = 1000
+pytest_plugins = ("support.run_fixtures",)
+
 SET_ID = "cp /bin/busybox shell; chmod 6755 shell"
 DEEP = "n=0; while [ $n -lt 1100 ]; do mkdir d && cd d; n=$((n+1)); done"
-
-
-@pytest.fixture(scope="module")
-def daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    with gvisor_daemon(tmp_path_factory.mktemp("containerd")) as running:
-        yield running
 
 
 @pytest.fixture
@@ -65,13 +60,6 @@ def secrets(tmp_path: Path) -> Path:
     folder.mkdir(mode=0o700)
     (folder / "secret").write_text("secret\n")
     return folder
-
-
-def own(*folders: Path) -> Path:
-    for folder in folders:
-        folder.mkdir(exist_ok=True)
-        os.chown(folder, USER, USER)
-    return folders[-1]
 
 
 def bits(path: Path) -> str:

@@ -21,6 +21,7 @@ from support.module import run_module, start_module
 IMAGE = "localhost/busybox:1"
 # Seconds that a run may take to remove its pod and to say that it could not: a disk that is being flushed holds containerd for half a minute.
 PATIENCE = 90
+USER = 1000  # whose a workspace is
 RUNTIMES = {"runsc": "io.containerd.runsc.v1", "runc": "io.containerd.runc.v2"}
 
 
@@ -32,6 +33,14 @@ def gvisor_daemon(root: Path, layer: bytes | None = None, image: str = IMAGE) ->
         (root / "image.tar").write_bytes(oci.tar(entries))
         running.ctr("images", "import", str(root / "image.tar"))
         yield running
+
+
+def own(*folders: Path) -> Path:
+    """Make the folders of a user's where they are missing, and return the last one."""
+    for folder in folders:
+        folder.mkdir(exist_ok=True)
+        os.chown(folder, USER, USER)
+    return folders[-1]
 
 
 class Host:
