@@ -15,6 +15,7 @@ from pathlib import Path
 import lab as lab_module
 import pytest
 import yaml
+from support.adhoc import JSON_OUTPUT
 
 LAB_PY = Path(lab_module.__file__)
 # The same as in hosts.yml, so that the same base file systems serve.
@@ -168,7 +169,7 @@ def test_the_inventory_is_complete(labs: Callable[..., Handle]) -> None:
     lab = labs("ansible", one=one, gone={"suite": "bookworm", "boot": False})
     lab.up()
     argv = (Path(sys.executable).with_name("ansible"), "-i", lab.path / "inventory.yml", "sandbox_hosts", "-m")
-    done = subprocess.run([*argv, "ping"], capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run([*argv, "ping"], capture_output=True, text=True, check=False, timeout=60, env={**os.environ, **JSON_OUTPUT})
     assert re.search(r"one \| SUCCESS", done.stdout), done.stdout + done.stderr
     assert re.search(r"gone \| UNREACHABLE.*No route to host", done.stdout, re.DOTALL), done.stdout
     assert "uid=1000(admin)" in out(*argv, "command", "-a", "id", "--limit", "one")
