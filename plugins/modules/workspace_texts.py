@@ -63,7 +63,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pinned import
 def read(workspace: str, path: str) -> Dict[str, Any]:
     """Return what RETURN says of one file."""
     name = os.path.relpath(path, workspace)
-    if name.split("/")[0] == "..":  # the sandbox does not see it either
+    if name.split("/", 1)[0] == "..":  # the sandbox does not see it either
         return {"text": None, "problem": f"{path} is not in the workspace {workspace}", "link": True}
     try:
         with pin(f"{workspace}/", "workspace") as folder:
