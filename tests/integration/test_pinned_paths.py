@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import os
 import stat
@@ -249,6 +250,29 @@ def test_root_s_own_folder_is_made_whatever_the_umask_is(ours: Path) -> None:
         finally:
             os.umask(before)
         assert {stat.S_IMODE((ours / str(mask) / name).stat().st_mode) for name in ("", "state")} == {0o755}
+
+
+def test_threads_that_make_folders_leave_the_process_its_umask(ours: Path) -> None:
+    """It is the whole process': what another thread wrote meanwhile was everybody's to write, and so was all that came afterwards."""
+
+    def umask() -> str:
+        return next(line.split()[1] for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("Umask:"))
+
+    def make(number: int) -> list[int]:
+        modes = []
+        for turn in range(25):
+            own_folder(f"{ours}/{number}/{turn}", "state_dir")
+            (ours / f"{number}.{turn}").mkdir()
+            modes.append(stat.S_IMODE((ours / f"{number}.{turn}").stat().st_mode))
+        return modes
+
+    before = os.umask(0o022)
+    try:
+        with concurrent.futures.ThreadPoolExecutor(8) as pool:
+            assert {mode for modes in pool.map(make, range(8)) for mode in modes} == {0o755}
+        assert umask() == "0022"
+    finally:
+        os.umask(before)
 
 
 @pytest.mark.parametrize(

@@ -160,15 +160,26 @@ def _step(word: str, here: int, make: Optional[int], told: str) -> Tuple[int, bo
 
 
 def _make(name: str, folder: int, mode: int) -> bool:
-    """Make a folder with that mode at once, whatever the umask is: by the time of a chmod its name may be another's. Return whether it was not there."""
-    before = os.umask(0)
-    try:
-        os.mkdir(name, mode, dir_fd=folder)
-        return True
-    except FileExistsError:  # another run was faster
-        return False
-    finally:
-        os.umask(before)
+    """Make a folder with that mode at once, whatever the umask is: by the time of a chmod its name may be another's. Return whether it was not there.
+
+    The umask is the whole process', and so all threads': a child has one of its own. Raises OSError.
+    """
+    child = os.fork()
+    if child == 0:
+        number = errno.EIO
+        try:
+            os.umask(0)
+            os.mkdir(name, mode, dir_fd=folder)
+            number = 0
+        except OSError as error:
+            number = error.errno or number
+        finally:
+            os._exit(number)
+    _pid, status = os.waitpid(child, 0)
+    number = os.WEXITSTATUS(status) if os.WIFEXITED(status) else errno.ECANCELED
+    if number not in (0, errno.EEXIST):  # another run was faster
+        raise OSError(number, os.strerror(number), name)
+    return number == 0
 
 
 def _check_link(place: str, target: str, ours: bool, links: int, told: str) -> None:
@@ -227,9 +238,13 @@ def folder_below(folder: int, names: Sequence[str], make: Optional[int] = None) 
     here = os.open(".", FOLDER, dir_fd=folder)
     try:
         for name in names:
-            if make is not None:
+            try:
+                below = os.open(name, FOLDER, dir_fd=here)
+            except FileNotFoundError:
+                if make is None:
+                    raise
                 _make(name, here, make)
-            below = os.open(name, FOLDER, dir_fd=here)
+                below = os.open(name, FOLDER, dir_fd=here)
             os.close(here)
             here = below
     except BaseException:
