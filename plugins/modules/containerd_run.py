@@ -260,8 +260,8 @@ options:
     default: io.containerd.runsc.v1
   network:
     description:
-      - The network of the pod; V(none) is loopback only (127.0.0.1 and ::1), with the names C(localhost) and C(sandbox), which is the pod's host name.
-      - In gVisor the host name is empty with containerd 1.6 and 1.7, whose C(ctr) cannot give one.
+      - The network of the pod; V(none) is loopback only (127.0.0.1 and ::1), with the name C(localhost) and the pod's host name, C(sandbox).
+      - In gVisor a pod has no host name with containerd 1.6, whose C(ctr) cannot give one.
     type: str
     choices: [none]
     default: none

@@ -16,7 +16,7 @@ from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd import boo
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd import runtime_config as config
 from support.colima import EMBEDDED
 from support.containerd import Daemon
-from support.containerd_debs import ensure
+from support.containerd_debs import VERSIONS, ensure
 from support.containerd_runtime import Host, run_action
 
 HANDLER = config.Handler("runsc", runtime_type="io.containerd.runsc.v1")
@@ -185,7 +185,7 @@ class Guest(Host):
         self.start()
 
 
-@pytest.fixture(name="guest", params=["1.7.24", "2.1.9"])
+@pytest.fixture(name="guest", params=VERSIONS[1:])
 def fixture_guest(request: pytest.FixtureRequest, tmp_path: Path, home: Home, monkeypatch: pytest.MonkeyPatch) -> Iterator[Guest]:
     """A containerd as Colima's guests have it (2.x), and one that has runc's table taken away by ours (1.x)."""
     monkeypatch.setenv("PATH", ensure(request.param).path)

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the ggen.gvisor authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""containerd_image beside what others have in the namespace, and with archives for several platforms, on containerds of three releases."""
+"""containerd_image beside what others have in the namespace, and with archives for several platforms, on containerds of four releases."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from support import oci
 from support.containerd import Daemon
-from support.containerd_debs import SUITES, ensure
+from support.containerd_debs import VERSIONS, ensure
 from support.module import run_module
 
 TINY = "docker.io/library/tiny:1"
@@ -23,7 +23,7 @@ INDEX = "application/vnd.oci.image.index.v1+json"
 _number = itertools.count()
 
 
-@pytest.fixture(scope="module", params=SUITES)
+@pytest.fixture(scope="module", params=VERSIONS)
 def daemon(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", ensure(request.param).path)

@@ -1,4 +1,4 @@
-"""containerd_runtime on real containerds of three releases: whole lives, proofs, and faults at every step.
+"""containerd_runtime on real containerds of four releases: whole lives, proofs, and faults at every step.
 
 The containerds are Debian's, unpacked beside each other; each test runs one of its own.
 """

@@ -22,7 +22,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox import host_t
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pod import Command, Mount, Pod, PodSpec
 from support import oci
 from support.containerd import Daemon
-from support.containerd_debs import ensure
+from support.containerd_debs import VERSIONS, ensure
 from support.gvisor import gvisor_dir
 from support.module import finish_module, run_module
 from support.runs import IMAGE, RUNTIMES, USER, Host, gvisor_daemon, own
@@ -175,7 +175,7 @@ def run_pod(host: Host, workspace: Path, image: str, folder: Path, abilities: se
     return done.stdout.text()
 
 
-@pytest.mark.parametrize("version", ["1.7.24", "2.1.9"])
+@pytest.mark.parametrize("version", VERSIONS[1:])  # with the first one, all tests above are made
 def test_nor_where_ctr_says_which_user(
     tmp_path: Path, workspace: Path, library: bytes, version: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

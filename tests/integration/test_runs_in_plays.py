@@ -22,7 +22,7 @@ import pytest
 import yaml
 from support import oci
 from support.containerd import Daemon
-from support.containerd_debs import ensure
+from support.containerd_debs import VERSIONS, ensure
 from support.gvisor import gvisor_dir
 from support.playbook import Play, play
 from support.runs import IMAGE, RUNTIMES, Host, gvisor_daemon
@@ -186,7 +186,7 @@ TALK = """
 import json, socket, sys
 seen = {"name": socket.gethostname()}
 for family, to in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"), (socket.AF_INET, "localhost"), (socket.AF_INET6, "localhost"),
-                   (socket.AF_INET, "sandbox")):
+                   *((socket.AF_INET, name) for name in sys.argv[2:])):
     with socket.create_server((to, 0), family=family) as server:
         port = server.getsockname()[1]
         with socket.socket(family) as client:
@@ -210,7 +210,7 @@ PYTHON = [{"source": "/usr", "target": "/usr"}, {"source": "/usr/lib", "target":
 
 @pytest.fixture(scope="module")
 def newest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
-    """The first containerd whose ctr can give gVisor a host name."""
+    """A containerd whose ctr can give gVisor a host name."""
     with contextlib.ExitStack() as stack:
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv("PATH", ensure("2.1.9").path)
@@ -234,7 +234,7 @@ def test_a_pod_has_loopback_and_no_other_network(
     tasks.add("own", "cat /etc/hosts", mounts=[{"source": str(tmp_path / "own"), "target": "/etc/hosts"}])
     tasks.add("interfaces", "cat /proc/net/dev")
     with socket.create_server(("127.0.0.1", 0)) as ours:
-        tasks.add("talk", ["/usr/bin/python3", "-c", TALK, str(ours.getsockname()[1])], mounts=PYTHON)
+        tasks.add("talk", ["/usr/bin/python3", "-c", TALK, str(ours.getsockname()[1]), *filter(None, [name])], mounts=PYTHON)
         played = tasks.play()
         ours.settimeout(0)
         with pytest.raises(BlockingIOError):
@@ -254,6 +254,24 @@ def test_a_pod_has_loopback_and_no_other_network(
         "127.0.0.1": "Connection refused",
     }
     assert tasks.host.left() == {}
+
+
+@pytest.mark.parametrize(("version", "runtime"), [(VERSIONS[0], "runc"), *((version, "runsc") for version in VERSIONS)])
+def test_the_host_name_is_the_hosts_file_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str, runtime: str) -> None:
+    """To a pod of gVisor's ctr of 1.6 can give none: then there is none, for which busybox has a sign."""
+    monkeypatch.setenv("PATH", ensure(version).path)
+    name = "" if (version, runtime) == ("1.6.20", "runsc") else "sandbox"
+    with gvisor_daemon(tmp_path / "containerd") as daemon:
+        host = Host(daemon, tmp_path, RUNTIMES[runtime])
+        result = host.run("hostname; uname -n; cat /proc/sys/kernel/hostname /etc/hosts")
+    assert result["stdout"].splitlines() == [
+        name or "?",
+        name,
+        name,
+        "127.0.0.1 localhost",
+        "::1 localhost ip6-localhost ip6-loopback",
+        *([f"127.0.0.1 {name}"] if name else []),
+    ]
 
 
 def test_a_working_folder_that_is_not_there_is_no_exit_code(tasks: Tasks, tmp_path: Path) -> None:

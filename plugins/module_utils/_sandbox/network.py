@@ -20,7 +20,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import Gv
 
 HOST_NAME = "sandbox"  # the same in every pod: what a command generates may hold it
 HOSTS_FILE = "/etc/hosts"
-HOSTS = f"127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n127.0.0.1 {HOST_NAME}\n"
+LOCALHOST = "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n"
 
 _KINDS = {"network": ("net", 0x40000000), "uts": ("uts", 0x04000000)}  # ctr's name → the kernel's
 _GET_FLAGS, _SET_FLAGS, _UP = 0x8913, 0x8914, 1
@@ -37,6 +37,11 @@ def _raise_loopback() -> None:
         request = struct.pack("16sH22x", b"lo", 0)
         (flags,) = struct.unpack_from("H", fcntl.ioctl(any_socket, _GET_FLAGS, request), 16)
         fcntl.ioctl(any_socket, _SET_FLAGS, struct.pack("16sH22x", b"lo", flags | _UP))
+
+
+def hosts(name: str) -> str:
+    """Return the hosts file of a pod with this host name, or with none."""
+    return f"{LOCALHOST}127.0.0.1 {name}\n" if name else LOCALHOST
 
 
 @contextlib.contextmanager

@@ -34,7 +34,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.limits import
     judge,
     ulimits,
 )
-from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.network import HOST_NAME, HOSTS, HOSTS_FILE, namespaces
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.network import HOST_NAME, HOSTS_FILE, hosts, namespaces
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pipes import HeadAndTail, Sink, UntilMark, read_until
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.surroundings import (
     SPARE_HOME,
@@ -166,8 +166,8 @@ def start_args(spec: PodSpec, folder: str, spaces: Mapping[str, str]) -> List[st
         args += ["--read-only"]
     for kind, path in spaces.items():
         args += ["--with-ns", f"{kind}:{path}"]
-    if spec.gvisor and "ctr-hostname" in spec.tools.abilities:
-        args += ["--hostname", HOST_NAME]
+    if spec.gvisor and host_name(spec):
+        args += ["--hostname", host_name(spec)]
     targets = [mount.target for mount in spec.mounts]
     uid, gid = spec.user.split(":")
     args += ["--mount", mount_flag("tmpfs", "tmpfs", SPARE_HOME, f"nosuid:nodev:mode=0700:uid={uid}:gid={gid}:size=256m")]
@@ -182,6 +182,11 @@ def start_args(spec: PodSpec, folder: str, spaces: Mapping[str, str]) -> List[st
         args += ["--mount", mount_flag("bind", mount.source, mount.target, f"rbind:nosuid:nodev:{access}")]
     become = spec.tools.argv("unshare", "--setgid", gid, "--setuid", uid) if kept else []
     return [*args, spec.image, spec.id, *become, *spec.tools.argv("sh")]
+
+
+def host_name(spec: PodSpec) -> str:
+    """Return the pod's host name, or "": gVisor has one of its own, which only ctr can say, and ctr of containerd 1.6 cannot."""
+    return HOST_NAME if not spec.gvisor or "ctr-hostname" in spec.tools.abilities else ""
 
 
 def changes_user(spec: PodSpec) -> bool:
@@ -292,7 +297,7 @@ class Pod:
             descriptor = os.open(os.path.join(self.folder, "hosts"), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
             with open(descriptor, "w", encoding="ascii") as stream:
                 os.fchmod(stream.fileno(), 0o644)  # whatever the umask is
-                stream.write(HOSTS)
+                stream.write(hosts(host_name(self.spec)))
         except OSError as error:
             raise GvisorError(f"{error.filename or self.folder}: {error.strerror}") from error
 
