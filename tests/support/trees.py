@@ -32,9 +32,16 @@ def opened(path: object) -> Iterator[int]:
         os.close(descriptor)
 
 
-def scan(path: object, known: object = None, texts: bool = False, seconds: float = 60, **options: object) -> _workspace.Scan:
+def scan(
+    path: object,
+    known: object = None,
+    texts: bool = False,
+    seconds: float = 60,
+    expected: tuple[int, int] | None = None,
+    **extent: int,
+) -> _workspace.Scan:
     with opened(path) as root:
-        return _workspace.scan(root, time.monotonic() + seconds, known, texts, **options)
+        return _workspace.scan(root, time.monotonic() + seconds, known, expected, _workspace.Extent(texts, **extent))
 
 
 def compare(before: dict, after: dict, ignored: object) -> list[dict]:

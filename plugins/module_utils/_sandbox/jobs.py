@@ -45,6 +45,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.surroundings 
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.walker import identity, printable
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.workspace import (
     MAX_HOLES,
+    Extent,
     Scan,
     compare,
     copy_tree,
@@ -385,7 +386,7 @@ class Job:
         if not self.source:
             return
         with self._root() as root:
-            self._before = scan(root, self.until, texts=self.mode.diff)
+            self._before = scan(root, self.until, extent=Extent(self.mode.diff))
             if self._before.missed:
                 told = "; ".join(self._before.problems[:5])
                 raise GvisorError(f"workspace {self.workspace} cannot be looked at whole before the command: {told}; name a smaller folder")
@@ -471,7 +472,7 @@ class Job:
         params = self.params
         uid, gid = (int(number) for number in self.user.split(":"))
         with self._root() as root:
-            after = scan(root, self._after_until, self._before, self.mode.diff, (uid, gid), holes=MAX_HOLES)
+            after = scan(root, self._after_until, self._before, (uid, gid), Extent(self.mode.diff, MAX_HOLES))
             ignored = ignore_matcher(params["ignore"])
             paths = differences(self._before, after)
             result["changed_counts"] = counts(self._before, after, paths, ignored)

@@ -178,16 +178,28 @@ def whole_digest(descriptor: int, size: int, deadline: float, name: str) -> str:
     return hasher.hexdigest()
 
 
-def _look(
-    name: str,
-    folder: int,
-    status: os.stat_result,
-    known: Optional[Entry],
-    keep: int,
-    now_ns: int,
-    deadline: float,
-    holes: int,
-) -> Entry:
+class Extent(NamedTuple):
+    """How far a scan goes beside its time."""
+
+    texts: bool = False  # keep the text of small files, for diffs
+    holes: int = 0  # bytes of sparse files, together, of which the digest of the whole is made too
+    most: int = MAX_ENTRIES
+
+
+DIGESTS = Extent()
+
+
+class _Left:
+    """What a scan may still take."""
+
+    def __init__(self, deadline: float, extent: Extent) -> None:
+        self.deadline = deadline
+        self.begun_ns = time.time_ns()
+        self.texts = MAX_TEXTS if extent.texts else 0  # bytes
+        self.holes = extent.holes
+
+
+def _look(name: str, folder: int, status: os.stat_result, known: Optional[Entry], left: _Left) -> Entry:
     kind = _KINDS.get(stat.S_IFMT(status.st_mode), "device")
     digest, text, whole = "", None, ""
     stamp = stamp_of(status)
@@ -201,15 +213,17 @@ def _look(
             begun = b""
             if status.st_size <= MAX_TEXT:
                 begun = os.read(descriptor, MAX_TEXT + 1)
-                text = _text(begun) if len(begun) <= keep else None
-            digest = _digest(descriptor, os.fstat(descriptor), deadline, name, begun)
-            if ":" in digest and status.st_size <= holes and not (known and known.digest == digest):
+                text = _text(begun) if len(begun) <= left.texts else None
+            digest = _digest(descriptor, os.fstat(descriptor), left.deadline, name, begun)
+            if ":" in digest and status.st_size <= left.holes and not (known and known.digest == digest):
                 now = time.monotonic()
                 with contextlib.suppress(TimeoutError):  # half of the time is for the others
-                    whole = whole_digest(descriptor, status.st_size, now + (deadline - now) / 2, name)
+                    whole = whole_digest(descriptor, status.st_size, now + (left.deadline - now) / 2, name)
         finally:
             os.close(descriptor)
-    sure = now_ns - status.st_ctime_ns > RACY_NS
+    left.texts -= len(text or "")
+    left.holes -= status.st_size if whole else 0
+    sure = left.begun_ns - status.st_ctime_ns > RACY_NS
     return Entry(
         kind,
         stat.S_IMODE(status.st_mode),
@@ -235,25 +249,21 @@ def scan(
     root: int,
     deadline: float,
     known: Optional[Scan] = None,
-    texts: bool = False,
     expected: Optional[Tuple[int, int]] = None,
-    most: int = MAX_ENTRIES,
-    holes: int = 0,
+    extent: Extent = DIGESTS,
 ) -> Scan:
     """Return what is below the folder ``root`` (a descriptor), as far as it can be looked at; never raises for what is there.
 
     ``known`` is an earlier scan: a file with the same inode, size and times is not read again (its change time cannot be
-    set by a job, and a time stamp too young to be trusted is not). ``texts`` keeps the text of small files for diffs. ``expected`` is whose
-    uid and gid everything must be that ``known`` does not have from another owner. ``deadline`` (time.monotonic) and ``most`` entries end it.
-    Of sparse files of so many bytes as ``holes`` together, which ``known`` does not have, the digest of the whole is made too.
+    set by a job, and a time stamp too young to be trusted is not), nor the whole of a sparse one. ``expected`` is whose uid and gid everything
+    must be that ``known`` does not have from another owner. ``deadline`` (time.monotonic) and what ``extent`` says end it.
     """
     found = Scan()
-    left = MAX_TEXTS if texts else 0
+    left = _Left(deadline, extent)
     letters = 0
-    now_ns = time.time_ns()
     prefix, group = "", -1
     folders: List[str] = []  # from the root to where the walk is
-    walk = Walk(root, Bounds(deadline, most, MAX_DEPTH))
+    walk = Walk(root, Bounds(deadline, extent.most, MAX_DEPTH))
 
     def note_owner(path: str, status: os.stat_result) -> None:
         owner = (status.st_ino, status.st_uid, status.st_gid)
@@ -287,10 +297,7 @@ def scan(
                 letters += len(path)
                 status = step.entry.stat(follow_symlinks=False)
                 note_owner(path, status)
-                entry = _look(step.name, step.descriptor, status, (known or {}).get(path), left, now_ns, deadline, holes)
-                left -= len(entry.text or "")
-                holes -= entry.size if entry.whole else 0
-                found[path] = entry
+                found[path] = _look(step.name, step.descriptor, status, (known or {}).get(path), left)
         except FileNotFoundError:
             continue  # gone between listing and looking
         except OSError as error:
