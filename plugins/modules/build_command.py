@@ -42,9 +42,11 @@ options:
     type: path
   creates:
     description:
-      - A path that the command makes at its end. Where it exists the command is not run.
+      - What the command makes at its end, one path or several. Where all exist the command is not run.
       - Looked at when no other run of the command can be at work, so that of several runs at the same time one does it.
-    type: path
+    type: list
+    elements: path
+    default: []
   network:
     description:
       - V(false) runs the command in a network namespace of its own that has nothing in it.
@@ -213,7 +215,7 @@ def perform(module: AnsibleModule) -> Dict[str, Any]:
     started = job.look() if values["run"] else start(job, values, environment)
     state = {"network": started["network"], "confined": started.get("confined", False)}
     if "run" not in started:
-        return {"changed": False, "rc": 0, "log": job.log, "msg": f"{values['creates']} exists", **state}
+        return {"changed": False, "rc": 0, "log": job.log, "msg": f"{', '.join(values['creates'])} exists", **state}
     end = job.wait(values["run"] or started["run"], values["poll"])
     log = job.log_text()
     return {
@@ -238,7 +240,7 @@ def main() -> None:
             "env": {"type": "dict", "default": {}},
             "chdir": {"type": "path"},
             "state_dir": {"type": "path"},
-            "creates": {"type": "path"},
+            "creates": {"type": "list", "elements": "path", "default": []},
             "network": {"type": "bool", "default": True},
             "confinement": {
                 "type": "dict",

@@ -349,8 +349,6 @@ def build(turns: int) -> list[Row]:
                 *("--extra-vars", json.dumps(variables)),
             )
 
-        tools = Path(folder) / "own-cache" / "tools"
-        shutil.copytree(CACHE / "tools", tools, symlinks=True)  # the SBOM tool is built once for a cache
         seconds = {"role": timed(role), "by hand": timed(by_hand)}
         again = timed(role)
     return [

@@ -188,6 +188,9 @@ def test_what_exists_is_not_made_again(host, tmp_path):
     assert host.run("touch", str(made), creates=str(made))["changed"]
     again = host.run("touch", str(made), creates=str(made))
     assert (again["changed"], again["rc"]) == (False, 0)
+    other = tmp_path / "other"
+    assert host.run("touch", str(other), creates=[str(made), str(other)])["changed"], "one of two was missing"
+    assert not host.run("touch", str(other), creates=[str(made), str(other)])["changed"]
 
 
 @pytest.mark.skipif(network_prefix() is None, reason="this host lets nobody make a network namespace")

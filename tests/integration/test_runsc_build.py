@@ -59,25 +59,8 @@ func main() {
 """
 LIBRARY = 'package score\n\nfunc Word() string { return "strict" }\n'
 PATCH = 'package score\n\nfunc Word() string { return "tolerant" }\n'
-# A stand-in for the SBOM tool, with the options that the role gives to the real one.
-SBOM = """package main
-
-import (
-    "os"
-    "strings"
-)
-
-func main() {
-    for _, argument := range os.Args {
-        if name, found := strings.CutPrefix(argument, "-output="); found {
-            if os.WriteFile(name, []byte("{}\\n"), 0o644) != nil {
-                os.Exit(1)
-            }
-        }
-    }
-}
-"""
 RELEASE = "20990101"
+PROGRAMS = ("runsc", "runsc-shim", "runsc.patched")
 MODULE_SUM = f"h1:{base64.b64encode(bytes(32)).decode()}"
 GO = shutil.which("go") or "/usr/local/go/bin/go"
 TABLE = yaml.safe_load((ROOT / "vendors" / "gvisor" / "releases.yml").read_text())
@@ -105,18 +88,17 @@ class Project:
             "module made.up\n\ngo 1.21\n\nrequire made.up/score v0.0.0\n\nreplace made.up/score => ./score\n",
         )
         write(self.folder / "go.sum", f"made.up/score v0.0.0 {MODULE_SUM}\n")
-        write(self.folder / "runsc" / "main.go", PROGRAM)
+        for package in ("runsc", "shim"):
+            write(self.folder / package / "main.go", PROGRAM)
         write(self.folder / "score" / "go.mod", "module made.up/score\n\ngo 1.21\n")
         write(self.folder / "score" / "score.go", LIBRARY)
         write(self.vendors / "gvisor" / "overlay" / "score.go", PATCH)
-        write(self.vendors / "sbom" / "go.mod", "module made.up/sbom\n\ngo 1.21\n")
-        write(self.vendors / "sbom" / "go.sum", "")
-        write(self.vendors / "sbom" / "cyclonedx-gomod" / "main.go", SBOM)
         self.table = copy.deepcopy(TABLE)
         self.table["go"]["version"] = go_version()
         self.table["build"]["ldflags"] = "-s -w -X main.version={stamp}"
         files = [
             {"name": "runsc", "package": "made.up/runsc", "mode": "0755"},
+            {"name": "runsc-shim", "package": "made.up/shim", "mode": "0755"},
             {
                 "name": "runsc.patched",
                 "package": "made.up/runsc",
@@ -153,7 +135,6 @@ class Project:
             "runsc_build_dest": str(self.bin),
             "runsc_build_cache": str(self.cache),
             "_runsc_build_vendors": str(self.vendors),
-            "_runsc_build_sbom_package": "made.up/sbom/cyclonedx-gomod",
             "_runsc_build_gocache": str(self.root.parent / "go-build"),
         }
 
@@ -232,8 +213,7 @@ def test_a_build_from_nothing(first):
     manifest = json.loads((project.built / "manifest.json").read_text())
     found = sums(project.built)
     assert {name: entry["sha256"] for name, entry in manifest["files"].items()} == {
-        name: found[name]
-        for name in ("runsc", "runsc.patched", "runsc.cdx.json", "runsc.patched.cdx.json", "runsc.intoto.json", "runsc.patched.intoto.json")
+        name: found[name] for program in PROGRAMS for name in (program, f"{program}.cdx.json", f"{program}.intoto.json")
     }
     inputs = manifest["made_from"]["inputs"]
     assert inputs["go"] == project.table["go"]["version"]
@@ -245,15 +225,16 @@ def test_a_build_from_nothing(first):
 
 
 def test_the_patch_is_in_the_patched_program_alone(first):
-    for name, word in (("runsc", "strict"), ("runsc.patched", "tolerant")):
+    for name, word in (("runsc", "strict"), ("runsc-shim", "strict"), ("runsc.patched", "tolerant")):
         said = subprocess.run([first[0].built / name, "run"], capture_output=True, text=True, check=True).stdout
         assert word in said
 
 
 def test_the_compile_had_no_network_and_no_rights_and_that_is_told(first):
     project, runner = first
-    compiled = [event["event_data"].get("res", {}) for event in runner.events if event["event_data"].get("task") == "Compile the program"]
+    compiled = [event["event_data"].get("res", {}) for event in runner.events if event["event_data"].get("task") == "Compile the programs"]
     compiled = [result for result in compiled if "network" in result]
+    # One for the programs of the same sources, one for the patched program.
     assert [(result["network"], result["confined"]) for result in compiled] == [("isolated", True)] * 2
     told = {"network": "isolated", "confined": True}
     assert json.loads((project.built / "manifest.json").read_text())["metadata"]["build"] == told
@@ -354,12 +335,12 @@ def test_a_changed_input_is_another_build(project, change: Callable[[Project], N
     change(project)
     runner = project.run()
     assert stats(runner)[1] == 0, runner.stdout.read()
-    assert "Compile the program" in executions(runner)
+    assert "Compile the programs" in executions(runner)
     after = json.loads((project.built / "manifest.json").read_text())
     assert before["key"] != after["key"]
     same = {name for name, entry in before["files"].items() if entry == after["files"][name]}
     assert ("runsc.patched" in same) == (change is change_pin)
-    assert not same & {"runsc.intoto.json", "runsc.patched.intoto.json"}, "they tell of each input"
+    assert not same & {f"{name}.intoto.json" for name in PROGRAMS}, "they tell of each input"
 
 
 def test_a_build_that_differs_from_the_table_fails_and_is_not_kept(project):
@@ -400,7 +381,7 @@ def test_a_build_host_of_its_own(project):
     assert stats(runner)[1] == 0, runner.stdout.read()
     assert (host / "builds" / RELEASE / "linux_amd64" / "runsc").exists()
     there = host / "builds" / RELEASE / "linux_amd64"
-    ours = {"manifest.json", "runsc.intoto.json", "runsc.patched.intoto.json"}
+    ours = {"manifest.json", *(f"{name}.{kind}.json" for name in PROGRAMS for kind in ("cdx", "intoto"))}
     assert {name: sum for name, sum in sums(project.built).items() if name not in ours} == {
         name: sum for name, sum in sums(there).items() if name != "manifest.json"
     }, "nothing besides what the controller itself writes"
@@ -430,10 +411,9 @@ def test_bad_input_is_refused_before_anything_changes(tmp_path, variables, messa
 
 
 def test_two_runs_at_the_same_time_build_once(project):
-    """Both from nothing but the tool: whoever is first builds, the other one joins in or finds the result."""
-    for path in (project.bin, *(project.cache / "objects").glob("*")):
-        if not (path / "cyclonedx-gomod").exists():
-            shutil.rmtree(path)
+    """Both from nothing: whoever is first builds, the other one joins in or finds the result."""
+    for path in (project.bin, project.cache / "objects"):
+        shutil.rmtree(path)
     change_patch(project)
     with ThreadPoolExecutor(2) as pool:
         runners = list(pool.map(lambda _number: project.run(), range(2)))
@@ -446,17 +426,11 @@ def test_two_runs_at_the_same_time_build_once(project):
     assert list((project.cache / "work").iterdir()) == []
 
 
-@pytest.mark.parametrize("pins", ["vendors/gvisor", "vendors/sbom"])
-def test_a_module_that_go_sum_does_not_pin_stops_the_build(tmp_path, monkeypatch, pins):
+def test_a_module_that_go_sum_does_not_pin_stops_the_build(tmp_path, monkeypatch):
     """It comes from a proxy that serves other bytes than those that go.sum was written for; nothing is compiled, kept or put in its place."""
     project = Project(tmp_path)
-    folder = project.folder if pins == "vendors/gvisor" else project.vendors / "sbom"
-    (folder / "go.mod").write_text(
-        f"module made.up{'' if folder == project.folder else '/sbom'}\n\ngo 1.21\n\nrequire made.up/score v0.0.1\n"
-    )
-    (folder / "go.sum").write_text(f"made.up/score v0.0.1 {MODULE_SUM}\nmade.up/score v0.0.1/go.mod {MODULE_SUM}\n")
-    if folder != project.folder:
-        (folder / "cyclonedx-gomod" / "main.go").write_text(PROGRAM)
+    write(project.folder / "go.mod", "module made.up\n\ngo 1.21\n\nrequire made.up/score v0.0.1\n")
+    write(project.folder / "go.sum", f"made.up/score v0.0.1 {MODULE_SUM}\nmade.up/score v0.0.1/go.mod {MODULE_SUM}\n")
     module = b"module made.up/score\n\ngo 1.21\n"
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
@@ -474,14 +448,13 @@ def test_a_module_that_go_sum_does_not_pin_stops_the_build(tmp_path, monkeypatch
     assert stats(runner)[1] == 1, runner.stdout.read()
     assert "checksum mismatch" in output(runner)
     assert not project.bin.exists()
-    kept = [json.loads(path.read_text())["name"] for path in (project.cache / "objects").glob("*/manifest.json")]
-    assert kept == ([] if folder != project.folder else ["cyclonedx-gomod"])
+    assert list((project.cache / "objects").glob("*")) == []
 
 
 def test_each_program_has_its_provenance(first):
     project, _runner = first
     found, patch = sums(project.built), hashlib.sha256(PATCH.encode()).hexdigest()
-    told = {name: checked_statement((project.built / f"{name}.intoto.json").read_text()) for name in ("runsc", "runsc.patched")}
+    told = {name: checked_statement((project.built / f"{name}.intoto.json").read_text()) for name in PROGRAMS}
     for name, statement in told.items():
         assert digests(statement["subject"]) == {name: found[name]}
         dependencies = digests(statement["predicate"]["buildDefinition"]["resolvedDependencies"])
@@ -490,17 +463,27 @@ def test_each_program_has_its_provenance(first):
         assert digests(statement["predicate"]["runDetails"]["byproducts"]) == {f"{name}.cdx.json": found[f"{name}.cdx.json"]}
 
 
-def test_a_build_of_an_older_version_gets_its_provenance(project):
-    """The build is in the cache without documents, as it was stored before there were any."""
+def test_each_program_has_the_sbom_that_go_tells(first):
+    project, _runner = first
+    found, go = sums(project.built), f"go{project.table['go']['version']}"
+    for name in PROGRAMS:
+        sbom = checked_sbom((project.built / f"{name}.cdx.json").read_text())
+        assert sbom["metadata"]["component"]["hashes"] == [{"alg": "SHA-256", "content": found[name]}]
+        told = {one["name"]: (one["version"], one.get("hashes")) for one in sbom["components"]}
+        assert told == {"made.up/score": ("v0.0.0", [{"alg": "SHA-256", "content": bytes(32).hex()}]), "std": (go, None)}
+
+
+def test_a_build_without_its_documents_gets_them(project):
+    """The build is in the cache without documents, as another controller's build host keeps it."""
     manifest = json.loads((project.built / "manifest.json").read_text())
     described = sums(project.built)
     shutil.rmtree(project.cache)
-    manifest["files"] = {name: entry for name, entry in manifest["files"].items() if not name.endswith(".intoto.json")}
+    manifest["files"] = {name: entry for name, entry in manifest["files"].items() if not name.endswith(".json")}
     (project.built / "manifest.json").write_text(json.dumps(manifest))
-    for path in project.built.glob("*.intoto.json"):
+    for path in (*project.built.glob("*.intoto.json"), *project.built.glob("*.cdx.json")):
         path.unlink()
     assert stats(project.run("--check")) == (1, 0)
-    assert not list(project.built.glob("*.intoto.json"))
+    assert [path.name for path in project.built.glob("*.json")] == ["manifest.json"]
     assert stats(project.run()) == (1, 0)
     assert sums(project.built) == described
     assert stats(project.run()) == (0, 0)
@@ -519,31 +502,26 @@ def test_a_changed_document_is_fixed(project, name):
 # gVisor itself.
 
 
-def cold_build(root: Path, seed: Path | None = None) -> tuple[Path, dict]:
-    """Build the oldest release with nothing but the SBOM tool in the cache; Go's own build cache is empty."""
-    cache = root / "cache"
-    for manifest in (seed / "objects").glob("*/manifest.json") if seed else ():
-        if json.loads(manifest.read_text())["name"] == "cyclonedx-gomod":
-            shutil.copytree(manifest.parent, cache / "objects" / manifest.parent.name)
+def cold_build(root: Path) -> tuple[Path, dict]:
+    """Build the oldest release with nothing in the cache; Go's own build cache is empty."""
     release = "20260224"
     runner = play(
         root / "run",
         runsc_build_release=release,
         runsc_build_arch=["amd64"],
         runsc_build_dest=str(root / "bin"),
-        runsc_build_cache=str(cache),
+        runsc_build_cache=str(root / "cache"),
     )
     assert stats(runner)[1] == 0, runner.stdout.read()
-    assert "Compile the program" in executions(runner)
+    assert "Compile the programs" in executions(runner)
     return root / "bin" / release / "linux_amd64", TABLE["releases"][release]
 
 
 @pytest.mark.slow
 def test_two_builds_of_gvisor_in_different_folders_are_the_same_bytes(tmp_path):
     """Both are real builds. The table's sums come from a third one, on another day."""
-    users = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ggen.gvisor"
-    one, row = cold_build(tmp_path / "one", users)
-    two, _row = cold_build(tmp_path / "a longer" / "path", tmp_path / "one" / "cache")
+    one, row = cold_build(tmp_path / "one")
+    two, _row = cold_build(tmp_path / "a longer" / "path")
     assert sums(one) == sums(two)  # the manifest and the SBOMs too
     assert {name: sums(one)[name] for name in row["sha256"]["amd64"]} == row["sha256"]["amd64"]
     sbom = json.loads((one / "runsc.cdx.json").read_text())
@@ -574,17 +552,18 @@ def test_sbom_and_provenance_of_gvisor_tell_what_the_programs_do(releases, relea
         modules = dict(re.findall(r"^\tdep\t(\S+)\t(\S+)", said, re.MULTILINE))
         assert len(modules) > 10
         assert {one["name"]: one["version"] for one in sbom["components"]} == {**modules, "std": f"go{TABLE['go']['version']}"}
-        told = {one["name"]: one["value"] for one in sbom["metadata"]["properties"]}
-        assert told["cdx:gomod:binary:hash:SHA-256"] == found[name]
+        assert sbom["metadata"]["component"]["hashes"] == [{"alg": "SHA-256", "content": found[name]}]
 
         statement = checked_statement((built / f"{name}.intoto.json").read_text())
         assert digests(statement["subject"]) == {name: found[name]}
         definition = statement["predicate"]["buildDefinition"]
         resolved = {one["name"]: one["digest"] for one in definition["resolvedDependencies"]}
         sources = module_sums(*((ROOT / "vendors" / "gvisor" / release / pin).read_text() for pin in ("go.mod", "go.sum")))
+        listed = {one["name"]: one.get("hashes") for one in sbom["components"]}
         for module, version in {**modules, "gvisor.dev/gvisor": row["module"]}.items():
-            h1 = sources[f"{module}@{version}"].removeprefix("h1:")
-            assert resolved[f"{module}@{version}"] == {"dirHash1": base64.b64decode(h1).hex()}
+            h1 = base64.b64decode(sources[f"{module}@{version}"].removeprefix("h1:")).hex()
+            assert resolved[f"{module}@{version}"] == {"dirHash1": h1}
+            assert module not in modules or listed[module] == [{"alg": "SHA-256", "content": h1}]
         assert {wheel["file"] for wheel in TABLE["go"]["wheels"].values()} <= resolved.keys()
 
 

@@ -117,9 +117,9 @@ class BackgroundJob:
     def _write(self, name: str, value: Mapping[str, Any]) -> None:
         atomic_write(self._path(name), json.dumps(value).encode(), 0o644)
 
-    def start(self, command: Command, creates: Optional[str]) -> Dict[str, Any]:
+    def start(self, command: Command, creates: Sequence[str]) -> Dict[str, Any]:
         """Start the command, or attach to it if it is running already. Returns the job: ``id``, ``run``, ``started``
-        and the rest; without ``run`` if it is not running and ``creates`` exists.
+        and the rest; without ``run`` if it is not running and all of ``creates`` exist.
 
         Where the host does not allow the confinement the command runs all the same, unless it is required. The job's ``network`` and ``confined``
         tell what was so. Raises GvisorError then, and while another command runs under this name.
@@ -138,7 +138,7 @@ class BackgroundJob:
                         log=self.log,
                     )
                 return {**running, "attached": True}
-            if creates and os.path.exists(creates):
+            if creates and all(map(os.path.exists, creates)):
                 made = self._read("job.json") or {}
                 known = made if made.get("id") == identity else {}  # of what something else has made nothing is known
                 return {"network": known.get("network", "shared"), "confined": known.get("confined", False)}

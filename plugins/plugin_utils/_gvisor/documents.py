@@ -3,8 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 """SBOM and provenance of the builds: pure functions of their manifests and of the pins in vendors/.
 
-Whoever has the same build gets the same bytes: no time, no random number, no path and no name of a machine is in them. The SBOMs of gVisor's programs
-are made from the programs themselves, by role runsc_build.
+Whoever has the same build gets the same bytes: no time, no random number, no path and no name of a machine is in them.
 """
 
 from __future__ import annotations
@@ -74,17 +73,17 @@ def toolchain(go: str | Mapping[str, str], table: Mapping[str, Any]) -> list[dic
 
 
 def gvisor_documents(manifest: Mapping[str, Any], go: list[dict[str, Any]]) -> dict[str, str]:
-    """Return the provenance of each of gVisor's programs."""
+    """Return SBOM and provenance of each of gVisor's programs."""
     inputs, metadata, files = manifest["made_from"]["inputs"], manifest["metadata"], manifest["files"]
     pins = {f"vendors/gvisor/{name}": sha256 for name, sha256 in inputs["sources"].items()}
-    pins.update({f"vendors/{name}": sha256 for name, sha256 in inputs["sbom"].items()})
     modules = [
-        {"name": name, "uri": _go_purl(name), "digest": {MODULE_DIGEST: base64.b64decode(h1.removeprefix("h1:"), validate=True).hex()}}
+        {"name": name, "uri": _go_purl(name), "digest": {MODULE_DIGEST: _module_sha256(h1)}}
         for name, h1 in sorted(metadata["modules"].items())
     ]
     documents = {}
     for program in inputs["files"]:
         name = program["name"]
+        documents[f"{name}.cdx.json"] = go_sbom(name, files[name]["sha256"], metadata["buildinfo"][name], metadata["modules"])
         overlay = program.get("overlay", {})
         patches = {f"vendors/gvisor/overlay/{file}": inputs["patches"][f"overlay/{file}"] for file in overlay.values()}
         documents[f"{name}.intoto.json"] = statement(
@@ -109,10 +108,35 @@ def gvisor_documents(manifest: Mapping[str, Any], go: list[dict[str, Any]]) -> d
                     **_build(metadata),
                 },
                 dependencies=[*modules, *(_file(path, sha256) for path, sha256 in sorted({**pins, **patches}.items())), *go],
-                byproducts=[_file(f"{name}.cdx.json", files[f"{name}.cdx.json"]["sha256"])],
+                byproducts=[_file(f"{name}.cdx.json", _sha256(documents[f"{name}.cdx.json"]))],
             ),
         )
     return documents
+
+
+def go_sbom(name: str, sha256: str, told: Mapping[str, Any], sums: Mapping[str, str]) -> str:
+    """Return the SBOM of a program by what ``go version -m -json`` has ``told`` of it: the linker wrote into it which modules it was made from.
+
+    A module's hash is its sum in go.sum, which is no file's but that of the list of all its files.
+    """
+    main, package = told["Main"], told["Path"]
+    subject = _component("application", name, main.get("Version", ""), sha256)
+    subject["purl"] = _go_purl(f"{main['Path']}@{main.get('Version', '')}") + "#" + package[len(main["Path"]) + 1 :]
+    # A folder that takes a module's place has no version of its own: it is the module.
+    linked = [one["Replace"] if one.get("Replace", {}).get("Version", "").startswith("v") else one for one in told.get("Deps", [])]
+    modules = [*((one["Path"], one["Version"]) for one in linked), ("std", told["GoVersion"])]
+    # Linked without C: what Go lists is all there is.
+    return sbom(subject, [_module(path, version, sums.get(f"{path}@{version}")) for path, version in modules], aggregate="complete")
+
+
+def _module(path: str, version: str, h1: str | None) -> dict[str, Any]:
+    purl = _go_purl(f"{path}@{version}")
+    known = {"hashes": _hashes(_module_sha256(h1))} if h1 else {}
+    return {"bom-ref": purl, "type": "library", "name": path, "version": version, "purl": purl, **known}
+
+
+def _module_sha256(h1: str) -> str:
+    return base64.b64decode(h1.removeprefix("h1:"), validate=True).hex()
 
 
 def _build(metadata: Mapping[str, Any]) -> dict[str, Any]:
@@ -122,7 +146,7 @@ def _build(metadata: Mapping[str, Any]) -> dict[str, Any]:
 
 def _go_purl(module: str) -> str:
     path, _at, version = module.rpartition("@")
-    return f"pkg:golang/{path.lower()}@{quote(version, safe='')}"
+    return f"pkg:golang/{path.lower()}" + (f"@{quote(version, safe='')}" if version else "")
 
 
 def rust(answer: list[str]) -> list[dict[str, Any]]:
@@ -204,8 +228,8 @@ def statement(subject: list[dict[str, Any]], build: Build) -> str:
     )
 
 
-def sbom(subject: dict[str, Any], components: list[dict[str, Any]]) -> str:
-    """Return a CycloneDX SBOM. It says of itself that it is incomplete: what the build host's compilers and libraries bring is not in it."""
+def sbom(subject: dict[str, Any], components: list[dict[str, Any]], aggregate: str = "incomplete") -> str:
+    """Return a CycloneDX SBOM. It says of itself that it is incomplete where the build host's compilers and libraries bring what is not in it."""
     return _text(
         {
             "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",
@@ -214,7 +238,7 @@ def sbom(subject: dict[str, Any], components: list[dict[str, Any]]) -> str:
             "version": 1,
             "metadata": {"component": subject},
             "components": components,
-            "compositions": [{"aggregate": "incomplete", "assemblies": [subject["bom-ref"]]}],
+            "compositions": [{"aggregate": aggregate, "assemblies": [subject["bom-ref"]]}],
         }
     )
 

@@ -127,7 +127,6 @@ def artifact_of(table: Mapping[str, Any], vendors: Path, release: str, arch: str
         "files": [{name: item[name] for name in ("name", "package", "mode", "overlay") if name in item} for item in row["files"]],
         "sources": {f"{release}/{name}": sha256_file(str(folder / name)) for name in ("go.mod", "go.sum")},
         "patches": {f"overlay/{name}": sha256_file(str(vendors / "gvisor" / "overlay" / name)) for name in overlays},
-        "sbom": {f"sbom/{name}": sha256_file(str(vendors / "sbom" / name)) for name in ("go.mod", "go.sum")},
     }
     return {
         "name": f"runsc {release}/{arch}",
@@ -136,6 +135,7 @@ def artifact_of(table: Mapping[str, Any], vendors: Path, release: str, arch: str
         "stamp": row["stamp"],
         "needs_go": row["needs_go"],
         "files": row["files"],
+        "compiles": compiles(row["files"]),
         "flags": build["flags"],
         "ldflags": inputs["ldflags"],
         "env": inputs["env"],
@@ -150,6 +150,23 @@ def artifact_of(table: Mapping[str, Any], vendors: Path, release: str, arch: str
             "modules": module_sums((folder / "go.mod").read_text(), (folder / "go.sum").read_text()),
         },
     }
+
+
+def compiles(files: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return what to compile by one ``go build`` each: all programs whose sources are the same, so that one is linked while another is compiled.
+
+    Each has the ``overlay``, the ``packages`` and the ``programs``: the names that Go gives to them, with ours.
+    """
+    groups: list[dict[str, Any]] = []
+    for item in files:
+        overlay, go_s_name = item.get("overlay", {}), item["package"].rpartition("/")[2]
+        group = next((one for one in groups if one["overlay"] == overlay and go_s_name not in one["programs"]), None)
+        if group is None:
+            group = {"overlay": overlay, "packages": [], "programs": {}}
+            groups.append(group)
+        group["packages"].append(item["package"])
+        group["programs"][go_s_name] = item["name"]
+    return groups
 
 
 def module_sums(go_mod: str, go_sum: str) -> dict[str, str]:
