@@ -135,13 +135,29 @@ def test_a_program_that_needs_libraries_is_refused(tmp_path):
     assert manifest == {}
 
 
-def test_a_cargo_that_is_too_old_is_named(checkout, tmp_path, monkeypatch):
-    write(tmp_path / "home/.cargo/bin/cargo", "#!/bin/sh\necho 'cargo 1.63.0'; echo 'release: 1.63.0'\n").chmod(0o755)
+@pytest.mark.parametrize(
+    ("offered", "said"),
+    [
+        ("cargo-web | 1.85.0 | http://mirror bookworm/main amd64 Packages", ["1.87 or newer", "has 1.63.0", "its apt offers none"]),
+        ("cargo-web | 1.96.0 | http://mirror bookworm-security/main amd64 Packages", ["apt-get install cargo-web rustc-web"]),
+    ],
+    ids=["and nothing newer is offered", "and a newer one may not be installed"],
+)
+def test_a_cargo_that_is_too_old_is_named(checkout, tmp_path, monkeypatch, offered, said):
+    """As apt-cache and dpkg-query answer on a host that has every package but Rust's; what is installed is tried on a host of the lab."""
+    lines = f"{offered}\n{offered.replace('cargo', 'rustc')}"
+    scripts = {
+        "home/.cargo/bin/cargo": "echo 'cargo 1.63.0'; echo 'release: 1.63.0'",
+        "bin/apt-cache": f"[ $1 = search ] && printf 'cargo-web - x\\nrustc-web - x\\n' || echo '{lines}'",
+        "bin/dpkg-query": 'shift 3; for name; do case "$name" in *-web) ;; *) echo "$name installed" ;; esac; done; exit 1',
+    }
+    for path, text in scripts.items():
+        write(tmp_path / path, f"#!/bin/sh\n{text}\n").chmod(0o755)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    done, _manifest, _archive = build(tmp_path, ggen_build_source="path", ggen_build_path=str(checkout))
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
+    done, _manifest, _archive = build(tmp_path, ggen_build_source="path", ggen_build_path=str(checkout), ggen_build_install_tools=False)
     assert done.rc != 0
-    assert "1.87 or newer" in done.errors
-    assert "1.63.0" in done.errors
+    assert [text for text in said if text not in " ".join(done.errors.split())] == [], done.errors
 
 
 def test_no_network_and_no_cache_is_said_plainly(tmp_path, monkeypatch):

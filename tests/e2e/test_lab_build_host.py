@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 from support.playbook import Play, play
+from support.snapshot import write
 
 LAB = [sys.executable, str(ROOT / "tests/lab/lab.py"), "--lab", "build", "--hosts", str(ROOT / "tests/e2e/build_hosts.yml")]
 FOLDER = ROOT / ".artifacts" / "lab" / "build"
@@ -153,6 +155,40 @@ def test_other_bytes_than_the_named_ones_are_refused(site):
     assert done.rc != 0
     assert sha256(site.binary) in done.errors
     assert not (site.dist / "0.0.2").exists()
+
+
+def test_rust_comes_with_apt_where_there_is_none(site, tmp_path):
+    """Nothing but Python was there. A checkout of a few lines, since what is tested is the way to a compiler."""
+    files = {
+        "Cargo.toml": '[package]\nname = "ggen"\nversion = "0.0.1"\nedition = "2021"\n',
+        "Cargo.lock": 'version = 4\n\n[[package]]\nname = "ggen"\nversion = "0.0.1"\n',
+        "src/main.rs": "fn main() {}\n",
+    }
+    for name, text in files.items():
+        write(tmp_path / "checkout" / name, text)
+    (tmp_path / "checkout").chmod(0o755)  # who compiles it is nobody
+    copy = ["scp", "-q", "-r", "-F", str(FOLDER / "ssh_config"), str(tmp_path / "checkout"), "builder:/srv/checkout"]
+    subprocess.run(copy, check=True, timeout=60)
+    ssh("builder", "chown", "-R", "admin:", "/srv/checkout")
+    asked = {
+        "ggen_build_source": "path",
+        "ggen_build_path": "/srv/checkout",
+        "ggen_build_version": "0.0.3",
+        # The C++ compilers that RocksDB needs are hundreds of megabytes.
+        "_ggen_build_packages": {"image": ["binutils", "buildah", "catatonit"], "compile": ["gcc", "libc6-dev"], "rocksdb": []},
+    }
+    check = site.play("tests/e2e/image.yml", "--check", **asked)
+    assert check.rc == 0, check.errors
+    assert re.search(r"would build ggen 0\.0\.3 from path.*, after installing .*cargo-web, rustc-web", " ".join(check.output.split()))
+    assert ssh("builder", "sh", "-c", "'command -v cargo || true'") == ""
+    done = site.play("tests/e2e/image.yml", **asked)
+    assert done.rc == 0, done.errors
+    assert ssh("builder", "cargo", "--version").startswith("cargo 1.")
+    built = json.loads((site.dist / "0.0.3" / "linux_amd64" / "manifest.json").read_text())
+    assert built["metadata"]["build"] == {"confined": True, "network": "isolated"}
+    again = site.play("tests/e2e/image.yml", **asked)
+    assert again.rc == 0, again.errors
+    assert again.changed == []
 
 
 def test_a_sandbox_host_gets_them_through_the_controller_and_runs(site):

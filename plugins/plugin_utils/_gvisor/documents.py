@@ -150,9 +150,12 @@ def _go_purl(module: str) -> str:
 
 
 def rust(answer: list[str]) -> list[dict[str, Any]]:
-    """Return the descriptor of the toolchain that compiled, by what cargo said of itself: its version and the commit that it was made from."""
+    """Return the descriptor of the toolchain that compiled, by what cargo said of itself: its version and the commit that it was made from, which
+    some distributions' do not tell.
+    """
     commits = [line.removeprefix("commit-hash: ") for line in answer if line.startswith("commit-hash: ")]
-    return [{"name": line, "digest": {"gitCommit": commits[0]}} for line in answer if line.startswith("cargo ") and commits]
+    digest = {"digest": {"gitCommit": commits[0]}} if commits else {}
+    return [{"name": line, **digest} for line in answer if line.startswith("cargo ")]
 
 
 def ggen_documents(manifest: Mapping[str, Any], pinned: list[dict[str, str]]) -> dict[str, str]:

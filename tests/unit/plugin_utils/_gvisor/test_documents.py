@@ -141,5 +141,6 @@ def test_the_go_that_compiled():
     assert digests(toolchain(own, GO)) == {own["version"]: own["sha256"]}
 
 
-def test_a_cargo_that_does_not_tell_its_commit_is_left_out():
-    assert rust([]) == rust(["cargo 1.85.0"]) == []
+def test_of_a_cargo_that_does_not_tell_its_commit_the_version_is_told():
+    assert rust([]) == []
+    assert rust(["cargo 1.96.0"]) == [{"name": "cargo 1.96.0"}]
