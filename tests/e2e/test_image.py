@@ -163,7 +163,7 @@ def test_a_cargo_that_is_too_old_is_named(checkout, tmp_path, monkeypatch, offer
 def test_no_network_and_no_cache_is_said_plainly(tmp_path, monkeypatch):
     # What cargo itself says without a network: a registry that nobody serves.
     monkeypatch.setenv("CARGO_NET_OFFLINE", "true")
-    done, _manifest, _archive = build(tmp_path, ggen_build_crate_sha256="0" * 64)
+    done, _manifest, _archive = build(tmp_path, ggen_build_crate_sha256="0" * 64, ggen_build_rocksdb=True)
     assert done.rc != 0
     assert "could not be fetched from the Rust registry" in done.errors
     assert "ggen_build_source binary" in done.errors

@@ -45,11 +45,24 @@ def documents_of(manifest: Mapping[str, Any], vendors: Path) -> dict[str, str]:
     if manifest["name"] != "ggen_image":
         go = yaml.safe_load((vendors / "gvisor" / "releases.yml").read_text())["go"]
         return gvisor_documents(manifest, toolchain(inputs["go"], go))
-    version = inputs["program"].get("crate", "").rpartition("@")[2]
+    program = inputs["program"]
+    version = program.get("crate", "").rpartition("@")[2]
     sums = vendors / "ggen" / version / "crates.sum"
     pinned = crates(sums.read_text(), inputs["arch"]) if version and sums.exists() else []
     # Another crate of the same version is not what the list was made from.
-    return ggen_documents(manifest, pinned if inputs["program"].get("sha256") in {crate["sha256"] for crate in pinned} else [])
+    if program.get("sha256") not in {crate["sha256"] for crate in pinned}:
+        return ggen_documents(manifest, [])
+    for name in program.get("patches", {}):
+        pinned = _patched(pinned, sums.with_name(name))
+    return ggen_documents(manifest, pinned)
+
+
+def _patched(pinned: list[dict[str, str]], patch: Path) -> list[dict[str, str]]:
+    """Return the crates without those that the patch leaves out; the one that it changes names it."""
+    table = yaml.safe_load(patch.read_text())
+    changed = {"patch": f"vendors/ggen/{patch.parent.name}/{patch.name}"}
+    kept = [one for one in pinned if f"{one['name']} {one['version']}" not in table["unused"]]
+    return [{**one, **changed} if {"name": one["name"], "version": one["version"]} == table["crate"] else one for one in kept]
 
 
 def toolchain(go: str | Mapping[str, str], table: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -166,6 +179,7 @@ def ggen_documents(manifest: Mapping[str, Any], pinned: list[dict[str, str]]) ->
     program, programs, references = inputs["program"], metadata["programs"], inputs["references"]
     version = references[0].rpartition(":")[2]
     archive = _file("ggen.tar", files["ggen.tar"]["sha256"])
+    patches = {f"vendors/ggen/{version}/{name}": sha256 for name, sha256 in program.get("patches", {}).items()}
     documents = {"ggen.cdx.json": sbom(_component("application", "ggen", version, programs["ggen"]), [_crate(one) for one in pinned])}
     if pinned:
         documents["ggen.intoto.json"] = statement(
@@ -174,9 +188,15 @@ def ggen_documents(manifest: Mapping[str, Any], pinned: list[dict[str, str]]) ->
                 "ggen",
                 "ggen_build",
                 external={"crate": program["crate"], "sha256": program["sha256"], "arch": program["arch"]},
-                internal={"environment": program["environment"], "rustflags": program["rustflags"], **_build(metadata)},
+                internal={
+                    "environment": program["environment"],
+                    "rustflags": program["rustflags"],
+                    **({"patches": patches} if patches else {}),
+                    **_build(metadata),
+                },
                 dependencies=[
                     *({**_file(f"{one['name']}@{one['version']}", one["sha256"]), "uri": _crate_purl(one)} for one in pinned),
+                    *(_file(path, sha256) for path, sha256 in sorted(patches.items())),
                     *rust(metadata.get("toolchain", [])),
                 ],
                 byproducts=[_file("ggen.cdx.json", _sha256(documents["ggen.cdx.json"]))],
@@ -253,7 +273,9 @@ def _component(kind: str, name: str, version: str, sha256: str) -> dict[str, Any
 
 def _crate(crate: Mapping[str, str]) -> dict[str, Any]:
     purl = _crate_purl(crate)
-    return {**_component("library", crate["name"], crate["version"], crate["sha256"]), "bom-ref": purl, "purl": purl}
+    # The sha256 is that of the crate as it is published.
+    changed = {"pedigree": {"patches": [{"type": "unofficial", "diff": {"url": crate["patch"]}}]}} if "patch" in crate else {}
+    return {**_component("library", crate["name"], crate["version"], crate["sha256"]), "bom-ref": purl, "purl": purl, **changed}
 
 
 def _crate_purl(crate: Mapping[str, str]) -> str:

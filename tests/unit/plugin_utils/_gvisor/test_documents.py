@@ -144,3 +144,21 @@ def test_the_go_that_compiled():
 def test_of_a_cargo_that_does_not_tell_its_commit_the_version_is_told():
     assert rust([]) == []
     assert rust(["cargo 1.96.0"]) == [{"name": "cargo 1.96.0"}]
+
+
+def test_a_program_without_rocksdb_says_so():
+    """The provenance names the changes, and the SBOM lists nothing that was not compiled."""
+    path = VENDORS / "ggen" / VERSION / "without-rocksdb.yml"
+    pinned = image()["made_from"]["inputs"]["program"]
+    documents = documents_of(image(**pinned, patches={path.name: sha256(path.read_text())}), VENDORS)
+    sbom = checked_sbom(documents["ggen.cdx.json"])
+    whole = checked_sbom(documents_of(image(), VENDORS)["ggen.cdx.json"])
+    names = [{f"{one['name']} {one['version']}" for one in document["components"]} for document in (whole, sbom)]
+    assert sorted(names[0] - names[1]) == yaml.safe_load(path.read_text())["unused"]
+    changed = [one for one in sbom["components"] if "pedigree" in one]
+    assert [(one["name"], one["pedigree"]["patches"][0]["diff"]["url"]) for one in changed] == [
+        ("oxigraph", f"vendors/ggen/{VERSION}/without-rocksdb.yml")
+    ]
+    definition = checked_statement(documents["ggen.intoto.json"])["predicate"]["buildDefinition"]
+    assert definition["internalParameters"]["patches"] == {f"vendors/ggen/{VERSION}/without-rocksdb.yml": sha256(path.read_text())}
+    assert f"vendors/ggen/{VERSION}/without-rocksdb.yml" in digests(definition["resolvedDependencies"])
