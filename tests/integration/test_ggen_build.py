@@ -8,6 +8,7 @@ The role, cargo and the image are real; the registry and its two crates are made
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -76,6 +77,8 @@ class World:
 
     def __init__(self, root: Path, server: socket.socket, unix: Path) -> None:
         self.root, self.home, self.cache, self.dist = root, root / "home", root / "cache", root / "dist"
+        self.reached = (server, unix)
+        self.served = ""  # where the registry is, if it is served for more than one run
         self.cargo = self.home / ".cargo"
         self.cargo.mkdir(parents=True)
         for path in (self.home / "secret", self.cargo / "credentials.toml"):
@@ -111,8 +114,8 @@ class World:
             path.write_text('compile_error!("planted");\n')
 
     def run(self, *prefix: str, prepare: bool = False, **variables: object) -> subprocess.CompletedProcess:
-        """Run the role, with the user's home as HOME and this machine's toolchain."""
-        with serving(self.registry.answer) as (address, self.asked):
+        """Run the role, with the user's home as HOME and this machine's toolchain. The registry is served for this run, unless it already is."""
+        with contextlib.nullcontext((self.served, [])) if self.served else serving(self.registry.answer) as (address, self.asked):
             self.registry.address = address
             registry = instead_of_crates_io(address)
             if prepare:
@@ -128,6 +131,7 @@ class World:
                 "ggen_build_dest": str(self.dist),
                 "ggen_build_version": "1.0.0",
                 "ggen_build_install_tools": False,
+                "ggen_build_rocksdb": True,
                 "_ggen_build_crate": "made-up-program@1.0.0",
                 "ggen_build_crate_sha256": sha256(self.registry.crates["made-up-program"]),
                 "ggen_build_environment": registry,
@@ -282,3 +286,71 @@ def test_the_provenance_tells_how_it_was_compiled(world):
     statement = checked_statement((folder / "ggen.tar.intoto.json").read_text())
     assert crates
     assert statement["predicate"]["buildDefinition"]["internalParameters"]["build"] == {"confined": True, "network": "isolated"}
+
+
+# Names of folders get into a program by panics and by what a build script has generated.
+NAMES_ITS_PLACE = {
+    "src/lib.rs": 'include!(concat!(env!("OUT_DIR"), "/word.rs"));\npub fn check(n: usize) { assert!(n > 9, "{}", file!()); }\n',
+    "build.rs": (
+        'fn main() { std::fs::write(std::env::var("OUT_DIR").unwrap() + "/word.rs", '
+        '"pub fn word(n: usize) -> u8 { b\\"compiled\\"[n] }").unwrap(); }\n'
+    ),
+}
+CALLS_IT = (
+    "fn main() { let n = std::env::args().count(); made_up_library::check(n + 9); "
+    'println!("ggen {} {}", made_up_library::word(n) as char, file!()) }\n'
+)
+PATCH = """
+crate: {{name: made-up-library, version: 1.0.0}}
+unused: []
+edits:
+  - {{file: made-up-library/src/lib.rs, text: assert!(n > 9, becomes: assert!(n > 8}}
+  - file: Cargo.lock
+    text: |
+      name = "made-up-library"
+      version = "1.0.0"
+      source = "registry+https://github.com/rust-lang/crates.io-index"
+      checksum = "{checksum}"
+    becomes: |
+      name = "made-up-library"
+      version = "1.0.0"
+"""
+
+
+@pytest.mark.parametrize("patched", [False, True], ids=["as published", "patched"])
+def test_the_program_is_the_same_bytes_wherever_it_is_built(world, patched):
+    """One toolchain, two folders; the table of edits is the collection's and lies in one place."""
+    registry = Registry({"src/main.rs": CALLS_IT}, NAMES_ITS_PLACE)
+    table = world.root / "without-rocksdb.yml"
+    table.write_text(PATCH.format(checksum=registry.sums["made-up-library"]))
+    variables = {"ggen_build_rocksdb": False, "_ggen_build_patch_file": str(table)} if patched else {}
+    made = []
+    # At one address: cargo names a registry's folder by it.
+    with serving(registry.answer) as (address, _asked):
+        for place in (world, World(world.root / "elsewhere/and/deeper", *world.reached)):
+            place.registry, place.served = registry, address
+            done = place.run(**variables)
+            assert done.returncode == 0, done.stdout[-4000:] + done.stderr
+            made.append(place.program().read_bytes())
+            assert str(place.root).encode() not in made[-1]
+    assert sha256(made[0]) == sha256(made[1])
+    inputs = json.loads(world.program().with_name("manifest.json").read_text())["made_from"]["inputs"]
+    assert inputs["toolchain"][0].startswith("cargo ")
+    assert inputs.get("patches") == ({table.name: sha256(table.read_bytes())} if patched else None)
+    assert subprocess.run([world.program()], capture_output=True, text=True, check=True).stdout == "ggen o src/main.rs\n"
+
+
+def test_sources_that_the_changes_do_not_fit_are_not_compiled(world):
+    table = world.root / "without-rocksdb.yml"
+    table.write_text(PATCH.format(checksum="0" * 64))
+    done = world.run(ggen_build_rocksdb=False, _ggen_build_patch_file=str(table))
+    assert done.returncode != 0
+    assert "Change them" in done.stdout
+    assert "Compiling" not in world.logs()
+
+
+def test_a_version_that_nobody_has_changed_is_refused_at_once(world):
+    done = world.run(ggen_build_rocksdb=False)
+    assert done.returncode != 0
+    assert "It is not known how ggen 1.0.0 is compiled without RocksDB. Set ggen_build_rocksdb to true." in " ".join(done.stdout.split())
+    assert world.asked == []
