@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the ggen.gvisor authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""containerd_info on the controller: reads the TOML that the host sent, judges it, and what the host gets at its next start."""
+"""containerd_info on the controller: reads the TOML and YAML that the host sent, judges it, and what the host gets at its next start."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd import boo
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd.advisories import open_advisories, sentence
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd.plan import drift
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd.verdict import describe_config
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._kubernetes import kubelet
 
 
 class ActionModule(Action):
@@ -33,6 +34,7 @@ class ActionModule(Action):
         # The files themselves are not in the result: they may hold credentials.
         found, interrupted = (result["config"].pop(name, None) for name in ("found", "interrupted"))
         result["config"] = describe_config(result["config"])
+        result["kubelet"] = kubelet.describe(result["kubelet"])
         if "runtime" in self._task.args:
             # As a module would get them: plain strings, without what Ansible remembers of their source.
             wanted = json.loads(json.dumps(self._task.args["runtime"]))

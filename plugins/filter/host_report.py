@@ -16,7 +16,9 @@ options:
     type: dict
     required: true
   plan:
-    description: What P(ggen.gvisor.host_plan#filter) returned.
+    description:
+      - What P(ggen.gvisor.host_plan#filter) returned, and as its C(node) what P(ggen.gvisor.kubernetes_node#filter) did, so that the report of a Kubernetes
+        node has its cgroup driver and what decides it.
     type: dict
     required: true
   handler:

@@ -154,6 +154,14 @@ images:
   returned: always
   type: dict
   sample: {default: {'docker.io/library/ggen:26.5.19': 'sha256:8c1d…'}}
+kubelet:
+  description:
+    - The host's kubelet, whether one was C(found): its process, or its configuration where kubeadm has it. C(running) tells which, C(files) what was read.
+    - C(cgroup_driver) and C(address), its runtime's socket, are by its files and flags. C(error) is why the files cannot be understood.
+  returned: always
+  type: dict
+  version_added: 1.0.0
+  sample: {found: true, running: true, files: [/var/lib/kubelet/config.yaml], cgroup_driver: systemd, address: /run/containerd/containerd.sock, error: null}
 stamps:
   description: The sha256 of each file of O(stamps), null where there is none.
   returned: always
@@ -188,6 +196,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.config_fil
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.config_transaction import JOURNAL
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.host import containerd, host, images, read_config
 from ansible_collections.ggen.gvisor.plugins.module_utils._gvisor.history import gvisor
+from ansible_collections.ggen.gvisor.plugins.module_utils._kubernetes.kubelet import kubelet
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pinned import pin, read_file
 
 
@@ -219,6 +228,7 @@ def perform(module: AnsibleModule) -> Dict[str, Any]:
         "config": config,
         "gvisor": gvisor(parameters["releases"], parameters["bin"], parameters["runsc_config"]),
         "images": images(parameters["address"]) if daemon["running"] else {},
+        "kubelet": kubelet(),
         "host": host(daemon["pid"] or os.getpid(), parameters["space"]),
         "stamps": {path: stamp(path) for path in parameters["stamps"]},
     }

@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import tomllib
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.text import visible_all
 from ansible_collections.ggen.gvisor.plugins.module_utils._gvisor.history import NAMES
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd import boot_config as boot_configs
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._gvisor.host_plan import host_plan
 
+NODE = ("driver", "by")
 PROOF = ("kernel", "runc", "cri", "seconds")
 RUN = ("path", "args", "rc", "duration", "timings", "kernel", "summary", "error")
 
@@ -31,11 +33,11 @@ def drift(
     ``info`` is containerd_info's result with its option runtime, so that what is said of the configuration is what containerd_runtime would do;
     ``plan`` is host_plan's; ``handler`` has the runtime handler's name; ``image`` has the references, digest and namespaces of an image that should be there.
     """
-    containerd, config = info["containerd"], info["config"]
+    containerd, config, gvisor = info["containerd"], info["config"], info["gvisor"]
     found = [f"{plan['folder']}/{name} is missing, changed or has another mode" for name in plan["files"]]
     found += [f"the link {name} does not lead to release {plan['release']}" for name in plan["links"]]
     if plan["options"]:
-        found.append("the shim's options file is missing or changed")
+        found.append(f"the shim's options file is missing or changed{_options(gvisor['runsc_config'], plan.get('runsc_config'))}")
     if not containerd["installed"]:
         found.append("containerd is not installed")
     elif not containerd["running"]:
@@ -53,6 +55,18 @@ def drift(
         there = info["images"].get(namespace, {}).get(name, "missing")
         found.append(f"image {name} in namespace {namespace} is {there} instead of {image['digest']}")
     return visible_all(found)
+
+
+def _options(there: str | None, wanted: str | None) -> str:
+    """Return the end of a sentence about the shim's options file: which of runsc's flags differ, as far as both texts can be read."""
+    try:
+        has, should = (tomllib.loads(text or "").get("runsc_config", {}) for text in (there, wanted))
+        names = [name for name in sorted({*has, *should}) if has.get(name) != should.get(name)]
+    except (tomllib.TOMLDecodeError, AttributeError, TypeError):
+        return ""
+    if there is None or wanted is None or not names:
+        return ""
+    return ": " + ", ".join(f"{name} is {has.get(name, 'missing')} instead of {should.get(name, 'missing')}" for name in names)
 
 
 def faults(
@@ -99,10 +113,13 @@ def host_report(
 ) -> dict[str, Any]:
     """Return the report as one document. ``proof`` is what containerd_proof observed, ``runs`` what ran in the sandbox.
 
+    ``plan`` is host_plan's, and of a Kubernetes node it has kubernetes_node's result as its ``node``.
+
     A run proves its kernel too: without a proof of its own the report has the last run's.
     """
     differences = drift(info, plan, handler, image)
     gvisor, config, containerd = info["gvisor"], info["config"], info["containerd"]
+    node = plan.get("node", {"node": False})
     runs = [_run(run) for run in runs]
     seen = [{"kernel": run["kernel"]} for run in runs if run["kernel"]]
     report = {
@@ -126,6 +143,7 @@ def host_report(
             "handlers": sorted(config["runtimes"]),
             **({"boot_config": config["boot_config"]["source"]} if "boot_config" in config else {}),
         },
+        "kubernetes": {key: node[key] for key in NODE} if node["node"] else None,
         "image": dict(image) if image else None,
         "proof": {key: proof[key] for key in PROOF if key in proof} if proof else (seen or [None])[-1],
         "runs": runs,

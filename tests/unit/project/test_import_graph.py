@@ -25,6 +25,7 @@ SUBJECTS = {
         "_builds": {"_base"},
         "_bundle": {"_base", "_builds"},
         "_gvisor": {"_base"},
+        "_kubernetes": {"_base"},
     },
     CONTROLLER: {
         "_base": set(),
@@ -34,6 +35,7 @@ SUBJECTS = {
         "_fleet": {"_base"},
         "_transfer": {"_base"},
         "_builds": {"_base", "_transfer"},
+        "_kubernetes": {"_base"},
     },
 }
 ENTRY_POINTS = {"action", "callback", "doc_fragments", "filter", "inventory", "modules"}

@@ -149,6 +149,44 @@ def test_drift_names_what_differs(change, words):
     assert all(words in sentence for sentence in found)
 
 
+def with_options(text: str | None) -> dict:
+    info = perfect_host()
+    info["gvisor"].update(runsc_config=text, runsc_config_sha256=text and hashlib.sha256(text.encode()).hexdigest())
+    return info
+
+
+@pytest.mark.parametrize(
+    ("text", "flags", "end"),
+    [
+        # A node whose cgroup driver has changed, either way.
+        (runsc_config({}, f"{FOLDER}/20260518/runsc"), {"systemd-cgroup": True}, ": systemd-cgroup is missing instead of true"),
+        (runsc_config({"systemd-cgroup": True}, f"{FOLDER}/20260518/runsc"), {}, ": systemd-cgroup is true instead of missing"),
+        (
+            runsc_config({"debug": True, "platform": "kvm"}, "/x"),
+            {"platform": "ptrace"},
+            ": debug is true instead of missing, platform is kvm instead of ptrace",
+        ),
+        (runsc_config({}, "/another/runsc"), {}, ""),
+        ("runsc_config = 1\n", {"a": "b"}, ""),
+        ("no TOML", {}, ""),
+        (None, {"a": "b"}, ""),
+    ],
+)
+def test_drift_of_the_options_file_names_the_flags(text, flags, end):
+    info = with_options(text)
+    plan = plan_of(info, flags=flags)
+    assert plan["needed"]
+    assert drift(info, plan, HANDLER) == [f"the shim's options file is missing or changed{end}"]
+
+
+def test_a_node_s_report_has_its_driver():
+    info, node = perfect_host(), {"node": True, "driver": "systemd", "by": "the kubelet's configuration", "flags": {}, "problem": None}
+    report = host_report(info, {**plan_of(info), "node": node}, HANDLER)
+    assert report["kubernetes"] == {"driver": "systemd", "by": "the kubelet's configuration"}
+    assert host_report(info, {**plan_of(info), "node": {**node, "node": False}}, HANDLER)["kubernetes"] is None
+    assert host_report(info, plan_of(info), HANDLER)["kubernetes"] is None
+
+
 def faults_of(info: dict, built: dict | None = None, releases: dict | None = None) -> list[str]:
     return faults(info, HANDLER, {"20260518": ROW} if releases is None else releases, built or {}, folder=FOLDER)
 
