@@ -54,7 +54,7 @@ class ActionModule(Action):
             return {**self._on_host(task_vars, name=names), "sent": 0}
         if self._task.check_mode or not boolean(self._task.args.get("missing", False)):
             asked = self._on_host(task_vars, images=images)
-            if self._task.check_mode or asked.get("failed") or not asked["changed"]:
+            if self._task.check_mode or asked.get("failed") or not asked.get("missing"):
                 return {**asked, "sent": 0}
         size = os.path.getsize(src)
         display.display(f"{task_vars.get('inventory_hostname', 'host')}: sending {src} ({megabytes(size)})")

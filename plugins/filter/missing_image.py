@@ -10,7 +10,7 @@ version_added: 1.0.0
 author: The ggen.gvisor authors (@ggen-gvisor)
 description:
   - Compares by digest, so that an older image under the same name counts as missing.
-positional: _input, images, references, digest
+positional: _input, images, references, digest, pinned
 options:
   _input:
     description: The namespaces that should have the image.
@@ -30,6 +30,11 @@ options:
     description: Its manifest digest.
     type: str
     required: true
+  pinned:
+    description:
+      - The names that are pinned, by namespace, as M(ggen.gvisor.containerd_info) returns them.
+      - With it the namespace V(k8s.io) also counts where the image is there and not pinned under each of its names.
+    type: dict
 """
 
 EXAMPLES = r"""
@@ -45,13 +50,22 @@ _value:
 
 
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._base.filters import Filter, filters
-from ansible_collections.ggen.gvisor.plugins.plugin_utils._gvisor.host_report import missing_images
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._gvisor.host_report import KUBERNETES, missing_images, unpinned_images
 
 
-def missing_image(namespaces: list[str], images: dict[str, dict[str, str]], references: list[str], digest: str) -> list[str]:
-    """Return the namespaces that lack the image under one of its names."""
+def missing_image(
+    namespaces: list[str],
+    images: dict[str, dict[str, str]],
+    references: list[str],
+    digest: str,
+    pinned: dict[str, list[str]] | None = None,
+) -> list[str]:
+    """Return the namespaces that lack the image under one of its names, or with ``pinned`` its pin."""
     wanted = {"namespaces": namespaces, "references": references, "digest": digest}
-    return list(dict.fromkeys(namespace for namespace, _name in missing_images(images, wanted)))
+    missing = {namespace for namespace, _name in missing_images(images, wanted)}
+    if pinned is not None and unpinned_images(images, pinned, wanted):
+        missing.add(KUBERNETES)
+    return [namespace for namespace in dict.fromkeys(namespaces) if namespace in missing]
 
 
 class FilterModule:

@@ -87,6 +87,15 @@ options:
       - With O(state=absent), all names of the images C(latest) and C(previous) in that repository go.
     type: bool
     default: false
+  pinned:
+    description:
+      - Pin the image in V(k8s.io) under all of O(name), so that the kubelet does not remove it when its disk gets full and no pod uses it. It cannot be
+        pulled again then.
+      - Other namespaces have nobody who would remove it, and get no label. V(false) leaves what is pinned.
+      - containerd 1.6 has no pinned images. The label is set there as well, and counts after an upgrade.
+    type: bool
+    default: false
+    version_added: 1.0.0
   address:
     description: containerd's socket.
     type: path
@@ -108,6 +117,7 @@ EXAMPLES = r"""
     name: [docker.io/library/ggen:26.5.19, docker.io/library/ggen:latest]
     digest: sha256:74aaef2ea0eb88a8d1c047253917e711c95a8d158c2634693bf7acf6254b1208
     namespace: [default, k8s.io]
+    pinned: true
 
 - name: Keep the image under another name, before another one takes its name
   ggen.gvisor.containerd_image:
@@ -128,6 +138,11 @@ EXAMPLES = r"""
 RETURN = r"""
 replaced:
   description: containerd's namespaces in which another image was latest and is previous now, or would be. A run that fails tells them as well.
+  type: list
+  elements: str
+  returned: with O(state=present) and an archive
+missing:
+  description: containerd's namespaces that lacked the image, whole and under all of its names, or lack it.
   type: list
   elements: str
   returned: with O(state=present) and an archive
@@ -171,7 +186,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import Gv
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import locked, remove_stale_transfers
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.module import run
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd import image_names
-from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.ctr import DEFAULT_ADDRESS, Ctr
+from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.ctr import DEFAULT_ADDRESS, KUBERNETES, Ctr
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.image_archive import (
     UNKNOWN,
     Archive,
@@ -327,6 +342,30 @@ def wrong_names(ctr: Ctr, image: Image, names: List[str]) -> Tuple[Dict[str, str
     return held, [name for name in names if held.get(name) not in good]
 
 
+def unpinned(ctr: Ctr, names: List[str]) -> List[str]:
+    """Return those of the names that are to be pinned and are not; only Kubernetes' namespace has a kubelet that collects."""
+    pinned = ctr.pinned() if ctr.namespace == KUBERNETES else set(names)
+    return [name for name in names if name not in pinned]
+
+
+def pin(module: AnsibleModule, namespaces: List[Ctr], names: List[str]) -> None:
+    """Pin the names, which are there, where the module is asked to. Raises GvisorError where containerd does not list them as pinned afterwards."""
+    if not module.params["pinned"] or module.check_mode:
+        return
+    with locked(os.path.dirname(module.params["address"])):
+        for ctr in namespaces:
+            for name in unpinned(ctr, names):
+                ctr.pin(name)
+            left = unpinned(ctr, names)
+            if left:
+                raise GvisorError(f"after pinning them containerd does not list {', '.join(left)} as pinned in namespace {ctr.namespace}")
+
+
+def with_pins(held: Dict[str, str], loose: List[str]) -> Dict[str, str]:
+    """Return a table of names and digests as it is shown where pins count."""
+    return {name: digest if name in loose else f"{digest} pinned" for name, digest in held.items()}
+
+
 def present(module: AnsibleModule, namespaces: List[Ctr]) -> Tuple[Dict[str, Any], Table, Table]:
     """Have the image there; returns the module's result and the images before and after."""
     params = module.params
@@ -337,6 +376,7 @@ def present(module: AnsibleModule, namespaces: List[Ctr]) -> Tuple[Dict[str, Any
         image = choose(images, params, platform)
         names = wanted_names(image, params["name"], params["archive"] or params["src"])
         found = {ctr.namespace: wrong_names(ctr, image, names) for ctr in namespaces}
+        loose = {ctr.namespace: unpinned(ctr, names) for ctr in namespaces if params["pinned"] and ctr.namespace == KUBERNETES}
         missing = [ctr for ctr in namespaces if found[ctr.namespace][1]]
         if missing and archive:
             archive.verify(image)
@@ -358,15 +398,20 @@ def present(module: AnsibleModule, namespaces: List[Ctr]) -> Tuple[Dict[str, Any
                     raise
     if archive and not module.check_mode:
         remove_stale_transfers(params["archive"])
+    if archive or not missing:
+        pin(module, namespaces, names)
     before = {namespace: held for namespace, (held, _wrong) in found.items()}
     # A docker-archive has no manifest: containerd makes one at the import.
     digest = image.digest
     if digest is None and not (missing and (module.check_mode or not archive)):
         digest = namespaces[0].images().get(names[0])
-    after = {ctr.namespace: dict.fromkeys(names, digest or "(made at import)") for ctr in missing}
+    after = {**before, **{ctr.namespace: dict.fromkeys(names, digest or "(made at import)") for ctr in missing}}
+    for namespace, names_there in loose.items():
+        before[namespace], after[namespace] = with_pins(before[namespace], names_there), with_pins(after[namespace], [])
     return (
         {
-            "changed": bool(missing),
+            "changed": bool(missing) or any(loose.values()),
+            "missing": [ctr.namespace for ctr in missing],
             "replaced": replaced,
             "names": names,
             "digest": digest,
@@ -374,7 +419,7 @@ def present(module: AnsibleModule, namespaces: List[Ctr]) -> Tuple[Dict[str, Any
             "platforms": next(whole.platforms for whole in images if (whole.names, whole.digest) == (image.names, image.digest)),
         },
         before,
-        {**before, **after},
+        after,
     )
 
 
@@ -429,6 +474,7 @@ def named(module: AnsibleModule, namespaces: List[Ctr]) -> Tuple[Dict[str, Any],
             raise GvisorError(f"image {source} has the digest {digest}, and {params['digest']} is expected", digest=digest)
         before[namespace] = {name: images[name] for name in names if name in images}
         after[namespace] = dict.fromkeys(names, digest)
+    loose = {ctr.namespace: unpinned(ctr, names) for ctr in namespaces if params["pinned"] and ctr.namespace == KUBERNETES}
     for ctr in namespaces:
         wrong = [name for name, digest in after[ctr.namespace].items() if before[ctr.namespace].get(name) != digest]
         if wrong and not module.check_mode:
@@ -437,6 +483,9 @@ def named(module: AnsibleModule, namespaces: List[Ctr]) -> Tuple[Dict[str, Any],
             missing = [name for name in names if now.get(name) != after[ctr.namespace][name]]
             if missing:
                 raise GvisorError(f"after naming it containerd does not list {', '.join(missing)} with the digest of {source}")
+    pin(module, namespaces, names)
+    for namespace, names_there in loose.items():
+        before[namespace], after[namespace] = with_pins(before[namespace], names_there), with_pins(after[namespace], [])
     return {"changed": before != after, "names": names, "digest": held[namespaces[0].namespace][source]}, before, after
 
 
@@ -512,6 +561,7 @@ def main() -> None:
             "platform": {"type": "str"},
             "state": {"type": "str", "choices": ["present", "absent", "previous"], "default": "present"},
             "keep_previous": {"type": "bool", "default": False},
+            "pinned": {"type": "bool", "default": False},
             "address": {"type": "path", "default": DEFAULT_ADDRESS},
         },
         required_if=[("state", "present", ["archive", "src", "source"], True), ("state", "previous", ["name"])],

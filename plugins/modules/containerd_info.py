@@ -162,6 +162,12 @@ kubelet:
   type: dict
   version_added: 1.0.0
   sample: {found: true, running: true, files: [/var/lib/kubelet/config.yaml], cgroup_driver: systemd, address: /run/containerd/containerd.sock, error: null}
+pinned:
+  description: The names of images that are pinned against the kubelet's collection. Only V(k8s.io) has such.
+  returned: always
+  type: dict
+  version_added: 1.0.0
+  sample: {k8s.io: ['docker.io/library/ggen:26.5.19']}
 stamps:
   description: The sha256 of each file of O(stamps), null where there is none.
   returned: always
@@ -194,7 +200,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import Gv
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.module import run
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.config_files import kind_of, read_for
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.config_transaction import JOURNAL
-from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.host import containerd, host, images, read_config
+from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.host import containerd, host, images, pinned, read_config
 from ansible_collections.ggen.gvisor.plugins.module_utils._gvisor.history import gvisor
 from ansible_collections.ggen.gvisor.plugins.module_utils._kubernetes.kubelet import kubelet
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pinned import pin, read_file
@@ -222,12 +228,14 @@ def perform(module: AnsibleModule) -> Dict[str, Any]:
         folder = os.path.dirname(os.path.realpath(parameters["path"]))
         config["interrupted"] = os.path.exists(os.path.join(folder, JOURNAL))
         config["found"] = found
+    listed = images(parameters["address"]) if daemon["running"] else {}
     return {
         "changed": False,
         "containerd": daemon,
         "config": config,
         "gvisor": gvisor(parameters["releases"], parameters["bin"], parameters["runsc_config"]),
-        "images": images(parameters["address"]) if daemon["running"] else {},
+        "images": listed,
+        "pinned": pinned(parameters["address"], listed),
         "kubelet": kubelet(),
         "host": host(daemon["pid"] or os.getpid(), parameters["space"]),
         "stamps": {path: stamp(path) for path in parameters["stamps"]},

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -355,3 +356,85 @@ def test_no_containerd(tmp_path: Path) -> None:
     result = run_module("containerd_image", address=str(tmp_path / "no.sock"), archive=archive)
     assert result["failed"]
     assert "does not answer" in result["msg"]
+
+
+def pins(daemon: Daemon, namespace: str = "k8s.io") -> dict[str, str]:
+    """Return the names with a label of the pin's key: name → the label's value, as containerd itself keeps it."""
+    rows = daemon.ctr("images", "ls", namespace=namespace).stdout.splitlines()[1:]
+    found = {row.split()[0]: re.search(r"io\.cri-containerd\.pinned=(\w*)", row.split()[-1]) for row in rows}
+    return {name: label.group(1) for name, label in found.items() if label}
+
+
+@pytest.fixture
+def kubernetes(daemon: Daemon) -> Iterator[str]:
+    """The namespace of Kubernetes, without images afterwards."""
+    yield "k8s.io"
+    for name in listed(daemon, "k8s.io"):
+        daemon.ctr("images", "rm", "--sync", name, namespace="k8s.io")
+
+
+LATEST, PREVIOUS = "docker.io/library/tool:latest", "docker.io/library/tool:previous"
+
+
+def test_an_image_is_pinned_in_kubernetes_namespace_alone(daemon: Daemon, namespace: str, kubernetes: str, tmp_path: Path) -> None:
+    archive, digest = archive_of(tmp_path, REF, LATEST)
+    options = {"archive": archive, "pinned": True, "diff": True}
+    first = image(daemon, [namespace, kubernetes], **options)
+    assert (first["changed"], first["missing"]) == (True, [namespace, kubernetes])
+    assert f"k8s.io {REF} {digest} pinned\n" in first["diff"]["after"]
+    assert f"{namespace} {REF} {digest}\n" in first["diff"]["after"]
+    assert pins(daemon) == {REF: "pinned", LATEST: "pinned"}
+    assert pins(daemon, namespace) == {}
+    again = image(daemon, [namespace, kubernetes], **options)
+    assert (again["changed"], again["missing"], again["diff"]["before"]) == (False, [], again["diff"]["after"])
+    # Nobody asked for the pin to go.
+    assert not image(daemon, kubernetes, archive=archive)["changed"]
+    assert pins(daemon) == {REF: "pinned", LATEST: "pinned"}
+
+
+@pytest.mark.parametrize("label", ["", "io.cri-containerd.pinned=", "io.cri-containerd.pinned=no", "note=io.cri-containerd.pinned=pinned"])
+def test_what_is_there_is_pinned_without_the_archive(daemon: Daemon, kubernetes: str, tmp_path: Path, label: str) -> None:
+    archive, _digest = archive_of(tmp_path, REF, LATEST)
+    with Archive(archive) as opened:
+        images = [one.to_dict() for one in opened.images()]
+    image(daemon, kubernetes, archive=archive)
+    if label:
+        daemon.ctr("images", "label", REF, label, namespace=kubernetes)
+    daemon.ctr("images", "label", LATEST, "io.cri-containerd.pinned=pinned", namespace=kubernetes)
+    asked = {"src": "/none", "images": images, "pinned": True}
+    checked = image(daemon, kubernetes, check=True, diff=True, **asked)
+    assert (checked["changed"], checked["missing"]) == (True, [])
+    assert (checked["diff"]["before"].count(" pinned\n"), checked["diff"]["after"].count(" pinned\n")) == (1, 2)
+    assert pins(daemon).get(REF) != "pinned" or label.startswith("note")
+    done = image(daemon, kubernetes, **asked)
+    assert (done["changed"], done["missing"]) == (True, [])
+    assert not image(daemon, kubernetes, **asked)["changed"]
+    assert Ctr(daemon.address, kubernetes).pinned() == {REF, LATEST}
+
+
+def test_a_new_image_takes_the_pin_and_the_one_before_keeps_it(daemon: Daemon, kubernetes: str, tmp_path: Path) -> None:
+    for number, text in enumerate((b"one", b"two")):
+        archive, _digest = archive_of(tmp_path, f"docker.io/library/tool:{number}", LATEST, text=text)
+        image(daemon, kubernetes, archive=archive, keep_previous=True, pinned=True)
+    every = ["docker.io/library/tool:0", "docker.io/library/tool:1", LATEST, PREVIOUS]
+    assert pins(daemon) == dict.fromkeys(every, "pinned")
+    assert image(daemon, kubernetes, name=[LATEST], state="previous")["restored"] == ["k8s.io"]
+    assert pins(daemon) == dict.fromkeys(every[:3], "pinned")
+
+
+def test_a_further_name_is_pinned_as_well(daemon: Daemon, kubernetes: str, tmp_path: Path) -> None:
+    image(daemon, kubernetes, archive=archive_of(tmp_path, REF)[0])
+    more = {"source": REF, "name": [LATEST, "docker.io/library/tool:mine"], "pinned": True}
+    assert image(daemon, kubernetes, check=True, **more)["changed"]
+    assert pins(daemon) == {}
+    assert image(daemon, kubernetes, **more)["changed"]
+    assert sorted(pins(daemon)) == sorted(more["name"])
+    daemon.ctr("images", "label", LATEST, "io.cri-containerd.pinned=", namespace=kubernetes)
+    assert image(daemon, kubernetes, **more)["changed"]
+    assert not image(daemon, kubernetes, **more)["changed"]
+
+
+def test_a_pinned_image_can_be_removed(daemon: Daemon, kubernetes: str, tmp_path: Path) -> None:
+    image(daemon, kubernetes, archive=archive_of(tmp_path, REF)[0], pinned=True)
+    assert image(daemon, kubernetes, name=[REF], state="absent")["changed"]
+    assert listed(daemon, kubernetes) == {}

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from typing import Any, Dict, Iterable, Optional
+from typing import Any, Dict, Iterable, List, Optional
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import read_text, sha256_file
@@ -16,7 +16,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._base.platform import 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.process import SEARCH_PATH, output_of
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.config_files import containerd_version, daemon_at, kind_of
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.config_transaction import dump
-from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.ctr import Ctr
+from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.ctr import KUBERNETES, Ctr
 
 
 def _candidate(package: str) -> Optional[str]:
@@ -88,6 +88,11 @@ def read_config(path: str, program: Optional[str], told: Optional[Dict[str, Any]
 def images(address: str) -> Dict[str, Dict[str, str]]:
     """Return the images by containerd namespace: name → manifest digest."""
     return {namespace: Ctr(address, namespace).images() for namespace in Ctr(address).namespaces()}
+
+
+def pinned(address: str, namespaces: Iterable[str]) -> Dict[str, List[str]]:
+    """Return the names of images that are pinned, by namespace: Kubernetes' alone, in no other is anything collected."""
+    return {namespace: sorted(Ctr(address, namespace).pinned()) for namespace in namespaces if namespace == KUBERNETES}
 
 
 def space(folders: Iterable[str]) -> Dict[str, Dict[str, int]]:

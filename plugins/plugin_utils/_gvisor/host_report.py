@@ -14,6 +14,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._gvisor.history import
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd import boot_config as boot_configs
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._gvisor.host_plan import host_plan
 
+KUBERNETES = "k8s.io"  # the namespace of containerd's CRI plugin
 NODE = ("driver", "by")
 PROOF = ("kernel", "runc", "cri", "seconds")
 RUN = ("path", "args", "rc", "duration", "timings", "kernel", "summary", "error")
@@ -23,6 +24,12 @@ def missing_images(images: Mapping[str, Mapping[str, str]], image: Mapping[str, 
     """Return (namespace, name) wherever ``images`` (by namespace: name to digest) has not ``image``'s digest under one of its references."""
     pairs = ((namespace, name) for namespace in image["namespaces"] for name in image["references"])
     return [(namespace, name) for namespace, name in pairs if images.get(namespace, {}).get(name) != image["digest"]]
+
+
+def unpinned_images(images: Mapping[str, Mapping[str, str]], pinned: Mapping[str, Iterable[str]], image: Mapping[str, Any]) -> list[str]:
+    """Return ``image``'s names in Kubernetes' namespace, where it should be, that the kubelet may remove: those that are there and not ``pinned``."""
+    there = images.get(KUBERNETES, {}) if KUBERNETES in image["namespaces"] else {}
+    return [name for name in image["references"] if there.get(name) == image["digest"] and name not in pinned.get(KUBERNETES, ())]
 
 
 def drift(
@@ -54,6 +61,8 @@ def drift(
     for namespace, name in missing_images(info["images"], image) if image else ():
         there = info["images"].get(namespace, {}).get(name, "missing")
         found.append(f"image {name} in namespace {namespace} is {there} instead of {image['digest']}")
+    for name in unpinned_images(info["images"], info["pinned"], image) if image else ():
+        found.append(f"image {name} in namespace {KUBERNETES} is not pinned, and the kubelet may remove it")
     return visible_all(found)
 
 

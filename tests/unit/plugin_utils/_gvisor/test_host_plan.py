@@ -7,6 +7,7 @@ import hashlib
 
 import pytest
 import yaml
+from ansible_collections.ggen.gvisor.plugins.filter.missing_image import missing_image
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._gvisor.host_plan import host_plan, runsc_config, wanted_files
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._gvisor.host_report import drift, faults, host_report
 from conftest import ROOT
@@ -50,6 +51,7 @@ def perfect_host() -> dict:
             "runsc_config_sha256": hashlib.sha256(options.encode()).hexdigest(),
         },
         "images": {"default": {"docker.io/library/ggen:1": "sha256:1"}},
+        "pinned": {},
         "host": {"capabilities": ["CAP_SYS_RESOURCE"], "architecture": "amd64"},
     }
 
@@ -147,6 +149,35 @@ def test_drift_names_what_differs(change, words):
     found = drift(info, plan_of(info), HANDLER, IMAGE)
     assert found
     assert all(words in sentence for sentence in found)
+
+
+def in_kubernetes(pinned: dict, digest: str = "sha256:1") -> dict:
+    info = perfect_host()
+    info["images"]["k8s.io"] = {"docker.io/library/ggen:1": digest}
+    info["pinned"] = pinned
+    return info
+
+
+@pytest.mark.parametrize(
+    ("info", "found"),
+    [
+        (in_kubernetes({"k8s.io": ["docker.io/library/ggen:1"]}), []),
+        (
+            in_kubernetes({"k8s.io": []}),
+            ["image docker.io/library/ggen:1 in namespace k8s.io is not pinned, and the kubelet may remove it"],
+        ),
+        (in_kubernetes({}), ["image docker.io/library/ggen:1 in namespace k8s.io is not pinned, and the kubelet may remove it"]),
+        (in_kubernetes({}, "sha256:2"), ["image docker.io/library/ggen:1 in namespace k8s.io is sha256:2 instead of sha256:1"]),
+    ],
+)
+def test_a_missing_pin_is_drift_where_the_image_should_be_in_kubernetes(info, found):
+    both = {**IMAGE, "namespaces": ["default", "k8s.io"]}
+    assert drift(info, plan_of(info), HANDLER, both) == found
+    assert drift(info, plan_of(info), HANDLER, IMAGE) == []
+    look = (info["images"], IMAGE["references"], IMAGE["digest"])
+    assert missing_image(both["namespaces"], *look, info["pinned"]) == (["k8s.io"] if found else [])
+    assert missing_image(both["namespaces"], *look) == (["k8s.io"] if "instead" in "".join(found) else [])
+    assert missing_image(["default"], *look, info["pinned"]) == []
 
 
 def with_options(text: str | None) -> dict:
