@@ -19,6 +19,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.config_fil
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.service import DaemonService
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd import plan as planning
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd import runtime_config as config
+from conftest import ROOT
 from support import fixtures
 from support.containerd_debs import VERSIONS, ensure
 from support.containerd_runtime import Host, make_host, run_action
@@ -56,6 +57,8 @@ REFUSED = {
 BROKEN = {("V4-drop-in-of-version-4", "2.1"): "got `4`"}
 # What of a case's own files a handler is written to, where that is not the main file or a drop-in of ours.
 PLACE = {("F3-import-has-the-cri-table", "1"): "conf.d/99-nvidia.toml"}
+# What cannot be taken out, and who has it.
+STAYS = {("F2b-nested-import", "2"): f"zz-sandbox would still be there: {NESTED}"}
 
 
 def of_release(table: dict[tuple[str, str], str], case: str, version: str) -> str | None:
@@ -107,8 +110,9 @@ def test_a_case_is_done_when_the_daemon_has_it(case: str, version: str, tmp_path
         assert place is None or result["files"] == [f"{host.root}/{place}"]
         assert run_action(**WANTED, **options)["phases"] == ["read"]
         result = run_action(name="zz-sandbox", state="absent", **options)
-        if case == "F2b-nested-import":
-            assert re.search(f"zz-sandbox would still be there: {NESTED}", result["msg"])
+        stays = of_release(STAYS, case, version)
+        if stays:
+            assert re.search(stays, result["msg"])
             return
         assert not result["failed"], result["msg"]
         assert "zz-sandbox" not in config.handlers(dump(host))
@@ -122,6 +126,22 @@ def test_a_case_is_done_when_the_daemon_has_it(case: str, version: str, tmp_path
             assert files(host.root) == before
     finally:
         host.stop()
+
+
+def test_the_document_has_the_outcome_of_each_case() -> None:
+    text = (ROOT / "docs/decisions/containerd-cases.md").read_text()
+    lines = [line.split("|")[1:-1] for line in text.splitlines() if line.startswith(("| case |", "| `"))]
+    head, *rows = [[cell.rpartition("→")[2].strip(" `†") for cell in cells] for cells in lines]
+    assert head == ["case", *VERSIONS]
+    words = {"refused": REFUSED, "does not start": BROKEN, "stays": STAYS}
+    assert {row[0]: row[1:] for row in rows} == {
+        case: [next((word for word, table in words.items() if of_release(table, case, version)), "done") for version in VERSIONS]
+        for case in fixtures.cases()
+    }
+    properties = (ROOT / "tests/unit/plugin_utils/_containerd/test_runtime_config_properties.py").read_text()
+    (examples,) = re.findall(r'"GGEN_GVISOR_EXAMPLES", "(\d+)"', properties)
+    number = properties.count("\n@given(")
+    assert f"by {number} properties with {examples} generated configurations each" in " ".join(text.split())
 
 
 # --- nothing to do, and yet not so ---
