@@ -8,14 +8,16 @@ gVisor's are compared with its programs by test_runsc_build.py, ggen's with its 
 
 from __future__ import annotations
 
+import base64
 import copy
 import hashlib
+import json
 
 import pytest
 import yaml
 from ansible.errors import AnsibleFilterError
 from ansible_collections.ggen.gvisor.plugins.filter.missing_documents import FilterModule
-from ansible_collections.ggen.gvisor.plugins.plugin_utils._gvisor.documents import crates, documents_of, rust, toolchain
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._gvisor.documents import crates, documents_of, go_sbom, rust, toolchain
 from conftest import ROOT
 from support.supply import checked_sbom, checked_statement, digests
 
@@ -107,6 +109,34 @@ def test_a_program_of_unknown_sources_has_no_provenance(program):
     assert checked_sbom(documents["ggen.cdx.json"])["components"] == []
     checked_sbom(documents["ggen.tar.cdx.json"])
     checked_statement(documents["ggen.tar.intoto.json"])
+
+
+def test_a_go_program_is_described_by_what_the_linker_wrote_into_it():
+    """The linker tells no sums of vendored sources: they are those of go.sum. What takes a module's place is what was linked."""
+    told = {
+        "GoVersion": "go1.26.6",
+        "Path": "gvisor.dev/gvisor/runsc",
+        "Main": {"Path": "gvisor.dev/gvisor", "Version": "v0.0.0-2026"},
+        "Deps": [
+            {"Path": "github.com/Made/up", "Version": "v1.2.3+incompatible"},
+            {"Path": "made.up/fork", "Version": "v1.0.0", "Replace": {"Path": "other.maker/fork", "Version": "v1.0.1"}},
+            {"Path": "made.up/here", "Version": "v0.0.0", "Replace": {"Path": "./here", "Version": "(devel)"}},
+        ],
+    }
+    sums = {"github.com/Made/up@v1.2.3+incompatible": "h1:" + base64.b64encode(b"1" * 32).decode()}
+    text = go_sbom("runsc", "3" * 64, told, sums)
+    sbom = checked_sbom(text)
+    assert text == go_sbom("runsc", "3" * 64, json.loads(json.dumps(told)), sums)
+    subject = sbom["metadata"]["component"]
+    assert (subject["name"], subject["version"], subject["hashes"][0]["content"]) == ("runsc", "v0.0.0-2026", "3" * 64)
+    assert subject["purl"] == "pkg:golang/gvisor.dev/gvisor@v0.0.0-2026#runsc"
+    assert [(one["purl"], "hashes" in one) for one in sbom["components"]] == [
+        ("pkg:golang/github.com/made/up@v1.2.3%2Bincompatible", True),
+        ("pkg:golang/other.maker/fork@v1.0.1", False),
+        ("pkg:golang/made.up/here@v0.0.0", False),
+        ("pkg:golang/std@go1.26.6", False),
+    ]
+    assert sbom["components"][0]["hashes"][0]["content"] == (b"1" * 32).hex()
 
 
 def test_a_build_that_has_its_documents_lacks_none_and_they_stay():

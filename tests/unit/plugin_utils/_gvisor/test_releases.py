@@ -14,6 +14,7 @@ from ansible_collections.ggen.gvisor.plugins.filter.releases import FilterModule
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._gvisor.releases import (
     artifact_of,
     build_plan,
+    compiles,
     goarch,
     module_sums,
     select_release,
@@ -151,6 +152,23 @@ def test_the_user_s_own_go_is_an_input_and_nothing_is_compared():
     assert (own["expected"], own["metadata"]["compared"]) == ({}, False)
     assert pinned["expected"]
     assert pinned["metadata"]["compared"]
+
+
+@pytest.mark.parametrize("release", RELEASES)
+def test_programs_of_the_same_sources_are_compiled_at_once(release):
+    plain, patched = compiles(RELEASES[release]["files"])
+    assert plain == {
+        "overlay": {},
+        "packages": ["gvisor.dev/gvisor/runsc", "gvisor.dev/gvisor/shim"],
+        "programs": {"runsc": "runsc", "shim": "containerd-shim-runsc-v1"},
+    }
+    assert patched["programs"] == {"shim": "containerd-shim-runsc-v1.no-oom-score"}
+    assert patched["overlay"]
+
+
+def test_two_programs_that_go_gives_one_name_to_are_compiled_apart():
+    files = [{"name": "one", "package": "a.test/x/tool"}, {"name": "two", "package": "a.test/y/tool"}]
+    assert [one["programs"] for one in compiles(files)] == [{"tool": "one"}, {"tool": "two"}]
 
 
 def test_module_sums():
