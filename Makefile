@@ -7,7 +7,7 @@ COLLECTION := .collections/ansible_collections/ggen/gvisor
 BECOME     := $(shell [ "$$(id -u)" = 0 ] || sudo -n true 2>/dev/null || echo --ask-become-pass)
 
 .DEFAULT_GOAL := help
-.PHONY: help site check test lint sanity unit integration e2e lab molecule newest soak faults bench lab-up lab-down vm-up vm-down test-vm docs docs-site dist requirements clean
+.PHONY: help site check release test lint sanity unit integration e2e lab molecule newest soak faults bench lab-up lab-down vm-up vm-down test-vm docs docs-site dist requirements clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z0-9 -]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 44
@@ -25,11 +25,18 @@ $(COLLECTION):
 	$(VENV)/pip install --quiet --disable-pip-version-check --require-hashes -r tests/requirements.txt
 	touch $@
 
+# SOURCE=release: take builds that somebody else has made, and compile nothing.
+SITE = $(VENV)/ansible-playbook $(BECOME) site.yml $(if $(SOURCE),-e runsc_build_source='$(SOURCE)' -e ggen_build_source='$(SOURCE)' \
+  -e gvisor_release_url='$(RELEASE_URL)' -e gvisor_release_sha256='$(RELEASE_SHA256)')
+
 site: .venv/run.stamp $(COLLECTION) ## Build, provision and run on this machine
-	$(VENV)/ansible-playbook $(BECOME) site.yml
+	$(SITE)
 
 check: .venv/run.stamp $(COLLECTION) ## Show what `make site` would change
-	$(VENV)/ansible-playbook $(BECOME) site.yml --check --diff
+	$(SITE) --check --diff
+
+release: .venv/run.stamp $(COLLECTION) ## Write dist/release: what `make site SOURCE=release` takes instead of compiling
+	$(VENV)/ansible-playbook $(BECOME) playbooks/release.yml
 
 test: .venv/test.stamp $(COLLECTION) ## Everything that CI runs
 	tests/run

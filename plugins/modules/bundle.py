@@ -21,11 +21,13 @@ options:
     choices: [packed, unpacked]
     required: true
   path:
-    description: The bundle.
+    description:
+      - The bundle. With O(state=unpacked) it may also be an address that begins with C(https://), C(http://) or C(file://).
+      - What comes from a server is kept in the folder C(bundles) of the build cache, so that the next run asks for nothing.
     type: path
     required: true
   sha256:
-    description: With O(state=unpacked), the sha256 that the whole file must have.
+    description: With O(state=unpacked), the sha256 that the whole file must have. For what comes from a server it is necessary.
     type: str
     default: ""
   bin:
@@ -51,7 +53,8 @@ options:
     default: ""
 attributes:
   check_mode:
-    description: Says whether the bundle would be another one, or reads it and says what would be written.
+    description: Says whether the bundle would be another one, or reads it and says what would be written. What comes from a server is fetched for that
+      and not kept.
     support: full
   diff_mode:
     description: Shows the sha256 of the files that differ.
@@ -119,13 +122,19 @@ size:
 """
 
 import os
+import re
 from typing import Any, Dict, Mapping, Tuple
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import sha256_file, staged
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.module import run
+from ansible_collections.ggen.gvisor.plugins.module_utils._builds.cache import cache_root
+from ansible_collections.ggen.gvisor.plugins.module_utils._builds.download import File, is_url, path_of, save
 from ansible_collections.ggen.gvisor.plugins.module_utils._builds.result_folder import reading, writing
 from ansible_collections.ggen.gvisor.plugins.module_utils._bundle import archive as _bundle
+
+MAX_BUNDLE = 8 << 30  # bytes; some hundred million are usual
 
 
 def packed(params: Mapping[str, Any], folders: Mapping[str, str], dry: bool) -> Tuple[Dict[str, Any], str, str]:
@@ -143,6 +152,25 @@ def packed(params: Mapping[str, Any], folders: Mapping[str, str], dry: bool) -> 
     return {**result, "contents": contents}, _bundle.lines(before), _bundle.lines(contents)
 
 
+def brought(url: str, sha256: str, keep: str) -> str:
+    """Fetch the bundle from its server into the folder ``keep``, unless it is there, and return its path. Raises GvisorError and OSError."""
+    if not re.fullmatch("[0-9a-f]{64}", sha256):
+        raise GvisorError(
+            f"the sha256 of {url} is not given, and nothing else says whose it is. Set gvisor_bundle_sha256 to what playbook bundle.yml printed."
+        )
+    path = os.path.join(keep, f"{sha256}.tar")
+    if os.path.isfile(path) and sha256_file(path) == sha256:
+        return path
+    os.makedirs(keep, exist_ok=True)
+    with staged(keep, os.path.basename(path), 0o644) as new:
+        try:
+            save(url, File(sha256, MAX_BUNDLE), new.stream)
+        except GvisorError as error:
+            raise GvisorError(f"{error.message}. Nothing was unpacked.") from error
+        new.keep(path)
+    return path
+
+
 def unpacked(params: Mapping[str, Any], folders: Mapping[str, str], dry: bool) -> Tuple[Dict[str, Any], str, str]:
     """Return the result, and the lines before and after."""
     stream, bundle = _bundle.open_bundle(params["path"], params["sha256"])
@@ -156,7 +184,12 @@ def unpacked(params: Mapping[str, Any], folders: Mapping[str, str], dry: bool) -
 
 def perform(module: AnsibleModule) -> Dict[str, Any]:
     """Pack or unpack and return the result. Raises GvisorError or OSError."""
-    params = {**module.params, "path": os.path.abspath(module.params["path"])}
+    params = dict(module.params)
+    if params["state"] == "unpacked" and is_url(params["path"]):
+        path = path_of(params["path"])
+        keep = module.tmpdir if module.check_mode else os.path.join(cache_root(), "bundles")
+        params["path"] = path or brought(params["path"], params["sha256"].lower(), keep)
+    params["path"] = os.path.abspath(params["path"])
     folders = {part: os.path.abspath(params[part]) for part in _bundle.PARTS}
     result, before, after = (packed if params["state"] == "packed" else unpacked)(params, folders, module.check_mode)
     if before != after:

@@ -9,14 +9,17 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 @contextmanager
-def serving(answer: Callable[[str], bytes | None]) -> Iterator[tuple[str, list[str]]]:
-    """Serve ``answer`` of each path, None is 404; give the server's address and the paths that were asked for."""
+def serving(answer: Callable[[str], bytes | Callable[[BaseHTTPRequestHandler], object] | None]) -> Iterator[tuple[str, list[str]]]:
+    """Serve ``answer`` of each path, None is 404, and a function answers itself; give the server's address and the paths that were asked for."""
     asked: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
             asked.append(self.path)
             data = answer(self.path)
+            if callable(data):
+                data(self)
+                return
             self.send_response(404 if data is None else 200)
             self.send_header("Content-Length", str(len(data or b"")))
             self.end_headers()

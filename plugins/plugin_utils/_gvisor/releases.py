@@ -196,7 +196,7 @@ def build_plan(
 
     ``machine`` is what ``uname -sm`` says on the controller: on Linux ``dest``/runsc will lead to the newest release
     for it. With ``built``, the folder for results on a build host of its own, each also has ``build``, what build_cache is asked there, and
-    ``fetch``, what build_fetch is.
+    ``fetch``, what build_fetch is. ``take`` is what build_release is asked.
     """
     system, _space, hardware = machine.partition(" ")
     pairs = wanted(table["releases"], release, targets, arch, hardware)
@@ -214,6 +214,7 @@ def build_plan(
         source = f"{built or dest}/{pair[0]}/linux_{pair[1]}"
         artifact["build"] = {**artifact["cache"], "dest": source, "links": {}} if built else artifact["cache"]
         artifact["fetch"] = {**artifact["cache"], "source": source}
+        artifact["take"] = {**artifact["cache"], "metadata": artifact["metadata"]}
         plan.append(artifact)
     return plan
 
