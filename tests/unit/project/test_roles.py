@@ -17,7 +17,16 @@ def load(role: str, name: str) -> dict:
 
 
 def test_the_roles_are_there():
-    assert ROLES == ["_build", "containerd_gvisor", "ggen_build", "ggen_image", "ggen_run", "gvisor_bundle", "gvisor_release", "runsc_build"]
+    assert ROLES == [
+        "_build",
+        "containerd_gvisor",
+        "ggen_build",
+        "ggen_image",
+        "ggen_run",
+        "gvisor_bundle",
+        "gvisor_release",
+        "runsc_build",
+    ]
 
 
 @pytest.mark.parametrize("role", ROLES)
