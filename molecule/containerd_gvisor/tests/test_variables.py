@@ -81,8 +81,30 @@ def test_the_report_is_in_its_own_folder_and_knows_the_image(report):
     assert not (ROOT / "reports" / "alone-gvisor.json").exists()
 
 
+def test_the_report_has_the_driver_of_the_node(report):
+    assert report["kubernetes"] == {"driver": "cgroupfs", "by": "the kubelet's configuration"}
+
+
 def test_a_run_that_changed_nothing_proved_it_all_the_same(report):
     assert report["proof"]["kernel"].startswith("Starting gVisor")
+
+
+def test_a_kubelet_that_changes_its_driver(host):
+    """The kubelet is a stand-in, its configuration alone. With cgroup version 1 the host is refused as it is, with 2 the options follow."""
+    options = host.file("/srv/containerd/untrusted.toml").content_string
+    host.check_output("sed -i 's/cgroupDriver: .*/cgroupDriver: \"systemd\" # changed/' /var/lib/kubelet/config.yaml")
+    done = run("molecule/containerd_gvisor/converge.yml")
+    now = host.file("/srv/containerd/untrusted.toml").content_string
+    if host.file("/sys/fs/cgroup/cgroup.controllers").exists:
+        assert done.rc == 0, done.errors
+        assert tomllib.loads(now)["runsc_config"] == {**tomllib.loads(options)["runsc_config"], "systemd-cgroup": "true"}
+    else:
+        assert "no limit of theirs would hold" in done.errors
+        assert (now, done.changed) == (options, [])
+    host.check_output("sed -i 's/cgroupDriver: .*/cgroupDriver: cgroupfs/' /var/lib/kubelet/config.yaml")
+    done = run("molecule/containerd_gvisor/converge.yml")
+    assert done.rc == 0, done.errors
+    assert host.file("/srv/containerd/untrusted.toml").content_string == options
 
 
 def test_a_pod_runs_in_gvisor(host):

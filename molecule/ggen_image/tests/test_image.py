@@ -39,6 +39,12 @@ def test_the_host_has_it_by_digest(host, metadata, namespace):
     assert {row[0]: row[2] for row in rows if row[0] in REFERENCES} == dict.fromkeys(REFERENCES, metadata["digest"])
 
 
+def test_it_is_pinned_where_a_kubelet_would_collect(host):
+    pinned = "images ls --quiet 'labels.\"io.cri-containerd.pinned\"==pinned'"
+    assert sorted(host.check_output(f"{CTR} k8s.io {pinned}").split()) == REFERENCES
+    assert host.check_output(f"{CTR} default {pinned}") == ""
+
+
 def test_no_other_namespace_has_anything(host):
     namespaces = host.check_output("ctr --address /run/stranger/containerd.sock namespaces ls --quiet").split()
     assert sorted(namespaces) == ["default", "k8s.io"]
