@@ -89,8 +89,8 @@ options:
     default: false
   pinned:
     description:
-      - Pin the image in V(k8s.io) under all of O(name), so that the kubelet does not remove it when its disk gets full and no pod uses it. It cannot be
-        pulled again then.
+      - Pin the image in V(k8s.io) under all of O(name), so that the kubelet does not remove it when the disk gets full and no pod uses it. An image from
+        an archive could not be pulled again.
       - Other namespaces have nobody who would remove it, and get no label. V(false) leaves what is pinned.
       - containerd 1.6 has no pinned images. The label is set there as well, and counts after an upgrade.
     type: bool
