@@ -49,6 +49,12 @@ options:
     description: The command and its arguments. They replace the image's entrypoint and command. Required where O(jobs) do not say it.
     type: list
     elements: str
+  stdin:
+    description:
+      - Text for the command's standard input, which otherwise is empty. What the command does not read of it is dropped.
+      - Of O(jobs), one that has it has a pod of its own.
+    type: str
+    version_added: 1.0.0
   workspace:
     description:
       - Absolute path of a folder on the host that the command sees as C(/workspace) and may write to.
@@ -147,6 +153,9 @@ options:
         description: As O(argv).
         type: list
         elements: str
+      stdin:
+        description: As O(stdin).
+        type: str
       workspace:
         description: As O(workspace).
         type: path
@@ -457,13 +466,14 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._base.module import en
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.text import visible
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.ctr import DEFAULT_ADDRESS, Ctr
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox import protect
-from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.jobs import Job, Mode, names_of, overlap, run_all, summary
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.jobs import Job, Mode, fed, names_of, overlap, run_all, summary
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.secret_files import hide_options, mask, mask_result, words_of
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.supervisor import DEFAULT_STATE_DIR
 
 # The options of one of several jobs; the module's own of the same name, with these defaults, are what a job does not say.
 OF_A_JOB: Dict[str, Dict[str, Any]] = {
     "argv": {"type": "list", "elements": "str"},
+    "stdin": {"type": "str"},
     "workspace": {"type": "path"},
     "workspace_from": {"type": "str", "choices": ["host", "controller"]},
     "archive": {"type": "path"},
@@ -506,7 +516,8 @@ def jobs_of(mode: Mode, params: Dict[str, Any]) -> Tuple[List[Job], Dict[int, Di
     refused: Dict[int, Dict[str, Any]] = {}
     for number, job in enumerate(params["jobs"]):
         try:
-            wanted.append(Job(mode, {**params, **{key: value for key, value in job.items() if value is not None}}, number))
+            options = {**params, **{key: value for key, value in job.items() if value is not None}}
+            wanted.append(Job(mode, options, number, fed(options["stdin"])))
         except GvisorError as error:
             refused[number] = {"failed": True, "changed": False, "msg": error.message, **error.details}
     return wanted, refused
@@ -565,7 +576,7 @@ def main() -> None:
     mode = Mode(module.check_mode, module._diff)
     wanted: List[Job] = []
     try:
-        wanted, refused = ([Job(mode, params)], {}) if jobs is None else jobs_of(mode, params)
+        wanted, refused = ([Job(mode, params, streams=fed(params["stdin"]))], {}) if jobs is None else jobs_of(mode, params)
         ctr = Ctr(params["address"], params["namespace"])
         ctr.connect()
         width = 1 if overlap(wanted) else params["parallel"] or os.cpu_count() or 1

@@ -26,7 +26,7 @@ SIGN = "Starting gVisor"  # the first line of the sandbox's own kernel log
 EMPTY = "empty"  # a file for what a pod must not have
 _SEARCH = "/usr/bin:/bin:/usr/sbin:/sbin"
 # Program → the package that has it. Neither looks anything up (a user, a locale) in the image's files: setpriv, which does, is none of them.
-PROGRAMS = {"dmesg": "util-linux", "env": "coreutils", "sh": "dash", "sleep": "coreutils"}
+PROGRAMS = {"dd": "coreutils", "dmesg": "util-linux", "env": "coreutils", "sh": "dash", "sleep": "coreutils"}
 # Shells that need no loader, where the host has one: what a loader reads cannot reach them.
 STATIC_SHELLS = ("busybox", "bash-static")
 # What ctr and the host can do, found out once: name → the program and the option that its help must have.

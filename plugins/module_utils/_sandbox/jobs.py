@@ -40,7 +40,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.limits import
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.mount_points import make_points
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pinned import FILE, FOLDER, Absent, Pinned, own_folder, pin, through
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pod import MAX_ID, PRELOAD, Command, Mount, PodSpec
-from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.supervisor import PodFolder, Supervisor, owner_of, sweep
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.supervisor import Live, PodFolder, Supervisor, owner_of, sweep
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.surroundings import SPARE_HOME
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.walker import identity, printable
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.workspace import (
@@ -250,12 +250,31 @@ class Mode(NamedTuple):
     diff: bool
 
 
+class Streams(NamedTuple):
+    """What a command is connected to while it runs."""
+
+    stdin: Optional[int] = None  # a descriptor to read for it
+    live: Optional[Live] = None  # is told what it prints, as it comes
+
+
+def fed(text: Optional[str]) -> Streams:
+    """Return what feeds ``text`` to a command, from memory; nothing of it is on a disk. Raises OSError."""
+    if text is None:
+        return Streams()
+    descriptor = os.memfd_create("stdin")
+    with open(descriptor, "wb", closefd=False) as stream:
+        stream.write(text.encode("utf-8", "surrogateescape"))
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    return Streams(descriptor)
+
+
 class Job:
     """One command and its workspace. ``number`` tells it from others in the same pod."""
 
-    def __init__(self, mode: Mode, params: Dict[str, Any], number: int = 0) -> None:
+    def __init__(self, mode: Mode, params: Dict[str, Any], number: int = 0, streams: Optional[Streams] = None) -> None:
         """Check everything. Raises GvisorError."""
         check(params)
+        self.streams = streams or Streams()
         self.mode = mode
         self.params = params
         self.number = number
@@ -353,6 +372,7 @@ class Job:
             env=environment(params["env"]),
             timeout=params["timeout"],
             max_output=params["max_output"],
+            stdin=self.streams.stdin,
         )
 
     @property
@@ -568,7 +588,7 @@ class PodJobs:
                 job.write_note(folder)
             spec = self._spec(tools, mounts)
             make_points(folder.path, spec.mounts)
-            self.supervisor = Supervisor(folder, spec, [job.command for job in jobs])
+            self.supervisor = Supervisor(folder, spec, [job.command for job in jobs], jobs[0].streams.live)
         except OSError as error:
             folder.remove()
             raise GvisorError(f"{error.filename or folder.path}: {error.strerror}") from error
@@ -675,6 +695,8 @@ class PodJobs:
                 job.warnings += self._told(job, {"ended": "error", "rc": None, "error": error.message})
                 left = job.left_by_start() if job.source else []
                 raise GvisorError("; ".join([error.message, *left]), **error.details) from error
+            if job.streams.live:
+                self.supervisor.rest()
             result = job.compare(outcome, self.pod)
             kept = ("rc", "duration", "changed_counts", "limits_hit", "faults", "kernel")
             facts = {"rc": None, **{name: result[name] for name in kept if name in result}}
@@ -728,12 +750,16 @@ class PodJobs:
 
 
 def groups(jobs: List[Job], shared: bool) -> List[List[Job]]:
-    """Return the jobs that go into one pod each. A pod's own options are the same for all in it, and so are their user and secrets."""
+    """Return the jobs that go into one pod each. A pod's own options are the same for all in it, and so are their user and secrets.
+
+    One that is fed, or watched, while it runs has a pod of its own.
+    """
     found: Dict[str, List[Job]] = {}
     ordered = overlap(jobs)  # a job may need what an earlier one does
     key, last = 0, None
     for job in jobs:
-        own = (job.user, sorted(job.secrets.items()), *(job.params[name] for name in OF_THE_POD))
+        alone = job.number if job.streams != Streams() else None
+        own = (alone, job.user, sorted(job.secrets.items()), *(job.params[name] for name in OF_THE_POD))
         if not shared or (ordered and own != last):
             key += 1
         last = own

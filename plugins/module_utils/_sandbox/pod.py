@@ -18,7 +18,7 @@ import signal
 import subprocess
 import time
 import uuid
-from typing import Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple
+from typing import Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.process import SEARCH_PATH, run
@@ -35,7 +35,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.limits import
     ulimits,
 )
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.network import HOST_NAME, HOSTS_FILE, hosts, namespaces
-from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pipes import HeadAndTail, Sink, UntilMark, read_until
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pipes import HeadAndTail, Inlet, Outlet, Sink, UntilMark, read_until
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.surroundings import (
     SPARE_HOME,
     choose_home,
@@ -112,6 +112,7 @@ class Command(NamedTuple):
     env: Mapping[str, Optional[str]]  # None takes one of the image's away
     timeout: float  # seconds
     max_output: int  # bytes kept of each stream
+    stdin: Optional[int] = None  # a descriptor to read for it; such a command is alone in its pod
 
 
 class Outcome(NamedTuple):
@@ -214,6 +215,10 @@ def is_user(said: str, user: str) -> bool:
 def script(command: Command, spec: PodSpec, mark: str, alone: bool) -> str:
     """Return the line with which the pod's shell runs ``command`` and then prints ``mark`` and its exit code.
 
+    What is fed to the command comes behind the line, once the shell, which reads ahead, has said that it has the line: with ``mark`` and a plus sign.
+    A relay hands on its frames (``Inlet``), as the shim keeps that pipe open for good. Nobody waits for the relay, which the command may outlive or
+    not, and what the command leaves is never read: the shell would take it for further lines.
+
     A word behind the exit code says why the command was not started; it comes by a descriptor that the command does not have. The environment
     does not pass the shell, which drops names that it could not use. If the command is not ``alone`` in the pod, what it left behind is killed
     for the next one; its shell, which sends the signal, is spared.
@@ -226,7 +231,16 @@ def script(command: Command, spec: PodSpec, mark: str, alone: bool) -> str:
     folder = f"cd -- {shlex.quote(command.cwd)} 2> /dev/null || {{ echo cwd >&9; exit 1; }}; exec 9>&-"
     started = f"""{folder}; {home}exec {env} {'"HOME=$h" ' if home else ""}{words}"""
     left = "" if alone else "kill -9 -1 2> /dev/null; "
-    return f"{{ s=$( ({started}) < /dev/null 9>&1 >&3 3>&-); e=$?; }} 3>&1; {left}echo {mark} $e $s; echo {mark} $e >&2\n"
+    begun, before, source = "", "", "< /dev/null "
+    if command.stdin is not None:
+        dd = shlex.join(spec.tools.argv("dd", "count=1", "iflag=fullblock"))
+        relay = f"""while read -r n && [ "$n" -gt 0 ]; do {dd} bs="$n" || break; done"""
+        begun, before, source = (
+            f"echo {mark}+ >&2; exec 8<&0 < /dev/null; ",
+            f"{{ {{ {relay}; }} <&8 8<&- 3>&- 2> /dev/null & }} | ",
+            "8<&- ",
+        )
+    return f"{begun}{{ s=$( {before}({started}) {source}9>&1 >&3 3>&-); e=$?; }} 3>&1; {left}echo {mark} $e $s; echo {mark} $e >&2\n"
 
 
 def explain(stderr: str) -> str:
@@ -235,6 +249,19 @@ def explain(stderr: str) -> str:
     said = " ".join(lines)
     fix = next((fix for sign, fix in _CAUSES if sign in said), "")
     return f"{said} ({fix})" if fix else said
+
+
+def _both(excerpt: HeadAndTail, outlet: Optional[Outlet]) -> Callable[[bytes], None]:
+    """Return what keeps a stream and, with ``outlet``, hands it on."""
+    if outlet is None:
+        return excerpt
+    other = outlet  # for the type checker: nobody sets it to None
+
+    def sink(data: bytes) -> None:
+        excerpt(data)
+        other(data)
+
+    return sink
 
 
 def _gather(excerpt: HeadAndTail) -> Sink:
@@ -393,10 +420,17 @@ class Pod:
             return None
         return pid if ours else None
 
-    def execute(self, command: Command, abort: Optional[int] = None, alone: bool = True, room: Optional[RoomWatch] = None) -> Outcome:
+    def execute(
+        self,
+        command: Command,
+        abort: Optional[int] = None,
+        alone: bool = True,
+        room: Optional[RoomWatch] = None,
+        live: Sequence[Outlet] = (),
+    ) -> Outcome:
         """Run ``command`` in the pod, ``alone`` or as one of several. ``abort`` is a descriptor at whose end (or next byte) it is given up.
 
-        ``room`` ends it before the host's disk is full.
+        ``room`` ends it before the host's disk is full. ``live`` are where standard output and error go as they come.
 
         A command that does not end by itself takes the pod with it.
         """
@@ -404,13 +438,23 @@ class Pod:
         out, err = HeadAndTail(command.max_output), HeadAndTail(command.max_output)
         # Nobody in the pod can know it, so nothing that the command prints is taken for the end of its output.
         mark = uuid.uuid4().hex
-        ends = UntilMark(f"{mark} ".encode(), out), UntilMark(f"{mark} ".encode(), err)
+        lives = live or (None, None)
+        ends = [UntilMark(f"{mark} ".encode(), _both(excerpt, outlet)) for excerpt, outlet in zip((out, err), lives)]
         sinks: Dict[int, Sink] = dict(zip(streams, ends))
+        outlets = dict(zip(streams, live))
         ending = [descriptor for descriptor in (abort, room.descriptor if room else None) if descriptor is not None]
         others: Dict[int, Sink] = {descriptor: lambda _data: True for descriptor in ending}
         begin = time.monotonic()
         text = script(command, self.spec, mark, alone)
-        ended = read_until(sinks, others, begin + command.timeout, (stdin, text.encode("utf-8", "surrogateescape")))
+        feed, inlet = (stdin, text.encode("utf-8", "surrogateescape")), None
+        ended = True
+        if command.stdin is not None:
+            begun = UntilMark(f"{mark}+".encode(), err)
+            ended = read_until({streams[1]: begun}, others, begin + command.timeout, feed)
+            feed, inlet = (-1, b""), Inlet(command.stdin, stdin)
+            if ended and (begun.line is None or begun.rest) and ends[1](begun.rest):
+                del sinks[streams[1]]
+        ended = ended and read_until(sinks, others, begin + command.timeout, feed, outlets, inlet)
         seconds = time.monotonic() - begin
         rc, _space, fault = (ends[0].line or "").partition(" ")
         if ended and rc:
@@ -419,7 +463,7 @@ class Pod:
         if ended:
             why = "sandbox" if self._dead() else "shim"
         self.kill()
-        read_until(sinks, {}, time.monotonic() + KILL_TIMEOUT)  # what was printed before
+        read_until(sinks, {}, time.monotonic() + KILL_TIMEOUT, outlets=outlets)  # what was printed before
         return Outcome(None, out, err, seconds, why)
 
     def _dead(self) -> bool:

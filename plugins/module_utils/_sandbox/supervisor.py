@@ -19,7 +19,7 @@ import select
 import signal
 import struct
 import time
-from typing import Any, Dict, Iterator, List, NoReturn, Optional, Tuple
+from typing import Any, Callable, Dict, Iterator, List, NamedTuple, NoReturn, Optional, Sequence, Tuple
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError, rights_fix
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import atomic_write
@@ -32,6 +32,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.host_tools im
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.limits import Room, RoomWatch
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.mount_points import remove_points
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pinned import FOLDER, Pinned, pin
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pipes import Outlet, write_out
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pod import GROUP, LABEL, Command, Pod, PodSpec
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.walker import remove_tree
 
@@ -256,33 +257,52 @@ def remove_state(state_dir: str) -> Tuple[List[str], List[str]]:
     return said, stays
 
 
-class Supervisor:
-    """The module's side: start it, say go, take the results. A context manager: nothing is left when it ends."""
+# Takes what a command prints, as it comes: 1 or 2, for standard output or error, and the bytes.
+Live = Callable[[int, bytes], None]
 
-    def __init__(self, folder: PodFolder, spec: PodSpec, commands: List[Command]) -> None:
+
+class _Ends(NamedTuple):
+    """The supervisor's ends of its pipes."""
+
+    down: int
+    up: int
+    live: Sequence[int]
+
+
+class Supervisor:
+    """The module's side: start it, say go, take the results. A context manager: nothing is left when it ends.
+
+    ``live`` is told what the commands print as it comes; none of it is lost, and a command waits while ``live`` does not take it.
+    """
+
+    def __init__(self, folder: PodFolder, spec: PodSpec, commands: List[Command], live: Optional[Live] = None) -> None:
         self.folder = folder
         self.spec = spec
         self._rest = b""
+        self._live = live
         down_read, self._down = os.pipe()
         self._up, up_write = os.pipe()
+        pairs = [os.pipe() for _stream in (1, 2)] if live else []
+        self._streams = {read: number for number, (read, _write) in enumerate(pairs, 1)}
+        ends = _Ends(down_read, up_write, [write for _read, write in pairs])
         self.child = os.fork()
         if self.child == 0:
-            os.close(self._down)
-            os.close(self._up)
-            _supervise(folder, spec, commands, down_read, up_write)
-        os.close(down_read)
-        os.close(up_write)
+            _supervise(folder, spec, commands, ends)
+        for end in (ends.down, ends.up, *ends.live):
+            os.close(end)
 
     def __enter__(self) -> Supervisor:
         return self
 
     def __exit__(self, *_exc: object) -> None:
         """Wait until the supervisor has removed everything; if it died before, do that here."""
+        self._live = None
         os.close(self._down)
         with contextlib.suppress(GvisorError):
             while self._message() is not None:
                 pass
-        os.close(self._up)
+        for end in (self._up, *self._streams):
+            os.close(end)
         _pid, status = os.waitpid(self.child, 0)
         if status != 0 and os.path.exists(self.folder.path):
             Pod(self.folder.ctr, self.spec, self.folder.path).remove()
@@ -304,13 +324,36 @@ class Supervisor:
             raise GvisorError(f"expected {name} of pod {self.spec.id} and got {message['name']}")
         return message
 
+    def _hand_on(self, stream: int, poll: "select.poll") -> None:
+        data = os.read(stream, 1 << 16)
+        if not data:
+            poll.unregister(stream)
+            del self._streams[stream]
+            os.close(stream)
+        elif self._live:
+            self._live(self._streams[stream], data)
+
+    def rest(self) -> None:
+        """Have ``live`` told what a command has printed that has ended."""
+        poll = select.poll()
+        for stream in self._streams:
+            poll.register(stream, select.POLLIN)
+        while self._streams:
+            for stream, _event in poll.poll():
+                self._hand_on(stream, poll)
+
     def _message(self) -> Optional[Dict[str, Any]]:
         poll = select.poll()
         poll.register(self._up, select.POLLIN)
         # Standard output leads to the controller: its other end closes when the SSH connection does.
         poll.register(1, 0)
+        for stream in self._streams:
+            poll.register(stream, select.POLLIN)
         while b"\n" not in self._rest:
             for descriptor, _event in poll.poll():
+                if descriptor in self._streams:
+                    self._hand_on(descriptor, poll)
+                    continue
                 if descriptor == 1:
                     poll.unregister(1)
                     os.close(self._down)  # the supervisor gives up now
@@ -324,16 +367,22 @@ class Supervisor:
         return json.loads(line.decode("utf-8"))
 
 
-def _supervise(folder: PodFolder, spec: PodSpec, commands: List[Command], down: int, up: int) -> NoReturn:
+def _supervise(folder: PodFolder, spec: PodSpec, commands: List[Command], ends: _Ends) -> NoReturn:
     """Be the supervisor: never returns into the module's code."""
     code = 1
     try:
         os.setsid()
+        # A module's own standard input is closed below; a command may be fed with a copy of it.
+        sources = [os.dup(command.stdin) for command in commands if command.stdin is not None]
+        if sources:  # alone
+            commands = [commands[0]._replace(stdin=sources[0])]
         # What the module holds for others would outlive it here: their locks, and their pipes, whose end they wait for.
         for name in os.listdir("/proc/self/fd"):
-            if int(name) not in (0, 1, 2, down, up, folder.lock):
+            if int(name) not in (0, 1, 2, *ends[:2], *ends.live, folder.lock, *sources):
                 with contextlib.suppress(OSError):
                     os.close(int(name))
+        for stream in ends.live:
+            os.set_blocking(stream, False)
         # Ansible waits for the end of the module's output: nobody else may hold it open.
         null = os.open(os.devnull, os.O_RDWR)
         for descriptor in (0, 1, 2):
@@ -346,10 +395,10 @@ def _supervise(folder: PodFolder, spec: PodSpec, commands: List[Command], down: 
             data = json.dumps({"name": name, **fields}).encode() + b"\n"
             with contextlib.suppress(BrokenPipeError):
                 while data:
-                    data = data[os.write(up, data) :]
+                    data = data[os.write(ends.up, data) :]
 
         try:
-            _work(pod, commands, down, say)
+            _work(pod, commands, ends, say)
         except GvisorError as error:
             say("error", message=error.message, details=error.details)
         finally:
@@ -357,7 +406,7 @@ def _supervise(folder: PodFolder, spec: PodSpec, commands: List[Command], down: 
             pod.remove()
         say("removed", seconds=round(time.monotonic() - begin, 3))
         # The module may still look at a copy of the workspace in the folder: its end of the pipe closes when it is done.
-        while os.read(down, 1 << 10):
+        while os.read(ends.down, 1 << 10):
             pass
         folder.remove()
         code = 0
@@ -365,7 +414,7 @@ def _supervise(folder: PodFolder, spec: PodSpec, commands: List[Command], down: 
         os._exit(code)
 
 
-def _work(pod: Pod, commands: List[Command], down: int, say: Any) -> None:
+def _work(pod: Pod, commands: List[Command], ends: _Ends, say: Any) -> None:
     """Run the commands one after another, each when the module says so, until one has not ended by itself."""
     begin = time.monotonic()
     kernel = pod.start()
@@ -376,17 +425,23 @@ def _work(pod: Pod, commands: List[Command], down: int, say: Any) -> None:
     if not pod.spec.read_only:
         places.update((f"the root file system of pod {pod.spec.id}", path) for path in pod.rootfs())
     for number, command in enumerate(commands, 1):
-        went = os.read(down, _GO.size)
+        went = os.read(ends.down, _GO.size)
         if len(went) != _GO.size:
             return
         (deadline,) = _GO.unpack(went)
         command = command._replace(timeout=max(min(command.timeout, deadline - time.monotonic()), 0.0))
         with Room(places, pod.spec.limits.keep_free) as room, RoomWatch(room) as watch:
-            job = pod.execute(command, down, alone=len(commands) == 1, room=watch)
+            live = [Outlet(descriptor) for descriptor in ends.live]
+            job = pod.execute(command, ends.down, alone=len(commands) == 1, room=watch, live=live)
         before, struck = struck, pod.group.struck() if pod.group else []
         # The workspace stays as it is from here on.
-        if (number == len(commands) or job.why != "exit") and not pod.kill():
+        last = number == len(commands) or job.why != "exit"
+        if last and not pod.kill():
             pod.remove()
+        write_out(live, ends.down)
+        if last:
+            for stream in ends.live:
+                os.close(stream)
         say(
             "job",
             rc=job.rc,

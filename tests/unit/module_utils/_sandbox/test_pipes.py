@@ -10,9 +10,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
-from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pipes import HeadAndTail, UntilMark, read_until
-from hypothesis import assume, given
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pipes import HeadAndTail, Inlet, Outlet, UntilMark, read_until, write_out
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 
@@ -121,3 +122,90 @@ def test_a_stream_that_ends_without_its_mark_is_whole() -> None:
     until = UntilMark(b"<mark>", out)
     assert [until(b"abc<ma"), until(b""), until.line] == [False, True, None]
     assert out.text() == "abc<ma"
+
+
+def test_what_cannot_be_the_mark_is_handed_on_at_once() -> None:
+    out = HeadAndTail(100)
+    until = UntilMark(b"<mark>", out)
+    until(b"Password: ")
+    assert out.text() == "Password: "
+    until(b"<ma")
+    assert out.text() == "Password: "
+    until(b"d>")
+    assert out.text() == "Password: <mad>"
+
+
+def unblocked_pipe() -> tuple[int, int]:
+    read, write = os.pipe()
+    os.set_blocking(write, False)
+    return read, write
+
+
+def test_a_stream_waits_for_who_takes_it_as_it_comes_and_nothing_is_lost() -> None:
+    process = start("import sys; sys.stdout.buffer.write(b'x' * 1000000)")
+    read, write = unblocked_pipe()
+    kept, outlet = HeadAndTail(10), Outlet(write)
+
+    def sink(data: bytes) -> None:
+        kept(data)
+        outlet(data)
+
+    ends = UntilMark(b"!", sink)
+    streams = {process.stdout.fileno(): ends}
+    assert not read_until(streams, {}, time.monotonic() + 1, outlets={process.stdout.fileno(): outlet})
+    assert kept.size < 300_000
+    taken = bytearray()
+    with ThreadPoolExecutor() as pool:
+        reader = pool.submit(lambda: [taken.extend(block) for block in iter(lambda: os.read(read, 1 << 16), b"")])
+        assert read_until(streams, {}, time.monotonic() + 20, outlets={process.stdout.fileno(): outlet})
+        never, _other = os.pipe()
+        write_out([outlet], never)
+        os.close(write)
+        reader.result()
+    assert len(taken) == 1_000_000
+    finish(process)
+
+
+def test_a_reader_that_is_gone_keeps_nothing_waiting() -> None:
+    read, write = unblocked_pipe()
+    os.close(read)
+    outlet = Outlet(write)
+    outlet(b"text")
+    outlet.write()
+    outlet(b"more")
+    assert not outlet.waits
+
+
+def frames(data: bytes) -> list[bytes]:
+    found = []
+    while data:
+        size, _newline, rest = data.partition(b"\n")
+        found.append(rest[: int(size)])
+        data = rest[int(size) :]
+    return found
+
+
+@given(st.lists(st.binary(min_size=1, max_size=200_000), max_size=5))
+@settings(deadline=None, max_examples=30)
+def test_what_is_fed_comes_in_frames_and_the_last_has_nothing(blocks: list[bytes]) -> None:
+    source_read, source_write = os.pipe()
+    target_read, target_write = unblocked_pipe()
+    inlet, taken = Inlet(source_read, target_write), bytearray()
+
+    def feed() -> None:
+        with open(source_write, "wb") as stream:
+            for block in blocks:
+                stream.write(block)
+
+    def until_the_end(data: bytes) -> bool:
+        taken.extend(data)
+        return taken.endswith(b"0\n") and not inlet.open and not inlet.waits
+
+    with ThreadPoolExecutor() as pool:
+        pool.submit(feed)
+        assert read_until({target_read: until_the_end}, {}, time.monotonic() + 20, inlet=inlet)
+    *whole, last = frames(bytes(taken))
+    assert (b"".join(whole), last) == (b"".join(blocks), b"")
+    assert all(whole)
+    for descriptor in (source_read, target_read, target_write):
+        os.close(descriptor)
