@@ -5,9 +5,11 @@ VENV       := .venv/bin
 COLLECTION := .collections/ansible_collections/ggen/gvisor
 # A user without password-less sudo is asked for the password once.
 BECOME     := $(shell [ "$$(id -u)" = 0 ] || sudo -n true 2>/dev/null || echo --ask-become-pass)
+PREFIX     ?= /usr/local
+SUDO       := $(shell [ "$$(id -u)" = 0 ] || [ -w $(PREFIX) ] || echo sudo)
 
 .DEFAULT_GOAL := help
-.PHONY: help site check release test lint sanity unit integration e2e lab molecule newest soak faults bench lab-up lab-down vm-up vm-down test-vm docs docs-site dist requirements clean
+.PHONY: help site check release install-command test lint sanity unit integration e2e lab molecule newest soak faults bench lab-up lab-down vm-up vm-down test-vm docs docs-site dist requirements clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z0-9 -]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 44
@@ -37,6 +39,9 @@ check: .venv/run.stamp $(COLLECTION) ## Show what `make site` would change
 
 release: .venv/run.stamp $(COLLECTION) ## Write dist/release: what `make site SOURCE=release` takes instead of compiling
 	$(VENV)/ansible-playbook $(BECOME) playbooks/release.yml
+
+install-command: .venv/run.stamp $(COLLECTION) ## Install ggen-gvisor with its manual page and completion below PREFIX=/usr/local
+	$(SUDO) env PYTHONPATH=.collections $(VENV)/python -m ansible_collections.ggen.gvisor.plugins.plugin_utils._command.install $(PREFIX)
 
 test: .venv/test.stamp $(COLLECTION) ## Everything that CI runs
 	tests/run

@@ -50,11 +50,6 @@ options:
     type: str
     default: /usr/local/bin/ggen
     version_added: 1.0.0
-  env:
-    description: Environment variables of every run; a workspace's own win.
-    type: dict
-    default: {}
-    version_added: 1.0.0
   in_place:
     description: Use a folder of O(moved) where it lies if it is here or O(mounts) show it, unless it is root's.
     type: bool
@@ -78,6 +73,7 @@ import os
 from typing import Any
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._ggen.runs import PROGRAM, run_options
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._base.filters import Filter, filters
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._fleet.colima import in_guest
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._ggen.jobs import jobs
@@ -91,8 +87,7 @@ def ggen_jobs(
     from_controller: bool = False,
     mounts: list[dict[str, Any]] | None = None,
     in_place: bool = False,
-    program: str = "/usr/local/bin/ggen",
-    env: dict[str, Any] | None = None,
+    program: str = PROGRAM,
 ) -> list[dict[str, Any]]:
     """Return the jobs; see DOCUMENTATION. Raises GvisorError."""
     places = [
@@ -103,17 +98,10 @@ def ggen_jobs(
     ]
     placed = [{**entry, "path": path} for entry, (path, _where) in zip(workspaces, places, strict=True)]
     found = jobs(placed, common, *((os.getcwd(), os.path.expanduser("~")) if local else ()))
-    return [{**job, "from": where, "run": _run(job, where, program, env or {})} for job, (_path, where) in zip(found, places, strict=True)]
-
-
-def _run(job: dict[str, Any], where: str, program: str, env: dict[str, Any]) -> dict[str, Any]:
-    """Return the job of containerd_run. An empty option is left out, so that it has the module's default."""
-    limits = {name: job[name] for name in ("memory", "cpus", "user") if job.get(name) not in (None, "")}
-    # ggen writes its records wherever its output goes.
-    bounds = {"protect": job["protect"]} if "protect" in job else {}
-    bounds |= {"outputs": [*job["outputs"], ".ggen/**"]} if job.get("outputs") else {}
-    fixed = {"workspace": job["path"], "workspace_from": where, "argv": [program, *job["args"]], "env": {**env, **(job.get("env") or {})}}
-    return {**fixed, **limits, **bounds, **{name: job[name] for name in ("mounts", "ignore", "secrets", "timeout") if name in job}}
+    return [
+        {**job, "from": where, "run": {**run_options(job, program), "workspace_from": where}}
+        for job, (_path, where) in zip(found, places, strict=True)
+    ]
 
 
 def _moved(path: Any, moved: dict[str, str], stay: bool) -> Any:

@@ -41,9 +41,9 @@ _value:
 
 from typing import Any
 
+from ansible_collections.ggen.gvisor.plugins.module_utils._ggen.output import describe_run
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._base.failures import fix, reason
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._base.filters import Filter, filters
-from ansible_collections.ggen.gvisor.plugins.plugin_utils._ggen.output import describe_run
 
 
 def ggen_results(done: dict[str, Any], jobs: list[dict[str, Any]]) -> list[dict[str, Any]]:

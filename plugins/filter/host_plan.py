@@ -40,6 +40,11 @@ options:
     description: runsc's flags for the shim's options file.
     type: dict
     default: {}
+  command:
+    description: Whether the host should have the command C(ggen-gvisor), which is made of the collection itself.
+    type: bool
+    default: true
+    version_added: 1.0.0
 """
 
 EXAMPLES = r"""
@@ -49,14 +54,25 @@ plan: "{{ host | ggen.gvisor.host_plan('20260518', releases['20260518'], sums, f
 RETURN = r"""
 _value:
   description:
-    - What to write (C(files), C(links), C(options)), whether that is anything (C(needed)), which programs must be sent for it (C(missing)),
-      and what was decided (C(shim), C(folder), C(sha256), C(programs)).
+    - What to write (C(files), C(links), C(options)) and which link to remove (C(unwanted)), whether that is anything (C(needed)), which programs
+        must be sent for it (C(missing)), and what was decided (C(shim), C(folder), C(sha256), C(programs)).
   type: dict
 """
 
 
+import hashlib
+from typing import Any
+
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._base.filters import Filter, filters
-from ansible_collections.ggen.gvisor.plugins.plugin_utils._gvisor.host_plan import host_plan
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._command.zipapp import zipapp
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._gvisor import host_plan as plans
+
+
+def host_plan(
+    info: dict[str, Any], release: str, row: dict[str, Any], built: dict[str, str], command: bool = True, **options: Any
+) -> dict[str, Any]:
+    """Return the plan; see DOCUMENTATION. Raises OSError."""
+    return plans.host_plan(info, release, row, built, command=hashlib.sha256(zipapp()).hexdigest() if command else "", **options)
 
 
 class FilterModule:

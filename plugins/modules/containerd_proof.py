@@ -94,84 +94,22 @@ seconds:
   sample: {gvisor: 0.31, runc: 0.08}
 """
 
-import concurrent.futures
-import contextlib
 import tempfile
-from typing import Any, Dict, Iterator, Tuple
+from typing import Any, Dict
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.module import run
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.ctr import DEFAULT_ADDRESS, Ctr
-from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.host_tools import SIGN, prepare
-from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pod import explain
-from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.proof import RUNC, Observed, observe
-from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.runsc import installed
-
-
-@contextlib.contextmanager
-def proving() -> Iterator[None]:
-    """Say of what goes wrong that it keeps the proof from being made. Raises GvisorError."""
-    try:
-        yield
-    except (GvisorError, OSError) as error:
-        raise GvisorError(f"nothing could be proven: {error}") from error
-
-
-def plugins_of(ctr: Ctr) -> Dict[str, str]:
-    """Return the states of containerd's CRI plugins. Raises GvisorError where one is broken, or containerd does not tell."""
-    with proving():
-        cri = {f"{row['type']}.{row['id']}": row["status"] for row in ctr.plugins() if "cri" in f"{row['type']}.{row['id']}".split(".")}
-    broken = sorted(name for name, status in cri.items() if status == "error")
-    if broken:
-        raise GvisorError(f"containerd runs, and its plugin {', '.join(broken)} is in state error: Kubernetes gets no containers", cri=cri)
-    return cri
-
-
-def both(ctr: Ctr, module: AnsibleModule, program: str) -> Tuple[Observed, Observed]:
-    """Return what a gVisor and a runc container said. Raises GvisorError or OSError."""
-    parameters = module.params
-    tools = prepare(parameters["state_dir"])
-    # Without pipelining tmpdir belongs to the connection's user, who could not remove what root left in it. Both at once: each is mostly waiting.
-    with tempfile.TemporaryDirectory(dir=module.tmpdir, prefix="proof.") as folder, concurrent.futures.ThreadPoolExecutor() as pool:
-        gvisor = pool.submit(observe, ctr, parameters["runtime"], folder, tools, tools.argv("dmesg"), program)
-        runc = observe(ctr, RUNC, folder, tools, tools.argv("dmesg", "--version"))
-        return gvisor.result(), runc
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.proof import prove
 
 
 def perform(module: AnsibleModule) -> Dict[str, Any]:
-    """Judge what was observed and return the result. Raises GvisorError where something is not proven."""
-    ctr = Ctr(module.params["address"], module.params["namespace"])
-    cri = plugins_of(ctr)  # first: with a broken one no container needs to be tried
-    program = module.params["program"] or installed(ctr.address) or "a runsc on the PATH of containerd"
-    with proving():
-        gvisor, runc = both(ctr, module, program)
-    return {
-        "changed": False,
-        "kernel": kernel_of(gvisor, module.params["runtime"], program),
-        "program": gvisor.program,
-        "runc": is_well(runc),
-        "cri": cri,
-        "seconds": {"gvisor": gvisor.seconds, "runc": runc.seconds},
-    }
-
-
-def kernel_of(gvisor: Observed, runtime: str, program: str) -> str:
-    """Return the first line of the sandbox' kernel log. Raises GvisorError where it is not gVisor's, or not of that program."""
-    kernel = gvisor.done.stdout.partition("\n")[0].partition("] ")[2]
-    if not kernel.startswith(SIGN):
-        said = explain(gvisor.done.stderr) or kernel or "nothing"
-        raise GvisorError(f"a container of {runtime} did not show gVisor's kernel: {said}", stderr=gvisor.done.stderr)
-    if not gvisor.same:
-        raise GvisorError(f"a new sandbox is {gvisor.program} and not {program}", program=gvisor.program)
-    return kernel
-
-
-def is_well(runc: Observed) -> bool:
-    """Return True. Raises GvisorError where runc did not run its container."""
-    if runc.done.rc != 0:
-        raise GvisorError(f"gVisor works, and runc does not: {explain(runc.done.stderr)}", stderr=runc.done.stderr)
-    return True
+    """Return what is proven. Raises GvisorError where something is not."""
+    parameters = module.params
+    ctr = Ctr(parameters["address"], parameters["namespace"])
+    # Without pipelining tmpdir belongs to the connection's user, who could not remove what root left in it.
+    with tempfile.TemporaryDirectory(dir=module.tmpdir, prefix="proof.") as folder:
+        return {"changed": False, **prove(ctr, parameters["runtime"], parameters["program"] or "", parameters["state_dir"], folder)}
 
 
 def main() -> None:

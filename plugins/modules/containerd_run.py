@@ -464,13 +464,12 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError, rights_fix
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.module import end, sentence
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.text import visible
-from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.ctr import DEFAULT_ADDRESS, Ctr
-from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox import protect
+from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.ctr import Ctr
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.defaults import DEFAULTS
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.jobs import Job, Mode, fed, names_of, overlap, run_all, summary
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.secret_files import hide_options, mask, mask_result, words_of
-from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.supervisor import DEFAULT_STATE_DIR
 
-# The options of one of several jobs; the module's own of the same name, with these defaults, are what a job does not say.
+# The options of one of several jobs; the module's own of the same name, with their defaults, are what a job does not say.
 OF_A_JOB: Dict[str, Dict[str, Any]] = {
     "argv": {"type": "list", "elements": "str"},
     "stdin": {"type": "str"},
@@ -496,15 +495,6 @@ OF_A_JOB: Dict[str, Dict[str, Any]] = {
     "protect": {"type": "list", "elements": "str"},
     "outputs": {"type": "list", "elements": "str"},
     "ignore": {"type": "list", "elements": "str"},
-}
-DEFAULTS: Dict[str, Dict[str, Any]] = {
-    "workspace_from": {"default": "host"},
-    "mounts": {"default": []},
-    "env": {"default": {}},
-    "secrets": {"default": {}},
-    "timeout": {"default": 600},
-    "protect": {"default": protect.DEFAULT},
-    "ignore": {"default": []},
 }
 
 
@@ -546,25 +536,26 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "image": {"type": "str", "required": True},
-            **{name: {**spec, **DEFAULTS.get(name, {})} for name, spec in OF_A_JOB.items()},
+            **{name: {**spec, **({"default": DEFAULTS[name]} if name in DEFAULTS else {})} for name, spec in OF_A_JOB.items()},
+            "workspace_from": {"type": "str", "choices": ["host", "controller"], "default": "host"},
             # All of it: in the log Ansible looks for a value as it is, and writes the list as Python would.
             "jobs": {"type": "list", "elements": "dict", "options": OF_A_JOB, "no_log": True},
             "pods": {"type": "str", "choices": ["each", "one"], "default": "each"},
             "parallel": {"type": "int"},
-            "pids": {"type": "int", "default": 2048},
-            "file_size": {"type": "str", "default": "4G"},
+            "pids": {"type": "int", "default": DEFAULTS["pids"]},
+            "file_size": {"type": "str", "default": DEFAULTS["file_size"]},
             "keep_free": {"type": "str"},
-            "limits": {"type": "str", "choices": ["required", "best_effort"], "default": "required"},
-            "namespace": {"type": "str", "default": "default"},
-            "runtime": {"type": "str", "default": "io.containerd.runsc.v1"},
-            "network": {"type": "str", "choices": ["none"], "default": "none"},
-            "read_only": {"type": "bool", "default": True},
-            "private": {"type": "list", "elements": "str", "default": []},
-            "fail_on_rc": {"type": "bool", "default": True},
-            "max_output": {"type": "int", "default": 1 << 20},
-            "name": {"type": "str", "default": "run"},
-            "address": {"type": "path", "default": DEFAULT_ADDRESS},
-            "state_dir": {"type": "path", "default": DEFAULT_STATE_DIR},
+            "limits": {"type": "str", "choices": ["required", "best_effort"], "default": DEFAULTS["limits"]},
+            "namespace": {"type": "str", "default": DEFAULTS["namespace"]},
+            "runtime": {"type": "str", "default": DEFAULTS["runtime"]},
+            "network": {"type": "str", "choices": ["none"], "default": DEFAULTS["network"]},
+            "read_only": {"type": "bool", "default": DEFAULTS["read_only"]},
+            "private": {"type": "list", "elements": "str", "default": DEFAULTS["private"]},
+            "fail_on_rc": {"type": "bool", "default": DEFAULTS["fail_on_rc"]},
+            "max_output": {"type": "int", "default": DEFAULTS["max_output"]},
+            "name": {"type": "str", "default": DEFAULTS["name"]},
+            "address": {"type": "path", "default": DEFAULTS["address"]},
+            "state_dir": {"type": "path", "default": DEFAULTS["state_dir"]},
         },
         required_one_of=[("argv", "jobs")],
         mutually_exclusive=[("jobs", "workspace"), ("jobs", "archive")],

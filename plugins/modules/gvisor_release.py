@@ -75,6 +75,11 @@ options:
         description: The permission bits, in octal and quoted.
         type: str
         default: '0755'
+      made:
+        description: Whether the collection makes the program of itself instead of finding it in O(source). Only C(ggen-gvisor) is such a program.
+        type: bool
+        default: false
+        version_added: 1.0.0
   links:
     description: Symbolic links by their absolute path, each with the name of the program that it should lead to. What is at that path
       otherwise, unless it is a folder, is replaced. With O(state=pruned) they tell which release is in use.
@@ -231,6 +236,7 @@ ARGUMENT_SPEC = {
             "src": {"type": "str"},
             "sha256": {"type": "str", "required": True},
             "mode": {"type": "str", "default": "0755"},
+            "made": {"type": "bool", "default": False},
         },
     },
     "links": {"type": "dict", "default": {}},

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from ansible_collections.ggen.gvisor.plugins.plugin_utils._ggen.output import parse_output
+from ansible_collections.ggen.gvisor.plugins.module_utils._ggen.output import parse_output
 from conftest import ROOT
 from support.examples import expected
 

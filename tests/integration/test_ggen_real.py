@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Callable
 
 import pytest
-from ansible_collections.ggen.gvisor.plugins.plugin_utils._ggen.output import describe_run, explain, parse_output
+from ansible_collections.ggen.gvisor.plugins.module_utils._ggen.output import describe_run, explain, parse_output
 from support.missing import MISSING
 
 RECORD = Path(__file__).parent.parent / "fixtures" / "ggen" / "runs.json"

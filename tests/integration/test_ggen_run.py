@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Iterator
 
 import pytest
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._command import zipapp
 from support.containerd import Daemon
 from support.examples import expected
 from support.gvisor import gvisor_dir
@@ -214,3 +215,48 @@ def test_another_host_gets_the_example_once(daemon: Daemon, tmp_path: Path) -> N
     assert (place / "ontology" / "profile.ttl").read_text().endswith("# mine\n")
     refused = play(daemon, tmp_path, _ggen_run_local=False, ggen_run_workspace="relative")
     assert "not absolute" in refused.text
+
+
+# The same as a command
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = str(tmp_path_factory.mktemp("bin") / "ggen-gvisor")
+    zipapp.write(path)
+    return path
+
+
+def test_the_command_runs_ggen_as_the_role_does(daemon: Daemon, workspace: Path, program: str, tmp_path: Path) -> None:
+    def run(verb: str, *words: str) -> tuple[int, str, str]:
+        argv = [sys.executable, "-IS", program, verb, "--address", daemon.address, "--state-dir", str(tmp_path / "state"), *words]
+        done = subprocess.run(argv, cwd=workspace, capture_output=True, text=True, timeout=120, check=False)
+        return done.returncode, done.stdout, done.stderr
+
+    rc, out, err = run("check")
+    assert (rc, err) == (153, ""), err
+    assert "--- /dev/null\n+++ b/generated/" in out
+    assert not (workspace / "generated").exists()
+
+    rc, out, err = run("sync")
+    assert (rc, err) == (0, ""), err
+    assert "ggen sync in " in out
+    assert "kernel: Starting gVisor" in out
+    made = {str(path.relative_to(workspace)): path.read_bytes() for path in (workspace / "generated").rglob("*") if path.is_file()}
+    assert {f"created   {name}" for name in made} <= set(out.splitlines())
+    assert {path.stat().st_uid for path in workspace.rglob("*")} == {12345}
+    assert (workspace / ".ggen/keys/signing.key").stat().st_mode & 0o077 == 0
+    assert run("check") == (0, "", "")
+
+    (workspace / "ontology/org.ttl").write_text("this is no Turtle\n")
+    rc, out, err = run("sync")
+    assert (rc, out) == (1, "")
+    assert "is not valid Turtle" in err
+    (workspace / "ggen.toml").unlink()
+    rc, _out, err = run("sync")
+    assert rc != 0
+    assert "this is no ggen project" in err
+    assert "(--workspace)" in err
+    rc, out, _err = run("sync", "--json")
+    assert json.loads(out)["rc"] == rc
+    assert daemon.leftovers() == {name: [] for name in daemon.leftovers()}

@@ -44,6 +44,11 @@ def test_somebody_else_s_runsc_was_replaced(host):
     assert host.file("/usr/local/bin/runsc").linked_to == f"{FOLDER}/runsc"
 
 
+def test_there_is_no_command(host):
+    assert not host.file("/usr/local/bin/ggen-gvisor").exists
+    assert not host.file(f"{FOLDER}/ggen-gvisor").exists
+
+
 def test_the_handler(dump):
     handler = dump["runtimes"]["untrusted"]
     assert handler["runtime_type"] == "io.containerd.runsc.v1"

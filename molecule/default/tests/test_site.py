@@ -35,6 +35,17 @@ def test_the_programs_are_those_that_were_built(host, report):
         assert host.file(path).mode == 0o755
 
 
+def test_the_command_runs_sandboxes_and_finds_the_host_well(host, report):
+    link = host.file("/usr/local/bin/ggen-gvisor")
+    assert link.linked_to == f"/usr/local/lib/gvisor/{report['gvisor']['release']}/ggen-gvisor"
+    with host.sudo():
+        done = host.run("ggen-gvisor run -- /usr/local/bin/ggen --version")
+        assert (done.rc, done.stderr) == (0, "")
+        assert "26.5.19" in done.stdout
+        healthy = host.run("ggen-gvisor doctor")
+    assert healthy.rc == 0, healthy.stdout
+
+
 def test_containerd_runs_and_has_the_image(host, report):
     assert host.service("containerd").is_running
     with host.sudo():

@@ -26,7 +26,7 @@ FOLDER = "/usr/local/lib/gvisor"
 IMAGE = "docker.io/library/ggen"
 # One look at a host: where the links lead, the files that decide what new sandboxes are, the releases, what is recorded.
 LOOK = f"""
-readlink /usr/local/bin/runsc /usr/local/bin/containerd-shim-runsc-v1
+readlink /usr/local/bin/runsc /usr/local/bin/containerd-shim-runsc-v1 /usr/local/bin/ggen-gvisor
 sha256sum /etc/containerd/runsc.toml /etc/containerd/config.toml
 test ! -e {FOLDER}/installed.json || cat {FOLDER}/installed.json
 """
@@ -57,10 +57,10 @@ def run(command: list[str], *options: str) -> Play:
 
 
 def release_of(host) -> str:
-    """The release that both links lead to."""
-    runsc, shim = (host.file(f"/usr/local/bin/{name}").linked_to for name in ("runsc", "containerd-shim-runsc-v1"))
-    assert Path(runsc).parent == Path(shim).parent
-    return Path(runsc).parent.name
+    """The release that all links lead to."""
+    targets = [host.file(f"/usr/local/bin/{name}").linked_to for name in ("runsc", "containerd-shim-runsc-v1", "ggen-gvisor")]
+    (folder,) = {Path(target).parent for target in targets}
+    return folder.name
 
 
 def releases(hosts: dict) -> list[str]:

@@ -14,6 +14,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import ato
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.process import output_of
 
 NAMES = ("runsc", "containerd-shim-runsc-v1")
+COMMAND = "ggen-gvisor"  # beside them where it is wanted; no other gVisor has it
 INSTALLED = "installed.json"  # in the folder of the releases: what we brought, for uninstall, and what there was before, for going back
 MARK = "(ggen.gvisor)"  # in the first line of an options file of ours
 
@@ -76,10 +77,10 @@ def current(releases: str, links: Mapping[str, str], options: Optional[str]) -> 
     """Return what is in use and can be come back to: ``release``, ``files`` (name to sha256 and mode), ``options`` (the options file's text).
 
     ``links`` are paths with the names of the programs that they should lead to. None where they do not all lead to whole programs of one
-    release below ``releases``, or where there is no options file: that is not a state to come back to.
+    release below ``releases``, or where there is no options file: that is not a state to come back to. Where there is no ggen-gvisor, none has to be.
     """
     root = os.path.realpath(releases)
-    targets = {path: os.path.realpath(path) for path in links}
+    targets = {path: os.path.realpath(path) for path, name in links.items() if name != COMMAND or os.path.islink(path)}
     folders = {os.path.dirname(target) for target in targets.values()}
     if len(folders) != 1 or any(os.path.basename(target) != links[path] or not os.path.isfile(target) for path, target in targets.items()):
         return None
@@ -171,9 +172,12 @@ def gvisor(releases: str, bin_folder: str, runsc_config: str) -> Dict[str, Any]:
     """Describe the installed gVisor: releases with their files, the links in use, ``installed.json``, and what of gVisor is somebody else's."""
     folders = sorted(entry.name for entry in os.scandir(releases) if entry.is_dir()) if os.path.isdir(releases) else []
     files = {folder: files_of(os.path.join(releases, folder)) for folder in folders}
-    places = {name: os.path.join(bin_folder, name) for name in NAMES}
+    places = {name: os.path.join(bin_folder, name) for name in (*NAMES, COMMAND)}
     links = {name: os.path.realpath(path) for name, path in places.items() if os.path.lexists(path)}
-    foreign = [places[name] for name, target in links.items() if not target.startswith(f"{os.path.realpath(releases)}/")]
+    # Another ggen-gvisor is a copy of the same command, and gives way.
+    foreign = [
+        places[name] for name, target in links.items() if name != COMMAND and not target.startswith(f"{os.path.realpath(releases)}/")
+    ]
     options = read_text(runsc_config)
     if options is not None and MARK not in options.partition("\n")[0]:
         foreign.append(runsc_config)

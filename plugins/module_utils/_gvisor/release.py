@@ -204,12 +204,22 @@ def go_back(releases: str, leave: Optional[str], links: Mapping[str, str], optio
             return previous
         # In the reverse order of the switch.
         for path, name in sorted(links.items(), reverse=True):
-            if os.path.realpath(path) != os.path.realpath(os.path.join(folder, name)):
+            if name not in previous["files"]:  # the release before had no such program
+                remove_link(path, releases)
+            elif os.path.realpath(path) != os.path.realpath(os.path.join(folder, name)):
                 atomic_symlink(os.path.join(folder, name), path)
         if options and read_file(options) != previous["options"].encode():
             atomic_write(options, previous["options"].encode(), 0o644)
         history.write_installed(releases, {**installed, "previous": None} if leave is None else history.taken_back(installed))
         return previous
+
+
+def remove_link(path: str, releases: str) -> bool:
+    """Remove the link if it leads below ``releases``, and nothing else that is there; return whether it was. Raises OSError."""
+    ours = os.path.islink(path) and os.path.realpath(path).startswith(f"{os.path.realpath(releases)}/")
+    if ours:
+        os.unlink(path)
+    return ours
 
 
 def prune(releases: str, keep: str, links: Iterable[str], check: bool) -> List[str]:

@@ -55,8 +55,15 @@ class HeadAndTail:
 
 def held_back(data: bytes, mark: bytes) -> int:
     """Return how many of the last bytes may be the beginning of ``mark``, which comes whole with the next ones, or does not."""
-    longest = min(len(mark) - 1, len(data))
-    return next((count for count in range(longest, 0, -1) if data.endswith(mark[:count])), 0)
+    start = max(len(data) - len(mark) + 1, 0)
+    ours, theirs = memoryview(mark), memoryview(data)
+    while True:
+        start = data.find(mark[:1], start)
+        if start < 0:
+            return 0
+        if theirs[start:] == ours[: len(data) - start]:
+            return len(data) - start
+        start += 1
 
 
 class UntilMark:

@@ -5,38 +5,20 @@
 
 from __future__ import annotations
 
-import json
 import posixpath
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import tomllib
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
-
-# Where the sandbox shows the workspace.
-# Where the sandbox shows the workspace.
-WORKSPACE = "/workspace"
-
-
-MANIFEST_FIX = "Fix ggen.toml; ggen's example is what `ggen init` writes."
-NO_PROJECT_FIX = "Name a folder that has a ggen.toml (ggen_run_workspace), or make a project there first (ggen_run_args: init)."
-
-
-def mount_advice(paths: Iterable[str], workspace: str) -> str:
-    """Return the sentence that tells how to show the sandbox ``paths`` that lead out of ``workspace``."""
-    mounts = json.dumps(mounts_for(paths, workspace))
-    return f"The sandbox sees the workspace alone. Copy the file into it, or show it read-only with ggen_run_mounts: {mounts}"
-
-
-def mounts_for(paths: Iterable[str], workspace: str) -> list[dict[str, str]]:
-    """Return the mounts, one a file, that put ``paths`` where ggen looks for them from inside the sandbox."""
-    return [
-        {
-            "source": posixpath.normpath(posixpath.join(workspace or "WORKSPACE", path)),
-            "target": posixpath.normpath(posixpath.join(WORKSPACE, path)),
-        }
-        for path in sorted(set(paths))
-    ]
+from ansible_collections.ggen.gvisor.plugins.module_utils._ggen.advice import (
+    MANIFEST_FIX,
+    NO_PROJECT_FIX,
+    ROLE,
+    leads_out,
+    mount_advice,
+    mounts_for,
+)
 
 
 def outside(manifest: Mapping[str, Any], folder: str = "") -> list[str]:
@@ -62,11 +44,6 @@ def outputs_outside(manifest: Mapping[str, Any], folder: str = "") -> list[str]:
     return sorted(filter(leads_out, names))
 
 
-def leads_out(path: str) -> bool:
-    absolute = posixpath.normpath(posixpath.join(WORKSPACE, path))
-    return absolute != WORKSPACE and not absolute.startswith(WORKSPACE + "/")
-
-
 def _table(holder: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     value = holder.get(key)
     return value if isinstance(value, Mapping) else {}
@@ -81,7 +58,7 @@ def check_manifest(text: str | None, job: Mapping[str, Any]) -> None:
     """Raise GvisorError when ``text``, the manifest of ``job``, is none or names files outside of the workspace that no mount shows."""
     path, name = job["path"], job["manifest"]
     if text is None:
-        raise GvisorError(f"{path} is no ggen project: there is no {name} that can be read. {NO_PROJECT_FIX}")
+        raise GvisorError(f"{path} is no ggen project: there is no {name} that can be read. {NO_PROJECT_FIX.format(**ROLE.names)}")
     try:
         manifest = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:

@@ -9,6 +9,8 @@ import hashlib
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from ansible_collections.ggen.gvisor.plugins.module_utils._gvisor.history import COMMAND
+
 SHIM = "containerd-shim-runsc-v1"
 MODE = "0755"  # gVisor re-executes itself as nobody
 
@@ -56,20 +58,25 @@ def host_plan(
     folder: str,
     shim: str = "auto",
     flags: Mapping[str, Any] | None = None,
+    command: str | None = None,
 ) -> dict[str, Any]:
     """Compare a host with what it should have and return what must be written.
 
     ``info`` is containerd_info's result, ``row`` the release's row of releases.yml, ``built`` the sha256 of each file as built, ``folder`` where
-    releases live on the host; ``shim`` and ``flags`` are what the user asked for.
+    releases live on the host; ``shim`` and ``flags`` are what the user asked for. ``command`` is the sha256 of ggen-gvisor, which lies beside the
+    release's programs and is not built, empty where it is not wanted; without it nothing is said of it.
     """
     target = f"{folder}/{release}"
     wanted = wanted_files(row, info["host"]["capabilities"], shim)
+    if command:
+        wanted, built = {**wanted, COMMAND: COMMAND}, {**built, COMMAND: command}
     options = runsc_config(flags or {}, f"{target}/runsc")
     gvisor = info["gvisor"]
     present = gvisor["files"].get(release, {})
     plan = {
         "files": {name: source for name, source in wanted.items() if present.get(name) != {"sha256": built[source], "mode": MODE}},
         "links": [name for name in wanted if gvisor["links"].get(name) != f"{target}/{name}"],
+        "unwanted": [COMMAND] if command == "" and gvisor["links"].get(COMMAND, "").startswith(f"{folder}/") else [],
         "options": gvisor["runsc_config_sha256"] != hashlib.sha256(options.encode()).hexdigest(),
     }
     return {
@@ -79,7 +86,9 @@ def host_plan(
         "folder": target,
         "shim": wanted[SHIM].removeprefix(SHIM).lstrip(".") or "upstream",
         "sha256": {name: built[source] for name, source in wanted.items()},
-        "programs": [{"name": name, "src": source, "sha256": built[source], "mode": MODE} for name, source in wanted.items()],
+        "programs": [
+            {"name": name, "src": source, "sha256": built[source], "mode": MODE, "made": name == COMMAND} for name, source in wanted.items()
+        ],
         "missing": [name for name, source in wanted.items() if present.get(name, {}).get("sha256") != built[source]],
         "runsc_config": options,
     }

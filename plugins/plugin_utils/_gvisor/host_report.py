@@ -43,6 +43,7 @@ def drift(
     containerd, config, gvisor = info["containerd"], info["config"], info["gvisor"]
     found = [f"{plan['folder']}/{name} is missing, changed or has another mode" for name in plan["files"]]
     found += [f"the link {name} does not lead to release {plan['release']}" for name in plan["links"]]
+    found += [f"the link {name} is there, and should not be" for name in plan.get("unwanted", [])]
     if plan["options"]:
         found.append(f"the shim's options file is missing or changed{_options(gvisor['runsc_config'], plan.get('runsc_config'))}")
     if not containerd["installed"]:

@@ -47,6 +47,8 @@ ELSEWHERE = {
     "(cd /tmp/gvisor && go mod vendor": ("tests/integration/test_runsc_build.py", "the role does the same; it takes minutes"),
     "install -D -m 0755 /tmp/gvisor/out/": (E2E, "installs on the machine; the role does the same"),
     "ln -sfn /usr/local/lib/gvisor/": (E2E, "installs on the machine; the role does the same"),
+    "make install-command": ("tests/unit/module_utils/_command/test_command_line.py", "installs below a folder of its own"),
+    "sudo ggen-gvisor ": ("tests/integration/test_command.py", "needs containerd with gVisor: runs each verb"),
     "ctr images ": (E2E, "needs containerd with gVisor: runs the block from step 3 on"),
     "ctr run ": (E2E, "needs containerd with gVisor: runs the block from step 3 on"),
     "ctr tasks ": (E2E, "needs containerd with gVisor: runs the block from step 3 on"),

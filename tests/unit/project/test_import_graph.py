@@ -26,6 +26,8 @@ SUBJECTS = {
         "_bundle": {"_base", "_builds"},
         "_gvisor": {"_base"},
         "_kubernetes": {"_base"},
+        "_ggen": {"_base"},
+        "_command": {"_base", "_containerd", "_sandbox", "_gvisor", "_ggen"},
     },
     CONTROLLER: {
         "_base": set(),
@@ -36,6 +38,7 @@ SUBJECTS = {
         "_transfer": {"_base"},
         "_builds": {"_base", "_transfer"},
         "_kubernetes": {"_base"},
+        "_command": {"_base"},
     },
 }
 ENTRY_POINTS = {"action", "callback", "doc_fragments", "filter", "inventory", "modules"}
@@ -115,7 +118,7 @@ def test_the_same_subject_has_the_same_name_on_both_sides():
     for side, subjects in SUBJECTS.items():
         folders = {path.name for path in (PLUGINS / side).iterdir() if path.is_dir() and path.name != "__pycache__"}
         assert folders == set(subjects), side
-    only_controller = {"_ggen", "_fleet", "_transfer"}
+    only_controller = {"_fleet", "_transfer"}
     assert set(SUBJECTS[CONTROLLER]) - set(SUBJECTS[HOSTS]) == only_controller
 
 

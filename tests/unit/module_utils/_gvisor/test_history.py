@@ -9,7 +9,7 @@ import hashlib
 import os
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -32,17 +32,18 @@ class Host:
         self.bin.mkdir()
         self.links = {str(self.bin / name): name for name in NAMES}
 
-    def switch(self, name: str, options: str = "", keep: bool = True) -> None:
+    def switch(self, name: str, options: str = "", keep: bool = True, programs: Sequence[str] = NAMES) -> None:
         data = f"program of {name}".encode()
         folder = self.releases / name
         folder.mkdir(parents=True, exist_ok=True)
-        for program in NAMES:
+        for program in programs:
             (folder / program).write_bytes(data)
             (folder / program).chmod(0o755)
         folder.chmod(0o755)
-        programs = [release.Program(program, hashlib.sha256(data).hexdigest(), 0o755) for program in NAMES]
         wanted = (str(self.options), (options or f"options of {name}").encode())
-        release.install(release.Release(str(folder), programs, self.links, wanted, keep), {})
+        rows = [release.Program(program, hashlib.sha256(data).hexdigest(), 0o755) for program in programs]
+        links = {path: program for path, program in self.links.items() if program in programs}
+        release.install(release.Release(str(folder), rows, links, wanted, keep), {})
 
     def back(self, leave: str | None = None, check: bool = False) -> dict | None:
         return release.go_back(str(self.releases), leave, self.links, str(self.options), check)
@@ -320,3 +321,43 @@ def test_packages_add_up_whoever_records_them(host):
     host.switch("1")
     host.switch("2")
     assert host.installed["packages"] == ["runc", "containerd"]
+
+
+@pytest.fixture
+def commanded(host: Host) -> Host:
+    """A host whose links have a command, too."""
+    host.links[str(host.bin / history.COMMAND)] = history.COMMAND
+    return host
+
+
+WITH_COMMAND = (*NAMES, history.COMMAND)
+
+
+def test_a_release_without_the_command_is_gone_back_to(commanded):
+    link = commanded.bin / history.COMMAND
+    commanded.switch("1")
+    commanded.switch("2", programs=WITH_COMMAND)
+    assert link.resolve() == commanded.releases / "2" / history.COMMAND
+    assert commanded.prune("2") == []
+    assert commanded.back()["release"] == "1"
+    assert not link.is_symlink()
+    assert commanded.now == ("1", "options of 1")
+
+
+def test_the_command_is_rolled_back_with_its_release(commanded):
+    link = commanded.bin / history.COMMAND
+    commanded.switch("1", programs=WITH_COMMAND)
+    commanded.switch("2", programs=WITH_COMMAND)
+    commanded.prune("2")
+    assert commanded.back()["release"] == "1"
+    assert link.resolve() == commanded.releases / "1" / history.COMMAND
+
+
+def test_a_command_of_somebody_else_s_is_not_removed(commanded):
+    link = commanded.bin / history.COMMAND
+    link.write_text("a copy")
+    commanded.switch("1")
+    commanded.switch("2")
+    assert commanded.back()["release"] == "1"
+    assert link.read_text() == "a copy"
+    assert history.gvisor(str(commanded.releases), str(commanded.bin), str(commanded.options))["foreign"] == [str(commanded.options)]

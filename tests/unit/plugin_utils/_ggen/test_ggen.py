@@ -16,9 +16,9 @@ from ansible_collections.ggen.gvisor.plugins.filter.ggen_jobs import FilterModul
 from ansible_collections.ggen.gvisor.plugins.filter.ggen_problem import ggen_problem
 from ansible_collections.ggen.gvisor.plugins.filter.ggen_results import ggen_results
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._ggen import advice, output
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._ggen import jobs as planned
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._ggen import manifest as manifests
-from ansible_collections.ggen.gvisor.plugins.plugin_utils._ggen import output
 
 COMMON = {"args": "sync", "timeout": 300, "mounts": []}
 MANIFEST = '[project]\nname = "p"\n[ontology]\nsource = "o.ttl"\n[generation]\nrules = []\n'
@@ -202,7 +202,7 @@ def test_outputs_outside_of_the_workspace(output_dir: str, output_file: str, fou
 
 
 def test_a_mount_puts_the_file_where_the_sandbox_looks() -> None:
-    assert manifests.mounts_for(["../../lib/x.ttl", "/abs/y.ttl"], "/home/u/models/m") == [
+    assert advice.mounts_for(["../../lib/x.ttl", "/abs/y.ttl"], "/home/u/models/m") == [
         {"source": "/home/u/lib/x.ttl", "target": "/lib/x.ttl"},
         {"source": "/abs/y.ttl", "target": "/abs/y.ttl"},
     ]
@@ -394,4 +394,4 @@ def test_every_rule_can_be_formatted() -> None:
     for rule in output.RULES:
         names = dict.fromkeys(re.compile(rule.pattern).groupindex, "x")
         assert rule.cause.format(**names)
-        assert rule.fix.format(**names)
+        assert rule.fix.format(**names, **advice.ROLE.names)

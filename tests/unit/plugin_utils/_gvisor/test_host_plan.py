@@ -8,6 +8,7 @@ import hashlib
 import pytest
 import yaml
 from ansible_collections.ggen.gvisor.plugins.filter.missing_image import missing_image
+from ansible_collections.ggen.gvisor.plugins.module_utils._gvisor.history import COMMAND
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._gvisor.host_plan import host_plan, runsc_config, wanted_files
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._gvisor.host_report import drift, faults, host_report
 from conftest import ROOT
@@ -261,3 +262,18 @@ def test_a_release_that_the_table_has_forgotten_is_judged_by_what_is_there():
     assert faults_of(info, releases={}) == []
     del info["gvisor"]["files"]["20260518"][SHIM]
     assert faults_of(info, releases={}) == [f"{FOLDER}/20260518/{SHIM} is missing, changed or has another mode"]
+
+
+def test_the_command_is_installed_where_it_is_wanted_and_its_link_removed_where_not():
+    plan = plan_of(perfect_host(), command="c" * 64)
+    assert (plan["needed"], plan["files"], plan["links"]) == (True, {COMMAND: COMMAND}, [COMMAND])
+    assert plan["programs"][-1] == {"name": COMMAND, "src": COMMAND, "sha256": "c" * 64, "mode": "0755", "made": True}
+    host = perfect_host()
+    host["gvisor"]["files"]["20260518"][COMMAND] = {"sha256": "c" * 64, "mode": "0755"}
+    host["gvisor"]["links"][COMMAND] = f"{FOLDER}/20260518/{COMMAND}"
+    assert not plan_of(host, command="c" * 64)["needed"]
+    assert plan_of(host, command="")["unwanted"] == [COMMAND]
+    assert not plan_of(host)["needed"]  # nobody said
+    host["gvisor"]["links"][COMMAND] = f"/usr/local/bin/{COMMAND}"  # a copy of its own
+    assert plan_of(host, command="")["unwanted"] == []
+    assert plan_of(host, command="c" * 64)["links"] == [COMMAND]

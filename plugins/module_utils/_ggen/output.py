@@ -1,6 +1,6 @@
 # Copyright (c) 2026, the ggen.gvisor authors
-# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-# SPDX-License-Identifier: GPL-3.0-or-later
+# Simplified BSD License (see LICENSES/BSD-2-Clause.txt or https://opensource.org/licenses/BSD-2-Clause)
+# SPDX-License-Identifier: BSD-2-Clause
 """What ggen prints and what it means. Texts and behaviour are those of ggen 26.5.19, each provoked with its binary."""
 
 from __future__ import annotations
@@ -11,11 +11,17 @@ import re
 import shlex
 import textwrap
 from collections import Counter
-from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.text import visible_all
-from ansible_collections.ggen.gvisor.plugins.plugin_utils._ggen.manifest import MANIFEST_FIX, NO_PROJECT_FIX, leads_out, mount_advice
+from ansible_collections.ggen.gvisor.plugins.module_utils._ggen.advice import (
+    MANIFEST_FIX,
+    NO_PROJECT_FIX,
+    ROLE,
+    Words,
+    leads_out,
+    mount_advice,
+)
 
 # Made by the first sync with mode 0644; ggen reads it back and never changes it, so a stricter mode stays.
 LAST_LINES = 12
@@ -40,7 +46,7 @@ class Rule(NamedTuple):
 _FILES = r"(?P<kind>Ontology source|Ontology import|Template file|Query file|SHACL shape file) not found(?: for rule '(?P<rule>[^']*)')?"
 
 
-RULES: tuple[Rule, ...] = (
+RULES: Tuple[Rule, ...] = (
     Rule(
         r"Manifest not found\s+--> (?P<path>\S+)",
         "this is no ggen project: there is no {path} in it",
@@ -145,13 +151,13 @@ RULES: tuple[Rule, ...] = (
     Rule(
         r"Lockfile required[^\n]*",
         "--locked and the strict profile need .ggen/packs.lock, and the workspace has none",
-        "Leave them out of ggen_run_args, or commit the lock file.",
+        "Leave them out of {args}, or commit the lock file.",
     ),
-    Rule(r"(?P<what>Unknown profile[^\n]*)", "ggen does not know the profile: {what}", "Fix --profile in ggen_run_args."),
+    Rule(r"(?P<what>Unknown profile[^\n]*)", "ggen does not know the profile: {what}", "Fix --profile in {args}."),
     Rule(
         r"Argument parsing failed: error: (?P<what>[^\n]+(?:\s+tip: [^\n]+)?)",
         "ggen does not accept the arguments: {what}",
-        "Fix ggen_run_args; its options have underscores and its switches a value (`--dry_run true`).",
+        "Fix {args}; ggen's options have underscores and its switches a value (`--dry_run true`).",
     ),
     Rule(r"(?P<what>Rule '[^']*' not found in manifest)[\s\S]*?(?P<names>Available rules: [^\n]*)", "{what}", "{names}."),
     Rule(
@@ -188,13 +194,13 @@ def without_colours(text: str) -> str:
     return _ANSI.sub("", text)
 
 
-def parse_output(stdout: str, stderr: str = "") -> tuple[dict[str, Any] | None, list[str]]:
+def parse_output(stdout: str, stderr: str = "") -> Tuple[Optional[Dict[str, Any]], List[str]]:
     """Return ggen's closing JSON object, or None, and the other lines of its output without telemetry and blank lines.
 
     The object is the last line of standard output that is one: with telemetry on, log lines follow it.
     """
-    outcome: dict[str, Any] | None = None
-    log: list[str] = []
+    outcome: Optional[Dict[str, Any]] = None
+    log: List[str] = []
     lines = [line.rstrip() for line in without_colours(stdout).splitlines()]
     for line in reversed(lines):
         found = _json_object(line) if outcome is None else None
@@ -207,7 +213,7 @@ def parse_output(stdout: str, stderr: str = "") -> tuple[dict[str, Any] | None, 
     return outcome, [line for line in log if line and not _TELEMETRY.match(line)]
 
 
-def _json_object(line: str) -> dict[str, Any] | None:
+def _json_object(line: str) -> Optional[Dict[str, Any]]:
     if not line.startswith("{"):
         return None
     try:
@@ -217,10 +223,10 @@ def _json_object(line: str) -> dict[str, Any] | None:
     return found if isinstance(found, dict) and "status" in found else None
 
 
-def explain(stdout: str, stderr: str = "", workspace: str = "") -> dict[str, str] | None:
+def explain(stdout: str, stderr: str = "", workspace: str = "", words: Words = ROLE) -> Optional[Dict[str, str]]:
     """Return the cause and the fix of the failure that ggen's output tells, or None where it tells none.
 
-    ``workspace`` is the folder on the sandbox host; a file missing because it lies outside of it is explained with the mount it needs.
+    ``workspace`` is the folder on the sandbox host; a file missing because it lies outside of it is explained with the mount it needs, in ``words``.
     """
     text = without_colours(f"{stderr}\n{stdout}")
     for rule in RULES:
@@ -232,14 +238,14 @@ def explain(stdout: str, stderr: str = "", workspace: str = "") -> dict[str, str
         if "kind" in groups and leads_out(path):
             return {
                 "cause": f"ggen.toml names a file outside of the workspace ({groups['kind']}): {path}",
-                "fix": mount_advice([path], workspace),
+                "fix": mount_advice([path], workspace, words),
             }
-        return {"cause": rule.cause.format(**groups), "fix": rule.fix.format(**groups)}
+        return {"cause": rule.cause.format(**groups), "fix": rule.fix.format(**groups, **words.names)}
     return None
 
 
-def describe_run(run: Mapping[str, Any], job: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what one run of containerd_run for ``job`` came to, for people and for later tasks.
+def describe_run(run: Mapping[str, Any], job: Mapping[str, Any], words: Words = ROLE) -> Dict[str, Any]:
+    """Return what one run of containerd_run for ``job`` came to, for people and for later tasks; what fixes a failure is said in ``words``.
 
     ``error`` is None, or the cause, the fix and a message with both and the end of the log: for an exit code other than 0, for
     an outcome that ggen itself calls an error (``ggen init`` in a project exits with 0 and does nothing), and for a run that did
@@ -262,7 +268,7 @@ def describe_run(run: Mapping[str, Any], job: Mapping[str, Any]) -> dict[str, An
         "ggen": outcome,
         "log": log,
         "not_ready": "missing" in run,
-        "error": _error(run, outcome, stdout, stderr, str(job["path"])),
+        "error": _error(run, outcome, stdout, stderr, str(job["path"]), words),
     }
     if result["error"]:
         result["error"]["message"] = failure_text(result)
@@ -279,7 +285,7 @@ def _summary(result: Mapping[str, Any]) -> str:
     return f"{what}: exit code {result['rc']} in {result['duration']} s, files: {files or 'none'}; kernel: {result['kernel']}"
 
 
-def _files(outcome: Mapping[str, Any] | None, changed: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _files(outcome: Optional[Mapping[str, Any]], changed: List[Dict[str, Any]]) -> List[Dict[str, Any]]:
     """Return the files that ggen names, each once, with what the run did to them: ggen calls every one of them created."""
     changes = {item.get("path"): item.get("change") for item in changed}
     files = {}
@@ -289,13 +295,15 @@ def _files(outcome: Mapping[str, Any] | None, changed: list[dict[str, Any]]) -> 
     return list(files.values())
 
 
-def _error(run: Mapping[str, Any], outcome: Mapping[str, Any] | None, stdout: str, stderr: str, workspace: str) -> dict[str, str] | None:
+def _error(
+    run: Mapping[str, Any], outcome: Optional[Mapping[str, Any]], stdout: str, stderr: str, workspace: str, words: Words
+) -> Optional[Dict[str, str]]:
     message = str(run.get("msg") or "")
     faults = "; ".join(run.get("faults") or [])
     if run.get("rc") is None or run.get("timed_out") or run.get("limits_hit"):
         return {"cause": message or "it did not run", "fix": ""}
     if run["rc"] != 0 or (outcome or {}).get("status") == "error":
-        told = explain(stdout, stderr, workspace) or {"cause": message or "ggen reported an error", "fix": ""}
+        told = explain(stdout, stderr, workspace, words) or {"cause": message or "ggen reported an error", "fix": ""}
         return {**told, "cause": f"{told['cause']}; {faults}"} if faults else told
     return {"cause": faults, "fix": ""} if faults else None
 

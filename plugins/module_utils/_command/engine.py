@@ -1,0 +1,50 @@
+# Copyright (c) 2026, the ggen.gvisor authors
+# Simplified BSD License (see LICENSES/BSD-2-Clause.txt or https://opensource.org/licenses/BSD-2-Clause)
+# SPDX-License-Identifier: BSD-2-Clause
+"""From the options of a run to its result: what runs it is an engine, of which containerd is one."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Sequence
+
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError, rights_fix
+from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.ctr import Ctr
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.jobs import Job, Mode, Streams, run_all
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.secret_files import mask, mask_result, words_of
+
+# Runs a job that was checked and returns the result of containerd_run. Raises GvisorError or OSError.
+Engine = Callable[[Job], Dict[str, Any]]
+
+
+class Done(NamedTuple):
+    """A run's result, as containerd_run's, and what else should be known; no secret is in either."""
+
+    result: Dict[str, Any]
+    warnings: List[str]
+
+
+def on_containerd(job: Job) -> Dict[str, Any]:
+    """Run the job in a pod of containerd's. Raises GvisorError."""
+    if os.geteuid() != 0:
+        raise GvisorError("containerd is root's: use sudo")
+    ctr = Ctr(job.params["address"], job.params["namespace"])
+    ctr.connect()
+    return run_all(ctr, [job], False, 1)[job.number]
+
+
+def run(params: Mapping[str, Any], mode: Mode, streams: Streams, engine: Engine = on_containerd) -> Done:
+    """Run what ``params``, all options of containerd_run for one command, ask for; what went wrong is in the result, which has ``failed`` then."""
+    words: Sequence[str] = ()
+    warnings: List[str] = []
+    try:
+        job = Job(mode, dict(params), streams=streams)
+        words = words_of(job.secrets)
+        warnings = job.warnings
+        result = engine(job)
+    except GvisorError as error:
+        result = {"failed": True, "changed": False, "msg": error.message, **error.details}
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        result = {"failed": True, "changed": False, "msg": f"{where}{error.strerror or error}{rights_fix(error)}"}
+    return Done(mask_result(result, words), mask(warnings, words))

@@ -1,0 +1,176 @@
+# Copyright (c) 2026, the ggen.gvisor authors
+# Simplified BSD License (see LICENSES/BSD-2-Clause.txt or https://opensource.org/licenses/BSD-2-Clause)
+# SPDX-License-Identifier: BSD-2-Clause
+"""What each verb does."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import select
+import shlex
+from typing import Any, Callable, Dict, Iterator, Mapping, Sequence
+
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.text import visible_result
+from ansible_collections.ggen.gvisor.plugins.module_utils._command.display import Display, complain, say, show, write
+from ansible_collections.ggen.gvisor.plugins.module_utils._command.doctor import examine
+from ansible_collections.ggen.gvisor.plugins.module_utils._command.engine import Done, Engine, on_containerd, run
+from ansible_collections.ggen.gvisor.plugins.module_utils._command.parser import Asked
+from ansible_collections.ggen.gvisor.plugins.module_utils._command.table import (
+    FAULTY,
+    LIMIT,
+    NOT_RUN,
+    TIMED_OUT,
+    UNHEALTHY,
+    WOULD_CHANGE,
+)
+from ansible_collections.ggen.gvisor.plugins.module_utils._ggen.advice import Words
+from ansible_collections.ggen.gvisor.plugins.module_utils._ggen.output import describe_run
+from ansible_collections.ggen.gvisor.plugins.module_utils._ggen.runs import IGNORE, IMAGE, KEY, TIMEOUT, run_options
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.defaults import options
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.jobs import Mode, Streams
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.secret_files import values_of, words_of
+
+# How advice of ggen's failures calls what this command has.
+WORDS = Words(
+    {"workspace": "--workspace", "init": "ggen-gvisor run --workspace . -- /usr/local/bin/ggen init", "args": "the arguments behind --"},
+    lambda mounts: " ".join(f"--mount {shlex.quote('{source}:{target}:ro'.format(**mount))}" for mount in mounts),
+)
+_PAIRS = {"env": "env", "secret": "secrets"}  # option → that of containerd_run, which is a dict
+ABSENT = " (absent)"  # how a diff calls the side that has no file
+_RENAMED = {"mount": "mounts", "output": "outputs"}
+
+
+def given(asked: Asked) -> Dict[str, Any]:
+    """Return the options of containerd_run that were given."""
+    found: Dict[str, Any] = {"image": IMAGE}
+    for name, value in asked.options.items():
+        if name in _PAIRS:
+            found[_PAIRS[name]] = dict(value)
+        elif name != "json":
+            found[_RENAMED.get(name, name)] = value
+    return found
+
+
+def ggen_job(asked: Asked, arguments: Sequence[str]) -> Dict[str, Any]:
+    """Return the job of ggen's that was asked for."""
+    found = given(asked)
+    return {"timeout": TIMEOUT, "ignore": IGNORE, **found, "path": found.pop("workspace", os.getcwd()), "args": ["sync", *arguments]}
+
+
+def ggen_options(job: Mapping[str, Any]) -> Dict[str, Any]:
+    """Return all options of the run of a job of ggen's."""
+    where = {name: job[name] for name in ("image", "namespace", "runtime", "address", "state_dir") if name in job}
+    return options(**where, **run_options(job), name="ggen", private=[KEY])
+
+
+def exit_code(result: Mapping[str, Any]) -> int:
+    """Return the command's own exit code, or one of ours where it has none, or where what it left is at fault."""
+    rc = result.get("rc")
+    if rc is None:
+        return TIMED_OUT if result.get("timed_out") else LIMIT if result.get("limits_hit") else NOT_RUN
+    return rc or (FAULTY if result.get("failed") else 0)
+
+
+def _tell(done: Done, as_json: bool) -> None:
+    """Say what the caller does not see otherwise: with JSON everything, else warnings and what went wrong beside the exit code."""
+    if as_json:
+        shown = visible_result({**done.result, "failed": bool(done.result.get("failed")), "warnings": done.warnings})
+        write(1, json.dumps(shown, ensure_ascii=True, sort_keys=True).encode() + b"\n")
+        return
+    for warning in done.warnings:
+        complain(f"warning: {warning}")
+    if done.result.get("rc") is None or done.result.get("faults") or done.result.get("limits_hit"):
+        complain(str(done.result.get("msg") or "the command did not run to its end"))
+
+
+def _reader_is_gone() -> bool:
+    poll = select.poll()
+    poll.register(1, 0)
+    return any(event & select.POLLERR for _descriptor, event in poll.poll(0))
+
+
+def run_command(asked: Asked, engine: Engine) -> int:
+    """Run a command; return the exit code."""
+    params = options(**given(asked), argv=asked.words)
+    as_json = "json" in asked.options
+    display = Display([word.encode() for word in words_of(values_of(params["secrets"]))])
+    done = run(params, Mode(False, False), Streams(0, None if as_json else display), engine)
+    if not as_json:
+        display.end()
+    if done.result.get("rc") is None and _reader_is_gone():
+        return 141
+    _tell(done, as_json)
+    return exit_code(done.result)
+
+
+def sync(asked: Asked, engine: Engine) -> int:
+    """Run ggen sync; return the exit code."""
+    job = ggen_job(asked, asked.words)
+    done = run(ggen_options(job), Mode(False, False), Streams(), engine)
+    if "json" in asked.options:
+        _tell(done, True)
+        return exit_code(done.result)
+    for warning in done.warnings:
+        complain(f"warning: {warning}")
+    told = describe_run(done.result, job, WORDS)
+    if told["error"]:
+        complain(told["error"]["message"])
+        return exit_code(done.result) or FAULTY
+    for file in told["files"]:
+        say(f"{file['change']:9s} {file['path']}")
+    say(told["summary"])
+    return 0
+
+
+def check(asked: Asked, engine: Engine) -> int:
+    """Run on a copy and show what would change; return the exit code."""
+    here = {"workspace": os.getcwd(), **given(asked)}
+    params = options(**here, argv=asked.words) if asked.words else ggen_options(ggen_job(asked, []))
+    done = run(params, Mode(True, True), Streams(), engine)
+    if "json" in asked.options:
+        _tell(done, True)
+    else:
+        for line in patch(done.result):
+            show(1, line)
+        _tell(done, False)
+        if done.result.get("rc"):
+            show(2, f"{done.result['stdout']}{done.result['stderr']}")
+    return exit_code(done.result) or (WOULD_CHANGE if done.result.get("changed") else 0)
+
+
+def patch(result: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the lines of a unified diff of what a run has changed on its copy, as git apply takes it; where texts do not tell, a line that does."""
+    for part in result.get("diff", []):
+        sides = (("before", "a"), ("after", "b"))
+        lines = [part[side].splitlines(keepends=True) for side, _letter in sides]
+        names = [part[f"{side}_header"] for side, _letter in sides]
+        heads = ["/dev/null" if name.endswith(ABSENT) else f"{letter}/{name}" for name, (_side, letter) in zip(names, sides)]
+        found = list(difflib.unified_diff(*lines, *heads))
+        for line in found:
+            yield line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n"
+        if not found:
+            yield f"# {part['after_header']}: its mode or owner would change, or it would be empty\n"
+
+
+def doctor(asked: Asked, _engine: Engine) -> int:
+    """Tell whether the host can run sandboxes; return the exit code."""
+    params = options(**given(asked))
+    found = examine(params)
+    if "json" in asked.options:
+        write(1, json.dumps(found, ensure_ascii=True, sort_keys=True).encode() + b"\n")
+    else:
+        for line in found["well"]:
+            say(f"ok   {line}")
+        for line in found["faults"]:
+            say(f"BAD  {line}")
+    return 0 if found["healthy"] else UNHEALTHY
+
+
+ACTIONS: Dict[str, Callable[[Asked, Engine], int]] = {"run": run_command, "sync": sync, "check": check, "doctor": doctor}
+
+
+def perform(asked: Asked, engine: Engine = on_containerd) -> int:
+    """Do what was asked for; return the exit code. Raises GvisorError."""
+    return ACTIONS[asked.verb](asked, engine)

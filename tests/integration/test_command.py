@@ -1,0 +1,248 @@
+# Copyright (c) 2026, the ggen.gvisor authors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""ggen-gvisor, the zipapp as it is installed, on a real containerd with gVisor: each verb, exit codes, streams, signals."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from ansible_collections.ggen.gvisor.plugins.module_utils._command.table import (
+    FAULTY,
+    NOT_RUN,
+    TIMED_OUT,
+    UNHEALTHY,
+    WOULD_CHANGE,
+)
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._command import zipapp
+from support.containerd import Daemon
+from support.runs import IMAGE, PATIENCE, Host, own
+
+pytest_plugins = ("support.run_fixtures",)
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = str(tmp_path_factory.mktemp("bin") / "ggen-gvisor")
+    zipapp.write(path)
+    return path
+
+
+class Command:
+    """The command against the test's own containerd."""
+
+    def __init__(self, program: str, host: Host) -> None:
+        self.program = program
+        self.host = host
+
+    def argv(self, verb: str, *options: str, words: tuple[str, ...] = ()) -> list[str]:
+        where = ["--address", self.host.daemon.address, "--state-dir", self.host.state_dir]
+        where += [] if "--image" in options else ["--image", IMAGE]
+        return [sys.executable, "-IS", self.program, verb, *where, *options, *(["--", *words] if words else [])]
+
+    def start(self, verb: str, *options: str, words: tuple[str, ...] = (), **streams: object) -> subprocess.Popen:
+        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **streams}
+        return subprocess.Popen(self.argv(verb, *options, words=words), **pipes)
+
+    def run(self, verb: str, *options: str, words: tuple[str, ...] = (), text: str = "", cwd: Path | None = None) -> tuple[int, str, str]:
+        process = self.start(verb, *options, words=words, stdin=subprocess.PIPE, cwd=cwd)
+        out, err = process.communicate(text.encode(), timeout=120)
+        return process.returncode, out.decode(), err.decode()
+
+    def sh(self, script: str, *options: str, text: str = "") -> tuple[int, str, str]:
+        return self.run("run", *options, words=("sh", "-c", script), text=text)
+
+    def left(self) -> dict:
+        found = {name: rows for name, rows in self.host.daemon.leftovers().items() if rows}
+        mounts = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if f" {self.host.state_dir}/" in line]
+        return {**found, **({"pods": self.host.pods()} if self.host.pods() else {}), **({"mounts": mounts} if mounts else {})}
+
+    def settle(self) -> dict:
+        deadline = time.monotonic() + PATIENCE
+        while self.left() and time.monotonic() < deadline:
+            time.sleep(0.1)
+        return self.left()
+
+
+@pytest.fixture
+def command(program: str, daemon: Daemon, tmp_path: Path) -> Iterator[Command]:
+    one = Command(program, Host(daemon, tmp_path, "io.containerd.runsc.v1"))
+    yield one
+    assert one.settle() == {}
+
+
+def line_of(process: subprocess.Popen) -> bytes:
+    return process.stdout.readline()
+
+
+# run
+
+
+def test_a_command_has_its_own_streams_and_exit_code(command: Command) -> None:
+    assert command.sh("cat; echo err >&2; exit 7", text="in\n") == (7, "in\n", "err\n")
+
+
+def test_a_workspace_is_written_by_its_owner_and_options_arrive(command: Command, workspace: Path, tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("much too secret")
+    (tmp_path / "shared").mkdir()
+    options = ["--workspace", str(workspace), "--env", "A=b c", "--secret", f"key={tmp_path / 'key'}", "--memory", "256M"]
+    options += ["--mount", f"{tmp_path / 'shared'}:/shared:ro", "--timeout", "60"]
+    script = (
+        'echo "$A" > made; cat /run/secrets/key; printf "much too"; printf " secret\\n"; touch /shared/x 2> /dev/null || echo read-only'
+    )
+    assert command.sh(script, *options) == (0, "****************\nread-only\n", "")
+    made = workspace / "made"
+    assert (made.read_text(), made.stat().st_uid) == ("b c\n", workspace.stat().st_uid)
+
+
+def test_output_comes_while_the_command_runs(command: Command) -> None:
+    process = command.start("run", words=("sh", "-c", "echo ready; read answer; echo got $answer"), stdin=subprocess.PIPE)
+    assert line_of(process) == b"ready\n"
+    assert process.poll() is None
+    process.stdin.write(b"this\n")
+    process.stdin.flush()
+    assert line_of(process) == b"got this\n"
+    process.stdin.close()
+    assert process.wait(60) == 0
+    assert process.stderr.read() == b""
+
+
+def test_much_output_arrives_whole(command: Command) -> None:
+    rc, out, err = command.sh("head -c 5000000 /dev/zero | tr '\\0' x; head -c 5000000 /dev/zero | tr '\\0' y >&2")
+    assert (rc, out == "x" * 5_000_000, err == "y" * 5_000_000) == (0, True, True)
+
+
+def test_what_is_left_of_the_input_is_not_run(command: Command, workspace: Path) -> None:
+    assert command.sh("exit 0", "--workspace", str(workspace), text="touch /workspace/hacked\n" * 1000) == (0, "", "")
+    assert list(workspace.iterdir()) == []
+
+
+def test_json_is_containerd_run_s_result(command: Command, workspace: Path) -> None:
+    rc, out, err = command.sh("echo out; echo err >&2; echo 1 > made; exit 3", "--json", "--workspace", str(workspace))
+    result = json.loads(out)
+    assert (rc, err) == (3, "")
+    assert (result["rc"], result["stdout"], result["stderr"], result["failed"], result["changed"]) == (3, "out\n", "err\n", True, True)
+    assert [file["path"] for file in result["changed_files"]] == ["made"]
+    assert result["kernel"].startswith("Starting gVisor")
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "said"),
+    [
+        (["--timeout", "1"], TIMED_OUT, "did not end within 1 s"),
+        (["--image", "localhost/none:1"], NOT_RUN, "localhost/none:1"),
+        (["--memory", "much"], NOT_RUN, "memory='much' is no size"),
+        (["--cpus", "many"], NOT_RUN, "'many' is no number"),
+        (["--mount", "x"], NOT_RUN, "is not SRC:DST"),
+        (["--nonsense"], NOT_RUN, "unrecognized arguments"),
+        (["--address", "/nowhere.sock"], NOT_RUN, "containerd does not answer at /nowhere.sock"),
+    ],
+)
+def test_exit_codes_of_ours(command: Command, options: list[str], code: int, said: str) -> None:
+    rc, out, err = command.sh("sleep 60", *options)
+    assert (rc, out) == (code, ""), err
+    assert said in err
+
+
+def test_what_a_command_may_not_change_fails_it(command: Command, workspace: Path) -> None:
+    rc, _out, err = command.sh("echo 1 > other", "--workspace", str(workspace), "--output", "wanted")
+    assert rc == FAULTY
+    assert "not among outputs: other" in err
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_ends_the_command_and_leaves_nothing(command: Command, number: int, code: int) -> None:
+    process = command.start("run", words=("sh", "-c", "echo ready; sleep 600"))
+    assert line_of(process) == b"ready\n"
+    process.send_signal(number)
+    assert process.wait(60) == code
+    assert command.left() == {}
+
+
+def test_a_command_whose_output_nobody_reads_any_more_ends(command: Command) -> None:
+    process = command.start("run", words=("sh", "-c", "while :; do echo y; done"))
+    assert line_of(process) == b"y\n"
+    process.stdout.close()
+    assert process.wait(60) == 141
+    assert command.left() == {}
+
+
+def test_a_reader_that_waits_does_not_stop_the_timeout(command: Command) -> None:
+    process = command.start("run", "--timeout", "3", words=("sh", "-c", "while :; do echo y; done"))
+    time.sleep(8)  # nobody reads
+    process.stdout.read()
+    assert process.wait(60) == TIMED_OUT
+
+
+def test_a_terminal_is_not_driven_by_what_a_command_prints(command: Command) -> None:
+    ours, theirs = pty.openpty()
+    process = command.start("run", words=("sh", "-c", r"printf '\033]0;owned\007ok\n'"), stdin=theirs, stdout=theirs)
+    os.close(theirs)
+    assert process.wait(60) == 0
+    assert os.read(ours, 1000) == b"\\x1b]0;owned\\x07ok\r\n"
+    os.close(ours)
+
+
+def test_streams_that_are_closed_are_no_trouble(command: Command) -> None:
+    words = command.argv("run", words=("sh", "-c", "echo out"))
+    done = subprocess.run(["sh", "-c", '"$@" <&- >&- 2>&-', "sh", *words], timeout=60, check=False)
+    assert done.returncode == 0
+
+
+# check
+
+
+def test_check_shows_what_would_change_and_changes_nothing(command: Command, workspace: Path) -> None:
+    own(workspace)
+    (workspace / "a").write_text("one\n")
+    os.chown(workspace / "a", 1000, 1000)
+    os.chmod(workspace / "a", 0o644)
+    before = (workspace / "a").stat().st_mtime_ns
+    rc, out, err = command.run("check", words=("sh", "-c", "echo two >> a; printf new > b"), cwd=workspace)
+    assert (rc, err) == (WOULD_CHANGE, "")
+    assert out == (
+        "--- a/a\n+++ b/a\n@@ -1 +1,2 @@\n one\n+two\n--- /dev/null\n+++ b/b\n@@ -0,0 +1 @@\n+new\n\\ No newline at end of file\n"
+    )
+    assert ((workspace / "a").stat().st_mtime_ns, sorted(os.listdir(workspace))) == (before, ["a"])
+    (workspace / "patch").write_text(out)
+    subprocess.run(["git", "apply", "--unsafe-paths", "patch"], cwd=workspace, check=True)
+    assert ((workspace / "a").read_text(), (workspace / "b").read_text()) == ("one\ntwo\n", "new")
+
+
+def test_check_ends_with_0_where_nothing_would_change(command: Command, workspace: Path) -> None:
+    assert command.run("check", words=("true",), cwd=workspace) == (0, "", "")
+
+
+def test_check_has_the_command_s_exit_code_and_what_it_said(command: Command, workspace: Path) -> None:
+    assert command.run("check", words=("sh", "-c", "echo why >&2; exit 4"), cwd=workspace) == (4, "", "why\n")
+
+
+# doctor
+
+
+def test_doctor_tells_what_is_well_and_what_is_not(command: Command) -> None:
+    rc, out, err = command.run("doctor")
+    assert (rc, err) == (UNHEALTHY, "")  # the tests' gVisor is not where the collection installs it
+    assert "ok   containerd " in out
+    assert f"ok   the image {IMAGE} is there" in out
+    assert "ok   a new sandbox is gVisor's: Starting gVisor" in out
+    assert "BAD  gVisor is not" in out
+    rc, out, _err = command.run("doctor", "--json", "--image", "localhost/none:1")
+    found = json.loads(out)
+    assert (rc, found["healthy"]) == (UNHEALTHY, False)
+    assert any("localhost/none:1 is missing" in fault for fault in found["faults"])
+
+
+def test_doctor_says_that_there_is_no_containerd(command: Command) -> None:
+    rc, out, _err = command.run("doctor", "--address", "/nowhere.sock")
+    assert rc == UNHEALTHY
+    assert "BAD  containerd does not answer on /nowhere.sock" in out
