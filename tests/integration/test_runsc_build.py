@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import copy
+import fcntl
 import hashlib
 import io
 import itertools
@@ -424,6 +425,23 @@ def test_two_runs_at_the_same_time_build_once(project):
     assert len(compiled) == len(set(compiled)), "something was compiled twice"
     assert stats(project.run()) == (0, 0)
     assert list((project.cache / "work").iterdir()) == []
+
+
+def test_a_run_that_fails_leaves_what_another_one_compiles(project):
+    """It used to take away the folder that the other run's go build was about to write to."""
+    key = json.loads((project.built / "manifest.json").read_text())["key"][:16]
+    for path in (project.bin, project.cache / "objects"):
+        shutil.rmtree(path)
+    half = project.cache / "work" / key / "programs" / "0" / "half"
+    write(half, "")
+    job = project.cache / "jobs" / key / f"runsc-{RELEASE}-amd64-runsc-and-runsc-shim"
+    with (job / "lock").open("r+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        (job / "job.json").write_text(json.dumps({"id": "another", "pid": 1, "argv": ["another", "command"]}))
+        runner = project.run()
+    assert stats(runner)[1] == 1
+    assert "another command of this name is running" in output(runner)
+    assert half.exists()
 
 
 def test_a_module_that_go_sum_does_not_pin_stops_the_build(tmp_path, monkeypatch):
