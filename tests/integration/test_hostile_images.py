@@ -373,6 +373,30 @@ def test_whatever_is_said_in_a_pod_its_process_on_the_host_is_runsc(impostor: Da
             pod.remove()
 
 
+def test_a_script_before_the_installed_program_adds_flags(tmp_path: Path) -> None:
+    """docs/decisions/runsc-flags.md: how runs come to runsc's flags. The sandbox is the installed program all the same."""
+    real, script = gvisor_dir(tmp_path / "real"), tmp_path / "script/runsc"
+    script.parent.mkdir()
+    script.write_text(f'#!/bin/sh\nexec {real}/runsc --directfs=false "$@"\n')
+    script.chmod(0o755)
+    capabilities = {}
+    for name, path in (("without", str(real)), ("with", f"{script.parent}:{real}")):
+        with Daemon(tmp_path / name, bin_dir=path) as running:
+            image = image_of(running, "plain", oci.busybox_layer())
+            place = tmp_path / f"pod-{name}"
+            place.mkdir()
+            tools = host_tools.prepare(str(tmp_path / "state"))
+            pod = Pod(Ctr(running.address), PodSpec(f"flags-{name}", image, RUNTIMES["runsc"], [], tools), str(place))
+            try:
+                assert pod.start() == "Starting gVisor..."
+                status = Path(f"/proc/{pod.pid()}/status").read_text()
+            finally:
+                pod.remove()
+        capabilities[name] = next(int(line.split()[1], 16) for line in status.splitlines() if line.startswith("CapEff"))
+    assert capabilities["without"] != 0
+    assert capabilities["with"] == 0
+
+
 def test_the_proof_of_a_host_needs_the_installed_program(impostor: Daemon, tmp_path: Path) -> None:
     tools = host_tools.prepare(str(tmp_path / "state"))
     build(PROGRAM, Path(tools.folder) / "dmesg", "-static")

@@ -16,7 +16,10 @@ Identity = Tuple[int, int]  # device and inode: a sandbox has mounts of its own,
 
 
 def installed(address: str) -> Optional[str]:
-    """Return the runsc that the shims of the containerd at ``address`` start: the first on its PATH. None where there is none."""
+    """Return the runsc that the shims of the containerd at ``address`` start: the first on its PATH. None where there is none.
+
+    One that is a script adds flags, and starts the next one.
+    """
     path = SEARCH_PATH
     daemon = listener_pid(address)
     if daemon is not None:
@@ -26,7 +29,16 @@ def installed(address: str) -> Optional[str]:
             path = os.fsdecode(variables.get(b"PATH", b"")) or path
         except OSError:
             pass
-    return shutil.which("runsc", path=path)
+    found = [one for one in (shutil.which("runsc", path=folder) for folder in path.split(os.pathsep)) if one]
+    return next((one for one in found if not _is_script(one)), found[0] if found else None)
+
+
+def _is_script(path: str) -> bool:
+    try:
+        with open(path, "rb") as stream:
+            return stream.read(2) == b"#!"
+    except OSError:
+        return False
 
 
 def identity(path: Optional[str]) -> Optional[Identity]:
