@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,6 +21,7 @@ from ansible_collections.ggen.gvisor.plugins.modules import containerd_image
 from ansible_collections.ggen.gvisor.plugins.modules.containerd_image import cri_names
 from support import oci
 from support.containerd import Daemon
+from support.containerd_debs import ensure
 from support.module import finish_module, run_module, start_module
 
 REF = "docker.io/library/tool:1"
@@ -432,6 +434,25 @@ def test_a_further_name_is_pinned_as_well(daemon: Daemon, kubernetes: str, tmp_p
     daemon.ctr("images", "label", LATEST, "io.cri-containerd.pinned=", namespace=kubernetes)
     assert image(daemon, kubernetes, **more)["changed"]
     assert not image(daemon, kubernetes, **more)["changed"]
+
+
+@pytest.mark.parametrize("version", ["1.7.24", "2.1.9"])
+def test_newer_containerds_keep_the_pin(version: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their CRI plugin, which is told of each image in its namespace, writes labels of its own."""
+    monkeypatch.setenv("PATH", ensure(version).path)
+    with Daemon(tmp_path / "daemon") as newer:
+        archive, digest = archive_of(tmp_path, REF)
+        assert image(newer, "k8s.io", archive=archive, pinned=True)["changed"]
+        deadline = time.monotonic() + 20
+        while "io.cri-containerd.image=managed" not in newer.ctr("images", "ls", f"name=={REF}", namespace="k8s.io").stdout:
+            assert time.monotonic() < deadline, newer.log()[-2000:]
+            time.sleep(0.05)
+        assert pins(newer)[REF] == "pinned"
+        assert not image(newer, "k8s.io", archive=archive, pinned=True)["changed"]
+        # The name by digest that it gives stays without, and goes with the last of the others.
+        assert set(pins(newer)) == {REF}
+        assert image(newer, "k8s.io", name=[REF], state="absent")["changed"]
+        assert digest not in listed(newer, "k8s.io").values()
 
 
 def test_a_pinned_image_can_be_removed(daemon: Daemon, kubernetes: str, tmp_path: Path) -> None:
