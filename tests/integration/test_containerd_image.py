@@ -155,6 +155,7 @@ def test_an_import_that_fails_tells_what_it_had_replaced(daemon: Daemon, tmp_pat
         "platform": None,
         "images": None,
         "keep_previous": True,
+        "pinned": False,
         "address": daemon.address,
     }
     with pytest.raises(GvisorError, match="the disk is full") as failure:
