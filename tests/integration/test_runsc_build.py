@@ -29,6 +29,7 @@ from pathlib import Path
 import ansible_runner
 import pytest
 import yaml
+from ansible_collections.ggen.gvisor.plugins.module_utils._builds import release_index
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._gvisor.releases import module_sums, usable
 from conftest import ROOT
 from support import containerd_debs
@@ -292,6 +293,54 @@ def test_a_second_clone_builds_nothing(project):
     assert stats(runner) == (1, 0)
     assert len(executions(runner)) == 1
     assert (project.bin / "runsc").resolve() == project.built / "runsc"
+
+
+def test_a_release_gives_what_the_sources_give(project):
+    """The build of the sources is the release; another checkout with an empty cache takes it, and a Go would be seen: none can be found."""
+    release, theirs = project.root / "release", project.root / "theirs"
+    project.row["sha256"] = {"amd64": {name: sums(project.built)[name] for name in PROGRAMS}}
+    made = release_index.write(str(release), [str(project.built)])
+    options = {
+        "runsc_build_source": "release",
+        "gvisor_release_url": release.as_uri(),
+        "gvisor_release_sha256": made["sha256"],
+        "runsc_build_dest": str(theirs / "bin"),
+        "runsc_build_cache": str(theirs / "cache"),
+    }
+    checked = project.run("--check --diff", **options)
+    assert stats(checked) == (1, 0), output(checked)
+    assert not theirs.exists()
+    taken = project.run(**options)
+    assert stats(taken) == (1, 0), output(taken)
+    assert not {"Find the pinned Go, or fetch it", "Look on the build host"} & set(executions(taken))
+    same = theirs / "bin" / RELEASE / "linux_amd64"
+    assert sums(same) == sums(project.built)
+    assert [(same / name).stat().st_mode for name in PROGRAMS] == [(project.built / name).stat().st_mode for name in PROGRAMS]
+    assert (theirs / "bin" / "runsc").resolve() == same / "runsc"
+    key = json.loads((same / "manifest.json").read_text())["key"]
+    assert sums(theirs / "cache/objects" / key) == sums(project.cache / "objects" / key)
+    again = project.run(**options)
+    assert (stats(again), len(executions(again))) == ((0, 0), 1)
+
+
+def test_a_release_of_other_programs_is_refused(project):
+    """Whoever made it: its index has the sum that the user trusts, and a program is not the pinned one."""
+    release, theirs = project.root / "release", project.root / "theirs"
+    made = release_index.write(str(release), [str(project.built)])
+    project.row["sha256"] = {"amd64": {"runsc": "0" * 64}}
+    options = {
+        "runsc_build_source": "release",
+        "gvisor_release_url": str(release),
+        "gvisor_release_sha256": made["sha256"],
+        "runsc_build_dest": str(theirs / "bin"),
+        "runsc_build_cache": str(theirs / "cache"),
+    }
+    refused = project.run(**options)
+    assert stats(refused) == (0, 1)
+    assert f"runsc: {sums(project.built)['runsc']} instead of {'0' * 64}" in output(refused)
+    assert not theirs.exists()
+    named = project.run(**options, runsc_build_go=GO)
+    assert "Leave runsc_build_go" in output(named)
 
 
 def test_a_changed_byte_is_fixed_without_a_build(project):
