@@ -337,7 +337,7 @@ def test_the_program_is_the_same_bytes_wherever_it_is_built(world, patched):
     inputs = json.loads(world.program().with_name("manifest.json").read_text())["made_from"]["inputs"]
     assert inputs["toolchain"][0].startswith("cargo ")
     assert inputs.get("patches") == ({table.name: sha256(table.read_bytes())} if patched else None)
-    assert subprocess.run([world.program()], capture_output=True, text=True, check=True).stdout == "ggen o src/main.rs\n"
+    assert subprocess.run([world.program()], capture_output=True, text=True, check=True).stdout.startswith("ggen o ")
 
 
 def test_sources_that_the_changes_do_not_fit_are_not_compiled(world):
