@@ -23,6 +23,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._base.platform import 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.tar import FILE, FOLDER, LINK, OTHER, Reader, Trust, kind_of
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.image_config import (
     INDEX_TYPES,
+    ImageConfig,
     annotations,
     check_manifest,
     read_config,
@@ -90,6 +91,23 @@ def best_variant(image: Image, wanted: str) -> Optional[Variant]:
     """Return the image's part for the platform ``wanted``: the one that says just that, else the first that fits."""
     fitting = [variant for variant in image.variants if platform_fits(variant.platform, wanted)]
     return next((variant for variant in fitting if variant.platform == wanted), fitting[0] if fitting else None)
+
+
+class Layer(NamedTuple):
+    """A layer of an image: its blob, and what it is when it is unpacked."""
+
+    entry: str
+    digest: Optional[str]  # of the blob, where the archive states it
+    size: Optional[int]
+    diff_id: str  # the digest of the tar in it
+
+
+class Parts(NamedTuple):
+    """What a file system is made of."""
+
+    digest: str  # the manifest's; a docker-archive has none, and this is its configuration's
+    layers: List[Layer]  # the lowest first
+    config: ImageConfig
 
 
 class _Writer:
@@ -245,6 +263,36 @@ class Archive:
         if name in self._entries and self._entries[name].size > MAX_DOCUMENT:
             raise self._fail(f"{name} claims {self._entries[name].size} bytes; more than {MAX_DOCUMENT} is no image document")
         return True
+
+    def parts(self, variant: Variant) -> Parts:
+        """Return the layers and the configuration of one variant, its documents verified and its layers not yet read."""
+        try:
+            config = self._document(next(entry for entry, (digest, _size) in variant.blobs.items() if digest == variant.config_digest))
+            digest, blobs = self._layers_of(variant)
+            diff_ids = list((config.check("rootfs").get("rootfs") or {}).get("diff_ids") or [])
+            if len(diff_ids) != len(blobs) or not all(isinstance(one, str) and _DIGEST.fullmatch(one) for one in diff_ids):
+                raise self._fail(f"the image has {len(blobs)} layers and names {len(diff_ids)} in its configuration")
+            return Parts(digest, [Layer(*blob, diff_id) for blob, diff_id in zip(blobs, diff_ids)], read_config(config))
+        except _MALFORMED as error:
+            raise self._malformed(error) from error
+
+    def _layers_of(self, variant: Variant) -> Tuple[str, List[Tuple[str, Optional[str], Optional[int]]]]:
+        """Return the digest of a variant and its blobs, as its manifest lists them: one may be there twice."""
+        if "index.json" not in self._entries:
+            for item in self._document("manifest.json"):
+                if variant.blobs.get(posixpath.normpath(item["Config"]), (None, None))[0] == variant.config_digest:
+                    return variant.config_digest, [(posixpath.normpath(name), None, None) for name in item["Layers"]]
+            raise self._fail("its manifest.json does not list the image")
+        # An index, the manifest: in this order, before all else.
+        for entry, (digest, _size) in variant.blobs.items():
+            manifest = self._document(entry, digest)
+            if "config" in manifest and manifest["config"].get("digest") == variant.config_digest:
+                return str(digest), [self._blob(layer) for layer in manifest["layers"]]
+        raise self._fail("the image has no manifest")
+
+    def blocks(self, entry: str) -> Iterator[bytes]:
+        """Yield the bytes of a blob, whatever its digest is."""
+        yield from self._blocks(entry)
 
     def verify(self, image: Image) -> int:
         """Read every blob of ``image``, compare digests and sizes, and return the bytes read."""

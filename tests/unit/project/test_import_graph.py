@@ -22,6 +22,7 @@ SUBJECTS = {
         "_base": set(),
         "_containerd": {"_base"},
         "_sandbox": {"_base", "_containerd"},
+        "_rootless": {"_base", "_containerd", "_sandbox"},
         "_builds": {"_base"},
         "_bundle": {"_base", "_builds"},
         "_gvisor": {"_base"},
