@@ -9,7 +9,7 @@ PREFIX     ?= /usr/local
 SUDO       := $(shell [ "$$(id -u)" = 0 ] || [ -w $(PREFIX) ] || echo sudo)
 
 .DEFAULT_GOAL := help
-.PHONY: help site check release install-command test lint sanity unit integration e2e lab molecule newest soak faults bench lab-up lab-down vm-up vm-down test-vm docs docs-site dist requirements clean
+.PHONY: help try site check release install-command test lint sanity unit integration e2e lab molecule newest soak faults bench lab-up lab-down vm-up vm-down test-vm docs docs-site dist requirements clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z0-9 -]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 44
@@ -26,6 +26,9 @@ $(COLLECTION):
 .venv/test.stamp: tests/requirements.txt .venv/run.stamp
 	$(VENV)/pip install --quiet --disable-pip-version-check --require-hashes -r tests/requirements.txt
 	touch $@
+
+try: .venv/run.stamp $(COLLECTION) ## Run the example in gVisor: no root, no containerd, nothing outside of checkout and cache
+	home="$${XDG_CACHE_HOME:-$$HOME/.cache}/ggen.gvisor/ansible"; ANSIBLE_HOME="$$home" ANSIBLE_REMOTE_TEMP="$$home/tmp" $(VENV)/ansible-playbook playbooks/try.yml
 
 # SOURCE=release: take builds that somebody else has made, and compile nothing.
 SITE = $(VENV)/ansible-playbook $(BECOME) site.yml $(if $(SOURCE),-e runsc_build_source='$(SOURCE)' -e ggen_build_source='$(SOURCE)' \

@@ -20,9 +20,11 @@ description:
   - Returns the command's own exit code, standard output and standard error apart from each other, and what it did to its workspace.
   - The command has no network, no capabilities, no new privileges and, by default, a read-only root file system with a temporary
     C(/tmp). It runs as the workspace's owner, so that what it writes belongs to that owner.
+  - With O(engine=rootless) the same is done by gVisor's program alone, as the user who asks and without containerd. C(docs/rootless.md) tells what differs.
 requirements:
   - containerd 1.6 or newer with C(ctr)
   - the shim of the runtime on containerd's PATH
+  - or, with O(engine=rootless), C(runsc), Linux 5.11 or newer, and user namespaces
 attributes:
   check_mode:
     support: full
@@ -43,6 +45,8 @@ options:
     description:
       - An image in the namespace, for example C(docker.io/library/ggen:latest). C(ggen) is that one, too, as it is for Docker.
       - One with labels or annotations that containerd, its CRI plugin, Kubernetes or gVisor act on is refused. Its variables are for the command alone.
+      - With O(engine=rootless) the absolute path of an image's archive on the host, which is unpacked once into the user's cache, or of a folder that is a root
+        file system.
     type: str
     required: true
   argv:
@@ -141,6 +145,19 @@ options:
   cpus:
     description: Most processors' worth of time, for example V(1.5).
     type: float
+  engine:
+    description:
+      - What makes the sandbox. With V(rootless) that is O(runsc) alone. The task needs no root and no containerd, and the command runs as the user who asks,
+        whose the workspace must be. O(address), O(namespace), O(runtime) and other users in O(user) have no meaning then.
+      - Processors are whole ones then, and O(memory) is watched a hundred times a second instead of being kept by the kernel.
+    type: str
+    choices: [containerd, rootless]
+    default: containerd
+    version_added: 1.0.0
+  runsc:
+    description: Absolute path of gVisor's program on the host, for O(engine=rootless).
+    type: path
+    version_added: 1.0.0
   jobs:
     description:
       - Several commands instead of one; each has options of its own, and of the others this module's. The result then has C(jobs).
@@ -335,6 +352,7 @@ options:
     description:
       - Folder for locks, throw-away copies and the host's programs that sandboxes see (host_tools).
       - It is made where it is missing. One that others than root can change, or exchange, is refused.
+      - With O(engine=rootless) the default is C(ggen.gvisor) in E(XDG_STATE_HOME), or in C(~/.local/state).
     type: path
     default: /var/lib/ggen.gvisor
 """
@@ -356,6 +374,15 @@ EXAMPLES = r"""
     workspace: /srv/model
   check_mode: true
   diff: true
+
+- name: The same without root and without containerd
+  ggen.gvisor.containerd_run:
+    engine: rootless
+    runsc: /home/me/ggen.gvisor/bin/runsc
+    image: /home/me/ggen.gvisor/dist/26.5.19/linux_amd64/ggen.tar
+    argv: [ggen, sync]
+    workspace: /home/me/model
+  become: false
 
 - name: Generate for several workspaces of one team, in one pod
   ggen.gvisor.containerd_run:
@@ -444,7 +471,7 @@ kernel:
   returned: when the command was started
   sample: Starting gVisor...
 missing:
-  description: What of containerd, image or shim is missing; in check mode the task is then skipped instead of failing.
+  description: What of containerd, image, shim or runsc is missing; in check mode the task is then skipped instead of failing.
   type: str
   returned: when one of them is missing
 pod:
@@ -465,8 +492,9 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import Gv
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.module import end, sentence
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.text import visible
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.ctr import Ctr
+from ansible_collections.ggen.gvisor.plugins.module_utils._rootless.engine import NO_CONTAINERD, check_job, open_engine
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.defaults import DEFAULTS
-from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.jobs import Job, Mode, fed, names_of, overlap, run_all, summary
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.jobs import Engine, Job, Mode, fed, names_of, overlap, run_all, summary
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.secret_files import hide_options, mask, mask_result, words_of
 
 # The options of one of several jobs; the module's own of the same name, with their defaults, are what a job does not say.
@@ -498,6 +526,21 @@ OF_A_JOB: Dict[str, Dict[str, Any]] = {
 }
 
 
+def job_of(mode: Mode, params: Dict[str, Any], number: int = 0) -> Job:
+    """Return what to run. Raises GvisorError."""
+    job = Job(mode, params, number, fed(params["stdin"]))
+    if params["engine"] == "rootless":
+        check_job(job)
+    return job
+
+
+def engine_of(params: Dict[str, Any]) -> Tuple[Engine, Dict[str, Any]]:
+    """Return what makes the sandboxes, and the options as it needs them. Raises GvisorError or OSError."""
+    if params["engine"] == "rootless":
+        return open_engine(params)
+    return Engine(Ctr(params["address"], params["namespace"])), params
+
+
 def jobs_of(mode: Mode, params: Dict[str, Any]) -> Tuple[List[Job], Dict[int, Dict[str, Any]]]:
     """Return what to run, the jobs, each over the module's own options, and the results of those that cannot be. Raises GvisorError."""
     if params["parallel"] is not None and params["parallel"] < 1:
@@ -506,8 +549,7 @@ def jobs_of(mode: Mode, params: Dict[str, Any]) -> Tuple[List[Job], Dict[int, Di
     refused: Dict[int, Dict[str, Any]] = {}
     for number, job in enumerate(params["jobs"]):
         try:
-            options = {**params, **{key: value for key, value in job.items() if value is not None}}
-            wanted.append(Job(mode, options, number, fed(options["stdin"])))
+            wanted.append(job_of(mode, {**params, **{key: value for key, value in job.items() if value is not None}}, number))
         except GvisorError as error:
             refused[number] = {"failed": True, "changed": False, "msg": error.message, **error.details}
     return wanted, refused
@@ -540,6 +582,8 @@ def main() -> None:
             "workspace_from": {"type": "str", "choices": ["host", "controller"], "default": "host"},
             # All of it: in the log Ansible looks for a value as it is, and writes the list as Python would.
             "jobs": {"type": "list", "elements": "dict", "options": OF_A_JOB, "no_log": True},
+            "engine": {"type": "str", "choices": ["containerd", "rootless"], "default": "containerd"},
+            "runsc": {"type": "path"},
             "pods": {"type": "str", "choices": ["each", "one"], "default": "each"},
             "parallel": {"type": "int"},
             "pids": {"type": "int", "default": DEFAULTS["pids"]},
@@ -558,6 +602,7 @@ def main() -> None:
             "state_dir": {"type": "path", "default": DEFAULTS["state_dir"]},
         },
         required_one_of=[("argv", "jobs")],
+        required_if=[("engine", "rootless", ["runsc"])],
         mutually_exclusive=[("jobs", "workspace"), ("jobs", "archive")],
         supports_check_mode=True,
     )
@@ -567,11 +612,12 @@ def main() -> None:
     mode = Mode(module.check_mode, module._diff)
     wanted: List[Job] = []
     try:
-        wanted, refused = ([Job(mode, params, streams=fed(params["stdin"]))], {}) if jobs is None else jobs_of(mode, params)
-        ctr = Ctr(params["address"], params["namespace"])
-        ctr.connect()
+        engine, params = engine_of(params)
+        wanted, refused = ([job_of(mode, params)], {}) if jobs is None else jobs_of(mode, params)
+        if engine.ctr is not NO_CONTAINERD:
+            engine.ctr.connect()
         width = 1 if overlap(wanted) else params["parallel"] or os.cpu_count() or 1
-        found = {**refused, **run_all(ctr, wanted, params["pods"] == "one", width)}
+        found = {**refused, **run_all(engine.ctr, wanted, params["pods"] == "one", width, engine)}
         results = [rehearsed(module, found[number]) for number in sorted(found)]
         result = results[0] if jobs is None else together(results, names_of(jobs, params["argv"]))
     except GvisorError as error:

@@ -280,15 +280,15 @@ class Job:
         self.number = number
         self.workspace: Optional[str] = None  # without links
         self._identity: Optional[Tuple[int, int]] = None
-        self._owner = NOBODY
+        self.owner: Optional[Tuple[int, int]] = None  # the workspace's
         if params["workspace"]:
             with pin_workspace(params["workspace"]) as pinned:
-                self.workspace, self._identity, self._owner = pinned.path, pinned.identity, pinned.owner
+                self.workspace, self._identity, self.owner = pinned.path, pinned.identity, pinned.owner
         self.sources: List[Tuple[int, int]] = []
         for mount in params["mounts"]:
             with pin_source(mount["source"]) as pinned:
                 self.sources.append(pinned.identity)
-        self.user = user_of(params, self._owner)
+        self.user = user_of(params, self.owner or NOBODY)
         for one in self.user.split(":"):
             check_id(one)
         self._archive = take_archive(params["archive"]) if params["archive"] else None
@@ -337,7 +337,7 @@ class Job:
             self.source = copy
         elif self.workspace:
             with pin_workspace(self.params["workspace"]) as pinned:
-                if (pinned.identity, pinned.owner) != (self._identity, self._owner):
+                if (pinned.identity, pinned.owner) != (self._identity, self.owner):
                     raise GvisorError(f"workspace {self.workspace} is another folder now, or another's, than when the run began; run again")
                 if self.mode.check:
                     os.mkdir(copy, 0o700)
@@ -561,10 +561,30 @@ class Job:
         return result
 
 
+class Engine:
+    """What runs pods: a containerd."""
+
+    def __init__(self, ctr: Ctr) -> None:
+        self.ctr = ctr
+
+    def image(self, params: Mapping[str, Any]) -> ImageConfig:
+        """Return what the image of a job's options says of itself. Raises GvisorError."""
+        cache = os.path.join(params["state_dir"], "images")
+        return image_config(self.ctr, full_name(params["image"]), architecture(os.uname().machine), cache)
+
+    def folder(self, state_dir: str, pod: str) -> PodFolder:
+        """Return a new pod's own folder. Raises GvisorError."""
+        return PodFolder(state_dir, pod, self.ctr)
+
+    def sweep(self, state_dir: str) -> List[str]:
+        """Remove what killed runs left; return what was done, and what could not be."""
+        return sweep(state_dir, self.ctr)
+
+
 class PodJobs:
     """The jobs of one pod, begun when this is made. A context manager: nothing is left when it ends."""
 
-    def __init__(self, ctr: Ctr, jobs: List[Job], image: ImageConfig) -> None:
+    def __init__(self, ctr: Ctr, jobs: List[Job], image: ImageConfig, engine: Optional[Engine] = None) -> None:
         """Start the pod. Raises GvisorError."""
         self.jobs = jobs
         self.image = image
@@ -573,7 +593,7 @@ class PodJobs:
         check_line("state_dir is", params["state_dir"])
         tools = prepare(params["state_dir"]).at(self.pod)
         # From here to the supervisor's start a kill leaves an empty folder, for the next run to sweep: the less between, the better.
-        folder = self.folder = PodFolder(params["state_dir"], self.pod, ctr)
+        folder = self.folder = (engine or Engine(ctr)).folder(params["state_dir"], self.pod)
         self._shared: List[Tuple[Note, str]] = []  # what all can write
         begin = time.monotonic()
         try:
@@ -612,9 +632,7 @@ class PodJobs:
                     self._shared.append((note, f"mount{number}"))
                     self.folder.note(f"mount{number}", note)
         if first.secrets:
-            target = self.folder.mount_point()
-            secret_files.place(first.secrets, target, *map(int, first.user.split(":")), self.folder.ctr.address)
-            found.append(Mount(target, secret_files.TARGET))
+            found.append(Mount(self.folder.place_secrets(first.secrets, first.user), secret_files.TARGET))
         return found
 
     def _mount_note(self, pinned: Pinned, source: str, target: str) -> Tuple[Note, List[Mount]]:
@@ -773,13 +791,14 @@ def overlap(jobs: List[Job]) -> bool:
     return any(later.startswith(earlier) for earlier, later in zip(paths, paths[1:]))
 
 
-def run_all(ctr: Ctr, jobs: List[Job], shared: bool, width: int) -> Dict[int, Dict[str, Any]]:
+def run_all(ctr: Ctr, jobs: List[Job], shared: bool, width: int, engine: Optional[Engine] = None) -> Dict[int, Dict[str, Any]]:
     """Return the jobs' results by number, each as from ``PodJobs.results``; one that could not be had is ``failed`` and has ``msg``.
 
-    Raises GvisorError where the state folder is not root's alone.
+    The pods are containerd's at ``ctr``, or another ``engine``'s. Raises GvisorError where the state folder is not root's alone.
     """
     if jobs:
         own_folder(jobs[0].params["state_dir"], "state_dir")  # before anything else makes it
+    engine = engine or Engine(ctr)
     waiting = deque(groups(jobs, shared))
     found: Dict[int, Dict[str, Any]] = {}
     swept = False
@@ -790,17 +809,14 @@ def run_all(ctr: Ctr, jobs: List[Job], shared: bool, width: int) -> Dict[int, Di
             while waiting and len(running) < width:
                 batch = waiting.popleft()
                 try:
-                    params = batch[0].params
-                    image = image or image_config(
-                        ctr, full_name(params["image"]), architecture(os.uname().machine), os.path.join(params["state_dir"], "images")
-                    )
+                    image = image or engine.image(batch[0].params)
                     own = contextlib.ExitStack()
-                    running.append((own.enter_context(PodJobs(ctr, batch, image)), own))
+                    running.append((own.enter_context(PodJobs(ctr, batch, image, engine)), own))
                     stack.push(own)
                 except GvisorError as error:
                     found.update({job.number: {"failed": True, "changed": False, "msg": error.message, **error.details} for job in batch})
             if not swept:
-                jobs[0].warnings += sweep(jobs[0].params["state_dir"], ctr)
+                jobs[0].warnings += engine.sweep(jobs[0].params["state_dir"])
                 swept = True
             if not running:
                 continue

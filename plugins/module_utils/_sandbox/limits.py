@@ -79,13 +79,13 @@ def limits_of(params: Mapping[str, Any]) -> RunLimits:
     return RunLimits(group, file_size or None, keep_free, params["limits"] == REQUIRED)
 
 
-def judge(unenforced: Mapping[str, str], required: bool) -> List[str]:
+def judge(unenforced: Mapping[str, str], required: bool, fixes: Mapping[str, str] = FIXES) -> List[str]:
     """Return a warning for each limit that this host cannot enforce, by name with the reason. Raises GvisorError where they are ``required``."""
     told = [f"the limit {name} is not enforced on this host: {why}" for name, why in unenforced.items()]
     if told and required:
-        fixes = [FIXES[name.partition("=")[0]] for name in unenforced]
+        said = [fixes[name.partition("=")[0]] for name in unenforced]
         raise GvisorError(
-            f"{'; '.join(told)}. The command was not started: {'; '.join(fixes)}; or run without (limits: {BEST_EFFORT})",
+            f"{'; '.join(told)}. The command was not started: {'; '.join(said)}; or run without (limits: {BEST_EFFORT})",
             unenforced=sorted(name.partition("=")[0] for name in unenforced),
         )
     return told

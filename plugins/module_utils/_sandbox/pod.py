@@ -264,7 +264,7 @@ def _both(excerpt: HeadAndTail, outlet: Optional[Outlet]) -> Callable[[bytes], N
     return sink
 
 
-def _gather(excerpt: HeadAndTail) -> Sink:
+def gather(excerpt: HeadAndTail) -> Sink:
     """Return a sink for all of a stream."""
 
     def sink(data: bytes) -> bool:
@@ -304,7 +304,7 @@ class Pod:
             ctr = self._popen(*args)
             out, err = HeadAndTail(1 << 16), HeadAndTail(1 << 16)
             said = UntilMark(f"{self.spec.id} ".encode(), out)
-            others: Dict[int, Sink] = {ctr.stderr.fileno(): _gather(err)}
+            others: Dict[int, Sink] = {ctr.stderr.fileno(): gather(err)}
             feed = f"IFS=' \t'\n{first}\n{bounds}{who}\n".encode()
             if not read_until({ctr.stdout.fileno(): said}, others, begin + START_TIMEOUT, (ctr.stdin.fileno(), feed)):
                 raise GvisorError(
@@ -388,6 +388,10 @@ class Pod:
             if self.spec.gvisor:  # the sandbox itself has containerd's own limit
                 unenforced = {**unenforced, **forbid_core(self.group.pids() or [pid])}
         return judge(unenforced, limits.required)
+
+    def struck(self) -> List[str]:
+        """Return the limits that the pod has reached."""
+        return self.group.struck() if self.group else []
 
     def _popen(self, *args: str) -> subprocess.Popen:
         environment = {**os.environ, "PATH": f"{os.environ.get('PATH', '')}:{SEARCH_PATH}", "LC_ALL": "C"}

@@ -19,12 +19,12 @@ import select
 import signal
 import struct
 import time
-from typing import Any, Callable, Dict, Iterator, List, NamedTuple, NoReturn, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, NoReturn, Optional, Sequence, Tuple
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError, rights_fix
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import atomic_write
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.ctr import Ctr
-from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox import audit
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox import audit, secret_files
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.binds import bind, unbind
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.cgroup import groups_of, remove_groups
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.cleaning import Note, clean_noted
@@ -70,6 +70,21 @@ class PodFolder:
         """Return the path of a mount to be made in the folder, which is unmounted when the folder is removed."""
         mounts = os.path.join(self.path, "mounts")
         return os.path.join(mounts, str(len(os.listdir(mounts))))
+
+    def place_secrets(self, secrets: Mapping[str, bytes], user: str) -> str:
+        """Return a path in the folder that has the secrets in memory, for ``user`` (uid:gid) alone. Raises GvisorError."""
+        target = self.mount_point()
+        secret_files.place(secrets, target, *map(int, user.split(":")), self.ctr.address)
+        return target
+
+    @property
+    def descriptors(self) -> List[int]:
+        """What the pod's supervisor keeps open for it."""
+        return [self.lock]
+
+    def pod(self, spec: PodSpec) -> Pod:
+        """Return the pod that this is the folder of."""
+        return Pod(self.ctr, spec, self.path)
 
     def note(self, name: str, note: Note) -> None:
         """Write down what cleaning up after a job needs, before the job begins. Raises OSError."""
@@ -167,7 +182,7 @@ def sweep(state_dir: str, ctr: Ctr) -> List[str]:
     """Remove pods whose owners were killed, and those of which the state folder does not know; return what was done, and what could not be."""
     # First: a pod that ends meanwhile has its folder until it is gone.
     unknown = _unknown(state_dir, ctr)
-    said = _sweep_folders(state_dir)
+    said = sweep_folders(state_dir)
     for name in unknown:
         pod = _stale(ctr, state_dir, name)
         try:
@@ -188,7 +203,8 @@ def _unknown(state_dir: str, ctr: Ctr) -> List[str]:
     return sorted(name for name in there if not os.path.isdir(os.path.join(state_dir, "pods", name)))
 
 
-def _sweep_folders(state_dir: str) -> List[str]:
+def sweep_folders(state_dir: str) -> List[str]:
+    """Remove the pods of runs that were killed, with their folders; return what was done, and what could not be."""
     root = os.path.join(state_dir, "pods")
     said: List[str] = []
     stale: Dict[str, int] = {}
@@ -229,7 +245,7 @@ def remove_state(state_dir: str) -> Tuple[List[str], List[str]]:
 
     Pods whose containerd is gone are killed by their processes.
     """
-    said, stays = _sweep_folders(state_dir), []
+    said, stays = sweep_folders(state_dir), []
     root = os.path.join(state_dir, "pods")
     for name in _names(root):
         folder = os.path.join(root, name)
@@ -305,7 +321,7 @@ class Supervisor:
             os.close(end)
         _pid, status = os.waitpid(self.child, 0)
         if status != 0 and os.path.exists(self.folder.path):
-            Pod(self.folder.ctr, self.spec, self.folder.path).remove()
+            self.folder.pod(self.spec).remove()
             self.folder.remove()
 
     def go(self, deadline: float) -> None:
@@ -378,7 +394,7 @@ def _supervise(folder: PodFolder, spec: PodSpec, commands: List[Command], ends: 
             commands = [commands[0]._replace(stdin=sources[0])]
         # What the module holds for others would outlive it here: their locks, and their pipes, whose end they wait for.
         for name in os.listdir("/proc/self/fd"):
-            if int(name) not in (0, 1, 2, *ends[:2], *ends.live, folder.lock, *sources):
+            if int(name) not in (0, 1, 2, *ends[:2], *ends.live, *folder.descriptors, *sources):
                 with contextlib.suppress(OSError):
                     os.close(int(name))
         for stream in ends.live:
@@ -389,7 +405,7 @@ def _supervise(folder: PodFolder, spec: PodSpec, commands: List[Command], ends: 
             os.dup2(null, descriptor)
         for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGPIPE):
             signal.signal(number, signal.SIG_IGN)  # the pod is removed whoever asks for an end: see the pipe
-        pod = Pod(folder.ctr, spec, folder.path)
+        pod = folder.pod(spec)
 
         def say(name: str, **fields: Any) -> None:
             data = json.dumps({"name": name, **fields}).encode() + b"\n"
@@ -433,7 +449,7 @@ def _work(pod: Pod, commands: List[Command], ends: _Ends, say: Any) -> None:
         with Room(places, pod.spec.limits.keep_free) as room, RoomWatch(room) as watch:
             live = [Outlet(descriptor) for descriptor in ends.live]
             job = pod.execute(command, ends.down, alone=len(commands) == 1, room=watch, live=live)
-        before, struck = struck, pod.group.struck() if pod.group else []
+        before, struck = struck, pod.struck()
         # The workspace stays as it is from here on.
         last = number == len(commands) or job.why != "exit"
         if last and not pod.kill():

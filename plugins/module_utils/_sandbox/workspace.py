@@ -495,7 +495,8 @@ def _copy_entry(name: str, reader: int, writer: int, deadline: float, skip: Call
     status = os.stat(name, dir_fd=reader, follow_symlinks=False)
     if stat.S_ISLNK(status.st_mode):
         os.symlink(os.readlink(name, dir_fd=reader), name, dir_fd=writer)
-        os.chown(name, status.st_uid, status.st_gid, dir_fd=writer, follow_symlinks=False)
+        with _of_others():
+            os.chown(name, status.st_uid, status.st_gid, dir_fd=writer, follow_symlinks=False)
         os.utime(name, ns=(status.st_atime_ns, status.st_mtime_ns), dir_fd=writer, follow_symlinks=False)
     elif stat.S_ISREG(status.st_mode):
         _copy(name, reader, writer, deadline, check)
@@ -503,8 +504,19 @@ def _copy_entry(name: str, reader: int, writer: int, deadline: float, skip: Call
         skip(name)
 
 
+@contextlib.contextmanager
+def _of_others() -> Iterator[None]:
+    """Bear that only root can give a copy to whoever has the original."""
+    try:
+        yield
+    except PermissionError:
+        if os.geteuid() == 0:
+            raise
+
+
 def _dress(descriptor: int, status: os.stat_result) -> None:
-    os.fchown(descriptor, status.st_uid, status.st_gid)
+    with _of_others():
+        os.fchown(descriptor, status.st_uid, status.st_gid)
     os.fchmod(descriptor, stat.S_IMODE(status.st_mode))
     os.utime(descriptor, ns=(status.st_atime_ns, status.st_mtime_ns))
 
