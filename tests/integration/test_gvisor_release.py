@@ -12,6 +12,7 @@ import os
 import shutil
 import stat
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -22,7 +23,10 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import Gv
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import SENT_SECONDS
 from ansible_collections.ggen.gvisor.plugins.module_utils._gvisor import release as _release
 from ansible_collections.ggen.gvisor.plugins.modules import gvisor_release
+from ansible_collections.ggen.gvisor.plugins.plugin_utils._command import zipapp
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._transfer import send as shipping
+from conftest import ROOT
+from support.adhoc import JSON_OUTPUT
 from support.missing import MISSING
 from support.module import finish_module, run_module, start_module
 
@@ -462,3 +466,28 @@ def test_a_program_that_is_not_what_was_built_is_not_sent(tmp_path: Path) -> Non
     assert os.listdir(tmp_path / "cache" / "shipped") == []
     with pytest.raises(GvisorError, match="build it first"):
         shipping.size_of(item._replace(source=str(tmp_path / "none")))
+
+
+def test_the_command_is_made_and_sent_by_the_controller(tmp_path: Path) -> None:
+    """Through the action plugin: no build has it."""
+    program = zipapp.zipapp()
+    folder, bin_folder = tmp_path / "lib" / "1", tmp_path / "bin"
+    bin_folder.mkdir()
+    (tmp_path / "source").mkdir()
+    arguments = {
+        "folder": str(folder),
+        "source": str(tmp_path / "source"),
+        "files": [{"name": "ggen-gvisor", "sha256": sha256(program), "made": True}],
+        "links": {str(bin_folder / "ggen-gvisor"): "ggen-gvisor"},
+        "cache": str(tmp_path / "cache"),
+    }
+    words = ["-m", "ansible", "adhoc", "-i", str(ROOT / "inventories/local"), "localhost", "-m", "ggen.gvisor.gvisor_release"]
+    env = {**os.environ, **JSON_OUTPUT, "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}
+    for changed in (True, False):
+        done = subprocess.run(
+            [sys.executable, *words, "-a", json.dumps(arguments)], env=env, capture_output=True, text=True, timeout=120, check=False
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert json.loads(done.stdout.partition("=> ")[2])["changed"] is changed
+    assert (bin_folder / "ggen-gvisor").read_bytes() == program
+    assert (folder / "ggen-gvisor").stat().st_mode & 0o777 == 0o755
