@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pty
@@ -190,6 +191,39 @@ def test_a_terminal_is_not_driven_by_what_a_command_prints(command: Command) -> 
     assert process.wait(60) == 0
     assert os.read(ours, 1000) == b"\\x1b]0;owned\\x07ok\r\n"
     os.close(ours)
+
+
+def test_what_is_typed_reaches_the_command_and_what_comes_later_stays(command: Command) -> None:
+    ours, theirs = pty.openpty()
+    process = command.start("run", words=("sh", "-c", "read a; read b; echo $a $b; cat; echo end"), stdin=theirs)
+    os.write(ours, b"one\ntwo\n")
+    assert line_of(process) == b"one two\n"
+    os.write(ours, b"three\n\x04")
+    assert process.stdout.read() == b"three\nend\n"
+    assert process.wait(60) == 0
+    os.write(ours, b"later\n")
+    assert os.read(theirs, 100) == b"later\n"
+    os.close(ours)
+    os.close(theirs)
+
+
+def test_in_the_background_the_terminal_is_the_shell_s(command: Command, tmp_path: Path) -> None:
+    """The shell starts it in a process group of its own, as an interactive one does, and then reads a line by itself."""
+    out = tmp_path / "out"
+    script = f'set -m; "$@" > {out} & until grep -q started {out}; do sleep 0.1; done; sleep 1; read line; echo "shell: $line"; wait; echo "rc $?"'
+    pid, ours = pty.fork()
+    if pid == 0:
+        words = command.argv("run", words=("sh", "-c", "echo started; sleep 3; echo done"))
+        os.execvp("bash", ["bash", "-c", script, "bash", *words])  # noqa: S606
+    os.write(ours, b"typed\n")
+    said = b""
+    with contextlib.suppress(OSError):  # how a terminal whose programs are gone ends
+        while data := os.read(ours, 1000):
+            said += data
+    os.waitpid(pid, 0)
+    os.close(ours)
+    assert {"shell: typed", "rc 0"} <= set(said.decode().splitlines()), said
+    assert out.read_text() == "started\ndone\n"
 
 
 def test_streams_that_are_closed_are_no_trouble(command: Command) -> None:

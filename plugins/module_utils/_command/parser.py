@@ -9,9 +9,7 @@ import argparse
 from typing import Any, Dict, List, NamedTuple, NoReturn, Sequence
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
-from ansible_collections.ggen.gvisor.plugins.module_utils._command.completion import completion
 from ansible_collections.ggen.gvisor.plugins.module_utils._command.display import write
-from ansible_collections.ggen.gvisor.plugins.module_utils._command.manual import manual
 from ansible_collections.ggen.gvisor.plugins.module_utils._command.table import (
     DESCRIPTION,
     EXIT_CODES,
@@ -38,6 +36,18 @@ class _Parser(argparse.ArgumentParser):
         self.exit(NOT_RUN, f"{self.prog}: {message}\n{self.format_usage()}")
 
 
+def _manual(version: str) -> str:
+    from ansible_collections.ggen.gvisor.plugins.module_utils._command.manual import manual  # seldom needed
+
+    return manual(version)
+
+
+def _completion() -> str:
+    from ansible_collections.ggen.gvisor.plugins.module_utils._command.completion import completion
+
+    return completion()
+
+
 class _Print(argparse.Action):
     """Prints a text that is made of the table, and ends."""
 
@@ -59,10 +69,10 @@ def parser(version: str) -> argparse.ArgumentParser:
     top = _Parser(NAME, description=DESCRIPTION[0], epilog=f"exit codes:\n{codes}\n  Any other is the command's own.", formatter_class=form)
     top.add_argument("--version", action="version", version=f"{NAME} {version}")
     top.add_argument(
-        "--man", action=_Print, nargs=0, const=lambda: manual(version), help="show the manual page: ggen-gvisor --man | man -l -"
+        "--man", action=_Print, nargs=0, const=lambda: _manual(version), help="show the manual page: ggen-gvisor --man | man -l -"
     )
     top.add_argument(
-        "--completion", action=_Print, nargs=0, const=completion, help="show bash's completion: source <(ggen-gvisor --completion)"
+        "--completion", action=_Print, nargs=0, const=_completion, help="show bash's completion: source <(ggen-gvisor --completion)"
     )
     verbs = top.add_subparsers(dest="verb", metavar="VERB", required=True, parser_class=_Parser)
     for verb in VERBS:

@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the ggen.gvisor authors
 # Simplified BSD License (see LICENSES/BSD-2-Clause.txt or https://opensource.org/licenses/BSD-2-Clause)
 # SPDX-License-Identifier: BSD-2-Clause
-"""What each verb does."""
+"""What each verb does. What one of them alone needs is imported there: from a zipapp all is compiled at each start."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from typing import Any, Callable, Dict, Iterator, Mapping, Sequence
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.text import visible_result
 from ansible_collections.ggen.gvisor.plugins.module_utils._command.display import Display, complain, say, show, write
-from ansible_collections.ggen.gvisor.plugins.module_utils._command.doctor import examine
 from ansible_collections.ggen.gvisor.plugins.module_utils._command.engine import Done, Engine, on_containerd, run
 from ansible_collections.ggen.gvisor.plugins.module_utils._command.parser import Asked
 from ansible_collections.ggen.gvisor.plugins.module_utils._command.table import (
@@ -26,7 +25,6 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._command.table import 
     WOULD_CHANGE,
 )
 from ansible_collections.ggen.gvisor.plugins.module_utils._ggen.advice import Words
-from ansible_collections.ggen.gvisor.plugins.module_utils._ggen.output import describe_run
 from ansible_collections.ggen.gvisor.plugins.module_utils._ggen.runs import IGNORE, IMAGE, KEY, TIMEOUT, run_options
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.defaults import options
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.jobs import Mode, Streams
@@ -114,6 +112,8 @@ def sync(asked: Asked, engine: Engine) -> int:
         return exit_code(done.result)
     for warning in done.warnings:
         complain(f"warning: {warning}")
+    from ansible_collections.ggen.gvisor.plugins.module_utils._ggen.output import describe_run
+
     told = describe_run(done.result, job, WORDS)
     if told["error"]:
         complain(told["error"]["message"])
@@ -156,8 +156,9 @@ def patch(result: Mapping[str, Any]) -> Iterator[str]:
 
 def doctor(asked: Asked, _engine: Engine) -> int:
     """Tell whether the host can run sandboxes; return the exit code."""
-    params = options(**given(asked))
-    found = examine(params)
+    from ansible_collections.ggen.gvisor.plugins.module_utils._command.doctor import examine
+
+    found = examine(options(**given(asked)))
     if "json" in asked.options:
         write(1, json.dumps(found, ensure_ascii=True, sort_keys=True).encode() + b"\n")
     else:

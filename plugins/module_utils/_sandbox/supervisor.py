@@ -34,6 +34,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.mount_points 
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pinned import FOLDER, Pinned, pin
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pipes import Outlet, write_out
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pod import GROUP, LABEL, Command, Pod, PodSpec
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.typed import Typed
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.walker import remove_tree
 
 REMOVE_SECONDS = 120.0  # for a pod's own folder, which may hold copies of workspaces
@@ -301,10 +302,14 @@ class Supervisor:
         pairs = [os.pipe() for _stream in (1, 2)] if live else []
         self._streams = {read: number for number, (read, _write) in enumerate(pairs, 1)}
         ends = _Ends(down_read, up_write, [write for _read, write in pairs])
+        stdin = commands[0].stdin
+        self._typed = Typed(stdin) if stdin is not None and os.isatty(stdin) else None
+        if self._typed:
+            commands = [commands[0]._replace(stdin=self._typed.reading)]
         self.child = os.fork()
         if self.child == 0:
             _supervise(folder, spec, commands, ends)
-        for end in (ends.down, ends.up, *ends.live):
+        for end in (ends.down, ends.up, *ends.live, *([self._typed.reading] if self._typed else [])):
             os.close(end)
 
     def __enter__(self) -> Supervisor:
@@ -313,6 +318,7 @@ class Supervisor:
     def __exit__(self, *_exc: object) -> None:
         """Wait until the supervisor has removed everything; if it died before, do that here."""
         self._live = None
+        self._end_typing()
         os.close(self._down)
         with contextlib.suppress(GvisorError):
             while self._message() is not None:
@@ -338,7 +344,14 @@ class Supervisor:
             raise GvisorError(message["message"], **message["details"])
         if message["name"] != name:
             raise GvisorError(f"expected {name} of pod {self.spec.id} and got {message['name']}")
+        if name == "job":
+            self._end_typing()
         return message
+
+    def _end_typing(self) -> None:
+        if self._typed:
+            self._typed.end()
+            self._typed = None
 
     def _hand_on(self, stream: int, poll: "select.poll") -> None:
         data = os.read(stream, 1 << 16)
@@ -366,7 +379,10 @@ class Supervisor:
         for stream in self._streams:
             poll.register(stream, select.POLLIN)
         while b"\n" not in self._rest:
-            for descriptor, _event in poll.poll():
+            timeout = self._typed.watch(poll) if self._typed else None
+            for descriptor, _event in poll.poll(timeout):
+                if self._typed and self._typed.take(descriptor):
+                    continue
                 if descriptor in self._streams:
                     self._hand_on(descriptor, poll)
                     continue
