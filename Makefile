@@ -27,12 +27,14 @@ $(COLLECTION):
 	$(VENV)/pip install --quiet --disable-pip-version-check --require-hashes -r tests/requirements.txt
 	touch $@
 
-try: .venv/run.stamp $(COLLECTION) ## Run the example in gVisor: no root, no containerd, nothing outside of checkout and cache
-	home="$${XDG_CACHE_HOME:-$$HOME/.cache}/ggen.gvisor/ansible"; ANSIBLE_HOME="$$home" ANSIBLE_REMOTE_TEMP="$$home/tmp" $(VENV)/ansible-playbook playbooks/try.yml
-
 # SOURCE=release: take builds that somebody else has made, and compile nothing.
-SITE = $(VENV)/ansible-playbook $(BECOME) site.yml $(if $(SOURCE),-e runsc_build_source='$(SOURCE)' -e ggen_build_source='$(SOURCE)' \
+BUILDS = $(if $(SOURCE),-e runsc_build_source='$(SOURCE)' -e ggen_build_source='$(SOURCE)' \
   -e gvisor_release_url='$(RELEASE_URL)' -e gvisor_release_sha256='$(RELEASE_SHA256)')
+SITE   = $(VENV)/ansible-playbook $(BECOME) site.yml $(BUILDS)
+
+try: .venv/run.stamp $(COLLECTION) ## Run the example in gVisor: no root, no containerd, nothing outside of checkout and cache
+	home="$${XDG_CACHE_HOME:-$$HOME/.cache}/ggen.gvisor/ansible"; \
+	  ANSIBLE_HOME="$$home" ANSIBLE_REMOTE_TEMP="$$home/tmp" $(VENV)/ansible-playbook playbooks/try.yml $(BUILDS)
 
 site: .venv/run.stamp $(COLLECTION) ## Build, provision and run on this machine
 	$(SITE)

@@ -10,14 +10,17 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import ansible
 import pytest
 from support import oci
-from support.rootless import User, runscs
+from support.module import ROOT
+from support.rootless import PYTHON, User, runscs
 
 
 @pytest.fixture(scope="module")
@@ -303,3 +306,44 @@ def test_root_may_do_it_too_where_root_says_so(somebody: User, place: Path):
     assert "is root, or in root's group, only where that is asked for" in own.run("true", folder)["msg"]
     done = own.run("echo x > made", folder, user="0:0", limits="best_effort")
     assert (done["rc"], paths(done)) == (0, [("created", "made")]), done
+
+
+@pytest.fixture(scope="module")
+def checkout(somebody: User) -> Path:
+    """A copy of this checkout with what was built, and an environment that others than root can use."""
+    copy = somebody.folder("checkout")
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, check=True
+    )
+    for name in filter(None, listed.stdout.decode().split("\0")):
+        if (ROOT / name).exists() and not name.startswith("tests/"):
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, copy / name, follow_symlinks=False)
+    for name in ("bin", "dist"):
+        shutil.copytree(ROOT / name, copy / name, symlinks=True)
+    packages = [copy / ".packages", Path(ansible.__file__).parent.parent]
+    for pattern in ("ansible*", "jinja2*", "markupsafe*", "yaml", "packaging*", "resolvelib*", "tomlkit*"):
+        for path in packages[1].glob(pattern):
+            shutil.copytree(path, packages[0] / path.name, ignore=shutil.ignore_patterns("__pycache__"))
+    (copy / ".venv/bin").mkdir(parents=True)
+    program = f"import sys\nsys.path.insert(0, {str(packages[0])!r})\nfrom ansible.cli.playbook import main\nmain()\n"
+    (copy / ".venv/bin/ansible-playbook").write_text(f"#!{PYTHON}\n{program}")
+    (copy / ".venv/bin/ansible-playbook").chmod(0o755)
+    (copy / ".venv/run.stamp").touch()
+    somebody.own(copy)
+    return copy
+
+
+def test_make_try_as_anybody(user: User, checkout: Path):
+    begin = time.time()
+    home = user.folder("untouched home")
+    command = user.command("env", "-u", "PYTHONPATH", f"HOME={home}", "make", "-C", str(checkout), f"PYTHON={PYTHON}", "try")
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-3000:]
+    assert 'proof: the sandbox\'s kernel log begins with "Starting gVisor..."' in done.stdout
+    made = user.cache / "ggen.gvisor/try/organization/generated"
+    assert "generated/model.py" in done.stdout
+    assert (made / "model.py").stat().st_uid == user.uid
+    assert list(home.iterdir()) == [], "something was left in the user's home"
+    others = [path for path in user.place.parent.iterdir() if path.lstat().st_uid == user.uid and path.lstat().st_mtime > begin]
+    assert others == [], "something was left in /tmp"

@@ -13,7 +13,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import Gv
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.image_config import ImageConfig
 from ansible_collections.ggen.gvisor.plugins.module_utils._rootless import host, limits
 from ansible_collections.ggen.gvisor.plugins.module_utils._rootless.bundle import Bundle
-from ansible_collections.ggen.gvisor.plugins.module_utils._rootless.engine import own_options
+from ansible_collections.ggen.gvisor.plugins.module_utils._rootless.engine import _escape, own_options
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.cgroup import Limits
 
 
@@ -78,3 +78,25 @@ def test_a_command_runs_as_the_caller(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(os, "getegid", lambda: 0)
     assert own_options(options, bundle)["user"] is None
+
+
+def test_what_was_exchanged_while_a_sandbox_started_is_not_mounted(tmp_path: Path):
+    for name in ("seen", "other", "place"):
+        (tmp_path / name).mkdir()
+    seen = host.Seen.of(str(tmp_path / "seen"))
+    assert (seen.path, seen.is_folder) == (str(tmp_path / "seen"), True)
+    (tmp_path / "seen").rename(tmp_path / "moved")
+    with pytest.raises(OSError, match="No such file"):
+        seen.bind(str(tmp_path / "place"))
+    (tmp_path / "other").rename(tmp_path / "seen")
+    with pytest.raises(OSError, match="was exchanged while the sandbox started"):
+        seen.bind(str(tmp_path / "place"))
+    (tmp_path / "seen").rmdir()
+    (tmp_path / "seen").symlink_to("moved")  # a link is not followed, even to the same
+    with pytest.raises(OSError, match="was exchanged while the sandbox started"):
+        seen.bind(str(tmp_path / "place"))
+    assert not os.path.ismount(tmp_path / "place")
+
+
+def test_a_path_with_what_an_overlay_s_options_mean_is_one_path():
+    assert _escape("/a:b,c\\d") == "/a\\:b\\,c\\\\d"
