@@ -74,6 +74,11 @@ def test_every_release_returns_the_command_s_own_exit_code_and_output(user: User
         assert not done["changed"]
 
 
+def test_a_command_is_fed_and_has_its_image_s_variables(user: User):
+    done = user.run("cat; echo $PATH $NAME; pwd", stdin="fed\n" * 20_000, env={"NAME": "value"})
+    assert (done["rc"], done["stdout"]) == (0, "fed\n" * 20_000 + "/bin:/usr/local/bin value\n/\n")
+
+
 def test_what_the_command_did_is_told_and_belongs_to_the_caller(user: User, workspace: Path):
     done = user.run("cat input; echo new > made; echo more >> sub/old; rm input; mkdir empty", workspace, diff=True)
     assert done["stdout"] == "input\n"
@@ -85,6 +90,8 @@ def test_what_the_command_did_is_told_and_belongs_to_the_caller(user: User, work
 
 
 def test_check_mode_works_on_a_copy(user: User, workspace: Path):
+    (workspace / "somebody else's").write_text("readable\n")  # of which a copy cannot be theirs
+    os.chown(workspace / "somebody else's", 0, 0)
     before = tree(workspace)
     done = user.run("echo new > made; rm input", workspace, check=True, diff=True)
     assert paths(done) == [("removed", "input"), ("created", "made")]
