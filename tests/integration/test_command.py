@@ -6,12 +6,16 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import pty
+import select
 import signal
+import struct
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -224,6 +228,90 @@ def test_in_the_background_the_terminal_is_the_shell_s(command: Command, tmp_pat
     os.close(ours)
     assert {"shell: typed", "rc 0"} <= set(said.decode().splitlines()), said
     assert out.read_text() == "started\ndone\n"
+
+
+class AtTerminal:
+    """A command with a terminal of the test's."""
+
+    def __init__(self, argv: list[str], cwd: Path | None = None) -> None:
+        self.pid, self.ours = pty.fork()
+        if self.pid == 0:
+            os.chdir(cwd or "/")
+            os.execv(argv[0], argv)  # noqa: S606
+        self.said = b""
+
+    def resize(self, rows: int, columns: int) -> None:
+        fcntl.ioctl(self.ours, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def until(self, text: str) -> str:
+        while text.encode() not in self.said:
+            assert select.select([self.ours], [], [], 25)[0], f"nothing more came than {self.said!r}"
+            self.said += os.read(self.ours, 1000)
+        before, found, self.said = self.said.partition(text.encode())
+        return (before + found).decode()
+
+    def end(self) -> tuple[int, str]:
+        with contextlib.suppress(OSError):
+            while data := os.read(self.ours, 1000):
+                self.said += data
+        _pid, status = os.waitpid(self.pid, 0)
+        os.close(self.ours)
+        return os.waitstatus_to_exitcode(status), self.said.decode()
+
+
+def test_a_command_has_a_terminal_with_the_right_size_and_signals(command: Command) -> None:
+    script = """test -t 0 && test -t 1 && echo a terminal; echo $A $TERM; echo begin; read size; stty size; trap 'echo caught' INT; echo ready
+sleep 60; stty size; cat /proc/self/status | grep -e ^Uid -e ^CapEff; exit 5"""
+    one = AtTerminal(command.argv("run", "-t", "--env", "A=b", "--env", "TERM=vt100", words=("sh", "-c", script)))
+    assert "a terminal\r\nb vt100\r\n" in one.until("begin\r\n")
+    one.resize(33, 77)
+    time.sleep(1)
+    os.write(one.ours, b"now\n")
+    assert "33 77" in one.until("ready\r\n")
+    one.resize(44, 88)
+    time.sleep(1)
+    os.write(one.ours, b"\x03")
+    rc, said = one.end()
+    assert rc == 5
+    assert "caught\r\n44 88\r\n" in said
+    assert "Uid:\t65534\t65534\t65534\t65534\r\nCapEff:\t0000000000000000\r\n" in said
+    assert command.left() == {}
+
+
+def test_a_shell_sees_the_workspace_and_with_copy_a_copy(command: Command, workspace: Path) -> None:
+    for options, kept in (([], True), (["--copy"], False)):
+        one = AtTerminal(command.argv("shell", *options), workspace)
+        one.until("$ ")
+        os.write(one.ours, b"echo 1 > made; exit 3\r")
+        assert one.end()[0] == 3
+        assert (workspace / "made").exists() is kept
+        (workspace / "made").unlink(missing_ok=True)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_ends_a_terminal_and_gives_the_caller_s_back(command: Command, number: int, code: int) -> None:
+    one = AtTerminal(command.argv("run", "-t", words=("sh", "-c", "echo ready; sleep 600")))
+    one.until("ready\r\n")
+    held = os.open(os.readlink(f"/proc/{one.pid}/fd/0"), os.O_RDWR | os.O_NOCTTY)
+    os.kill(one.pid, number)
+    _pid, status = os.waitpid(one.pid, 0)
+    assert os.waitstatus_to_exitcode(status) == code
+    assert termios.tcgetattr(held)[3] & termios.ICANON
+    os.close(held)
+    os.close(one.ours)
+    assert command.left() == {}
+
+
+def test_a_terminal_that_is_none_is_told(command: Command) -> None:
+    rc, _out, err = command.sh("true", "--terminal")
+    assert rc == NOT_RUN
+    assert "are one" in err
+
+
+def test_the_timeout_is_that_of_a_terminal_too(command: Command) -> None:
+    rc, said = AtTerminal(command.argv("run", "-t", "--timeout", "2", words=("sh", "-c", "sleep 600"))).end()
+    assert rc == TIMED_OUT
+    assert "did not end within 2 s" in said
 
 
 def test_streams_that_are_closed_are_no_trouble(command: Command) -> None:

@@ -45,7 +45,8 @@ def manual(version: str) -> str:
             lines += [_plain(text), ".PP"]
         for option in verb.options:
             value = f" \\fI{_plain(option.metavar)}\\fR" if option.metavar else ""
-            lines += [".TP", f"\\fB{_plain(option.name)}\\fR{value}", _plain(f"{option.help}.")]
+            names = ", ".join(f"\\fB{_plain(name)}\\fR" for name in filter(None, (option.short, option.name)))
+            lines += [".TP", f"{names}{value}", _plain(f"{option.help}.")]
     lines += [".SH EXIT STATUS", "Any code that is not here is the command's own.", ".PP"]
     for code, meaning in EXIT_CODES:
         lines += _item(str(code), meaning)

@@ -83,7 +83,9 @@ def parser(version: str) -> argparse.ArgumentParser:
             kind: Dict[str, Any] = {"action": "append" if option.many else "store", "metavar": option.metavar}
             if not option.metavar:
                 kind = {"action": "store_true"}
-            one.add_argument(option.name, dest=key_of(option), help=option.help.replace("%", "%%"), default=None, **kind)
+            one.add_argument(
+                *filter(None, (option.short, option.name)), dest=key_of(option), help=option.help.replace("%", "%%"), default=None, **kind
+            )
     return top
 
 

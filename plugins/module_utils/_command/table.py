@@ -68,6 +68,7 @@ class Option(NamedTuple):
     read: Callable[[str], Any] = str
     many: bool = False
     values: str = ""  # what completion offers: file, folder
+    short: str = ""
 
 
 class Verb(NamedTuple):
@@ -109,7 +110,7 @@ _RUN = (
     ),
     Option("--memory", "Most memory of the sandbox, for example 512M. Default: a quarter of the host's, at least 1G", "SIZE"),
     Option("--cpus", "Most processors' worth of time, for example 1.5", "NUMBER", number),
-    Option("--timeout", "Seconds after which the command is killed. Default: 600, for ggen 300", "SECONDS", number),
+    Option("--timeout", "Seconds after which the command is killed. Default: 600, for ggen 300, at a terminal 86400", "SECONDS", number),
     Option("--user", "Numeric uid or uid:gid of the command. Default: the owner of the workspace, without one 65534", "UID[:GID]"),
     Option(
         "--protect",
@@ -118,6 +119,9 @@ _RUN = (
         many=True,
     ),
     Option("--output", "The only files of the workspace that the command may change, as patterns", "PATTERN", many=True),
+)
+_TERMINAL = Option(
+    "--terminal", "Give the command a terminal, with the size of the caller's. What it does there is between the two", short="-t"
 )
 _JSON = Option("--json", "Print the result as JSON, as the module containerd_run documents it, and nothing else")
 _WHERE = (
@@ -141,10 +145,21 @@ VERBS = (
             _IMAGE,
             _HERE._replace(help="The folder that the command sees as /workspace and may write to. Default: none"),
             *_RUN,
+            _TERMINAL,
             _JSON,
             *_WHERE,
         ),
         "CMD...",
+    ),
+    Verb(
+        "shell",
+        "look around in a sandbox",
+        (
+            "Runs CMD, or the image's /bin/sh, at a terminal, in a sandbox that sees the workspace as a command would. With --copy it is a copy, which is gone "
+            "with the sandbox.",
+        ),
+        (_HERE, _IMAGE, *_RUN, Option("--copy", "Work on a copy of the workspace"), *_WHERE),
+        "[CMD...]",
     ),
     Verb(
         "sync",

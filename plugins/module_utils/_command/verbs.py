@@ -12,6 +12,7 @@ import select
 import shlex
 from typing import Any, Callable, Dict, Iterator, Mapping, Sequence
 
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.text import visible_result
 from ansible_collections.ggen.gvisor.plugins.module_utils._command.display import Display, complain, say, show, write
 from ansible_collections.ggen.gvisor.plugins.module_utils._command.engine import Done, Engine, on_containerd, run
@@ -37,6 +38,9 @@ WORDS = Words(
 )
 _PAIRS = {"env": "env", "secret": "secrets"}  # option → that of containerd_run, which is a dict
 ABSENT = " (absent)"  # how a diff calls the side that has no file
+_OURS = ("json", "terminal", "copy")
+TERMINAL_TIMEOUT = 86400.0  # seconds; a person sits there
+SHELL = ["/bin/sh"]
 _RENAMED = {"mount": "mounts", "output": "outputs"}
 
 
@@ -46,7 +50,7 @@ def given(asked: Asked) -> Dict[str, Any]:
     for name, value in asked.options.items():
         if name in _PAIRS:
             found[_PAIRS[name]] = dict(value)
-        elif name != "json":
+        elif name not in _OURS:
             found[_RENAMED.get(name, name)] = value
     return found
 
@@ -89,8 +93,28 @@ def _reader_is_gone() -> bool:
     return any(event & select.POLLERR for _descriptor, event in poll.poll(0))
 
 
+def at_terminal(params: Mapping[str, Any], mode: Mode, engine: Engine) -> int:
+    """Run a command with a terminal; return the exit code. Raises GvisorError where the caller has none."""
+    if not (os.isatty(0) and os.isatty(1)):
+        raise GvisorError("a terminal can only be given to a command where standard input and output are one")
+    env = {"TERM": os.environ.get("TERM", "xterm"), **params.get("env", {})}
+    done = run(options(**{"timeout": TERMINAL_TIMEOUT, **params, "env": env}), mode, Streams(terminal=0), engine)
+    _tell(done, False)
+    return exit_code(done.result)
+
+
+def shell(asked: Asked, engine: Engine) -> int:
+    """Run a shell at a terminal; return the exit code. Raises GvisorError."""
+    here = {"workspace": os.getcwd(), **given(asked)}
+    return at_terminal({**here, "argv": asked.words or SHELL}, Mode("copy" in asked.options, False), engine)
+
+
 def run_command(asked: Asked, engine: Engine) -> int:
-    """Run a command; return the exit code."""
+    """Run a command; return the exit code. Raises GvisorError."""
+    if "terminal" in asked.options:
+        if "json" in asked.options:
+            raise GvisorError("--json and --terminal exclude each other")
+        return at_terminal({**given(asked), "argv": asked.words}, Mode(False, False), engine)
     params = options(**given(asked), argv=asked.words)
     as_json = "json" in asked.options
     display = Display([word.encode() for word in words_of(values_of(params["secrets"]))])
@@ -169,7 +193,7 @@ def doctor(asked: Asked, _engine: Engine) -> int:
     return 0 if found["healthy"] else UNHEALTHY
 
 
-ACTIONS: Dict[str, Callable[[Asked, Engine], int]] = {"run": run_command, "sync": sync, "check": check, "doctor": doctor}
+ACTIONS: Dict[str, Callable[[Asked, Engine], int]] = {"run": run_command, "shell": shell, "sync": sync, "check": check, "doctor": doctor}
 
 
 def perform(asked: Asked, engine: Engine = on_containerd) -> int:

@@ -255,6 +255,7 @@ class Streams(NamedTuple):
 
     stdin: Optional[int] = None  # a descriptor to read for it
     live: Optional[Live] = None  # is told what it prints, as it comes
+    terminal: Optional[int] = None  # the caller's, on which it has a terminal of its own
 
 
 def fed(text: Optional[str]) -> Streams:
@@ -373,6 +374,7 @@ class Job:
             timeout=params["timeout"],
             max_output=params["max_output"],
             stdin=self.streams.stdin,
+            terminal=self.streams.terminal,
         )
 
     @property

@@ -113,6 +113,7 @@ class Command(NamedTuple):
     timeout: float  # seconds
     max_output: int  # bytes kept of each stream
     stdin: Optional[int] = None  # a descriptor to read for it; such a command is alone in its pod
+    terminal: Optional[int] = None  # a terminal for it to be seen at; this one, too
 
 
 class Outcome(NamedTuple):
@@ -223,13 +224,8 @@ def script(command: Command, spec: PodSpec, mark: str, alone: bool) -> str:
     does not pass the shell, which drops names that it could not use. If the command is not ``alone`` in the pod, what it left behind is killed
     for the next one; its shell, which sends the signal, is spared.
     """
-    variables = variables_of(spec.image_env, command.cwd, command.env)
-    places = {"": not spec.read_only, "/tmp": True, **{mount.target: mount.writable for mount in spec.mounts}}  # noqa: S108 - in the pod
-    home = "" if "HOME" in command.env else f"{choose_home(variables.pop('HOME', None), places)}; "
-    env = shlex.join(spec.tools.argv("env", "-i", "--"))
-    words = shlex.join([*(f"{name}={value}" for name, value in variables.items()), *command.argv])
     folder = f"cd -- {shlex.quote(command.cwd)} 2> /dev/null || {{ echo cwd >&9; exit 1; }}; exec 9>&-"
-    started = f"""{folder}; {home}exec {env} {'"HOME=$h" ' if home else ""}{words}"""
+    started = f"{folder}; {_becoming(command, spec)}"
     left = "" if alone else "kill -9 -1 2> /dev/null; "
     begun, before, source = "", "", "< /dev/null "
     if command.stdin is not None:
@@ -241,6 +237,37 @@ def script(command: Command, spec: PodSpec, mark: str, alone: bool) -> str:
             "8<&- ",
         )
     return f"{begun}{{ s=$( {before}({started}) {source}9>&1 >&3 3>&-); e=$?; }} 3>&1; {left}echo {mark} $e $s; echo {mark} $e >&2\n"
+
+
+def _becoming(command: Command, spec: PodSpec) -> str:
+    """Return the line with which a shell becomes ``command``, in its environment."""
+    variables = variables_of(spec.image_env, command.cwd, command.env)
+    places = {"": not spec.read_only, "/tmp": True, **{mount.target: mount.writable for mount in spec.mounts}}  # noqa: S108 - in the pod
+    home = "" if "HOME" in command.env else f"{choose_home(variables.pop('HOME', None), places)}; "
+    env = shlex.join(spec.tools.argv("env", "-i", "--"))
+    words = shlex.join([*(f"{name}={value}" for name, value in variables.items()), *command.argv])
+    return f"""{home}exec {env} {'"HOME=$h" ' if home else ""}{words}"""
+
+
+def terminal_script(command: Command, spec: PodSpec) -> str:
+    """Return what a second shell in the pod reads, which has the terminal: it makes sure who it is, as nobody else has looked, and becomes ``command``."""
+    uid, gid = spec.user.split(":")
+    bounds = [line for line in ulimits(spec.limits.file_size).splitlines() if line.split()[2:]]
+    return "\n".join(
+        [
+            *bounds,
+            "bad=; IFS=' \t'; while read -r key a b c d rest; do case $key in",
+            f'Uid:) [ "$a $b $c $d" = "{uid} {uid} {uid} {uid}" ] || bad=$key;;',
+            f'Gid:) [ "$a $b $c $d" = "{gid} {gid} {gid} {gid}" ] || bad=$key;;',
+            f'Groups:) for g in $a $b $c $d $rest; do [ "$g" = {gid} ] || bad=$key; done;;',
+            "CapInh:|CapPrm:|CapEff:|CapAmb:) case $a in *[!0]*) bad=$key;; esac;;",
+            "esac; done < /proc/self/status",
+            f'[ -z "$bad" ] || {{ echo "the terminal is not of {spec.user} without further rights: $bad" >&2; exit 125; }}',
+            f"cd -- {shlex.quote(command.cwd)} || exit 125",
+            _becoming(command, spec),
+            "",
+        ]
+    )
 
 
 def explain(stderr: str) -> str:
@@ -394,12 +421,11 @@ class Pod:
         return self.group.struck() if self.group else []
 
     def _popen(self, *args: str) -> subprocess.Popen:
-        environment = {**os.environ, "PATH": f"{os.environ.get('PATH', '')}:{SEARCH_PATH}", "LC_ALL": "C"}
         argv = self.ctr.argv(*args)
         try:
             # run_command waits for the end.
             ctr = subprocess.Popen(  # pylint: disable=ansible-bad-function
-                argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment
+                argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=self._environment()
             )
         except OSError as error:
             raise GvisorError(f"{argv[0]} cannot be run: {error.strerror}; install containerd", argv=argv) from error
@@ -469,6 +495,51 @@ class Pod:
         self.kill()
         read_until(sinks, {}, time.monotonic() + KILL_TIMEOUT, outlets=outlets)  # what was printed before
         return Outcome(None, out, err, seconds, why)
+
+    def attach(self, command: Command, terminal: int, abort: int, room: RoomWatch) -> Outcome:
+        """Run ``command`` in the pod with a terminal, which ctr shows at ``terminal``; otherwise as ``execute``. What it says is nowhere else."""
+        stdin, _out, stderr = self._pipes[-3:]
+        nothing = HeadAndTail(1), HeadAndTail(1)
+        mark = uuid.uuid4().hex
+        # In the pod's own memory, where its user alone can look: ctr's words are read by everybody on the host.
+        path = f"{SPARE_HOME}/.{mark}"
+        text = f"printf %s {shlex.quote(terminal_script(command, self.spec))} > {path}; echo {mark}+ >&2\n"
+        begun = UntilMark(f"{mark}+".encode(), nothing[1])
+        others: Dict[int, Sink] = {descriptor: lambda _data: True for descriptor in (abort, room.descriptor)}
+        begin = time.monotonic()
+        ended = read_until({stderr: begun}, others, begin + command.timeout, (stdin, text.encode("utf-8", "surrogateescape")))
+        rc = None
+        if ended and begun.line is not None:
+            ctr, said = self._popen_at(terminal, path), HeadAndTail(1 << 16)
+            ended = read_until({ctr.stderr.fileno(): _gather(said)}, others, begin + command.timeout)
+            if not ended:
+                self.kill()
+            rc = ctr.wait()
+            ctr.stderr.close()
+            if ended and "ctr: " in said.text():  # what the command says is not there
+                raise GvisorError(f"the command got no terminal: {explain(said.text())}")
+        seconds = time.monotonic() - begin
+        if ended and rc is not None and not self._dead():
+            return Outcome(rc, *nothing, seconds, "exit")
+        why = "space" if room.said else "timeout" if seconds >= command.timeout else "abort"
+        return Outcome(None, *nothing, seconds, "sandbox" if ended else why)
+
+    def _popen_at(self, terminal: int, path: str) -> subprocess.Popen:
+        """Start what connects ``terminal`` to a shell of the pod's user that reads ``path``."""
+        spec = self.spec
+        uid, gid = spec.user.split(":")
+        become = spec.tools.argv("unshare", "--setgid", gid, "--setuid", uid) if changes_user(spec) else []
+        user = [] if become else ["--user", spec.user]
+        where = ["--tty", "--exec-id", "terminal", "--cwd", "/", "--fifo-dir", os.path.join(self.folder, "terminal"), *user]
+        argv = self.ctr.argv("tasks", "exec", *where, spec.id, *become, *spec.tools.argv("sh", path))
+        # In a session of its own, whose terminal this is: it is told there when the size changes. run_command waits for the end.
+        return subprocess.Popen(  # pylint: disable=ansible-bad-function
+            ["setsid", "--ctty", *argv], stdin=terminal, stdout=terminal, stderr=subprocess.PIPE, env=self._environment()
+        )
+
+    @staticmethod
+    def _environment() -> Dict[str, str]:
+        return {**os.environ, "PATH": f"{os.environ.get('PATH', '')}:{SEARCH_PATH}", "LC_ALL": "C"}
 
     def _dead(self) -> bool:
         try:

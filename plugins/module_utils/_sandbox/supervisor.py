@@ -19,7 +19,7 @@ import select
 import signal
 import struct
 import time
-from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, NoReturn, Optional, Sequence, Tuple
+from typing import Any, Callable, Dict, Iterator, List, Mapping, NamedTuple, NoReturn, Optional, Sequence, Tuple, Union
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError, rights_fix
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import atomic_write
@@ -34,7 +34,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.mount_points 
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pinned import FOLDER, Pinned, pin
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pipes import Outlet, write_out
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pod import GROUP, LABEL, Command, Pod, PodSpec
-from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.typed import Typed
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.terminal import Console, Typed
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.walker import remove_tree
 
 REMOVE_SECONDS = 120.0  # for a pod's own folder, which may hold copies of workspaces
@@ -302,9 +302,13 @@ class Supervisor:
         pairs = [os.pipe() for _stream in (1, 2)] if live else []
         self._streams = {read: number for number, (read, _write) in enumerate(pairs, 1)}
         ends = _Ends(down_read, up_write, [write for _read, write in pairs])
-        stdin = commands[0].stdin
-        self._typed = Typed(stdin) if stdin is not None and os.isatty(stdin) else None
-        if self._typed:
+        stdin, terminal = commands[0].stdin, commands[0].terminal
+        self._typed: Union[Typed, Console, None] = None
+        if terminal is not None:
+            self._typed = Console(terminal)
+            commands = [commands[0]._replace(terminal=self._typed.reading)]
+        elif stdin is not None and os.isatty(stdin):
+            self._typed = Typed(stdin)
             commands = [commands[0]._replace(stdin=self._typed.reading)]
         self.child = os.fork()
         if self.child == 0:
@@ -405,9 +409,10 @@ def _supervise(folder: PodFolder, spec: PodSpec, commands: List[Command], ends: 
     try:
         os.setsid()
         # A module's own standard input is closed below; a command may be fed with a copy of it.
-        sources = [os.dup(command.stdin) for command in commands if command.stdin is not None]
-        if sources:  # alone
-            commands = [commands[0]._replace(stdin=sources[0])]
+        kinds = [name for name in ("stdin", "terminal") if getattr(commands[0], name) is not None]
+        sources = [os.dup(getattr(commands[0], name)) for name in kinds]
+        if kinds:  # alone
+            commands = [commands[0]._replace(**dict(zip(kinds, sources)))]
         # What the module holds for others would outlive it here: their locks, and their pipes, whose end they wait for.
         for name in os.listdir("/proc/self/fd"):
             if int(name) not in (0, 1, 2, *ends[:2], *ends.live, *folder.descriptors, *sources):
@@ -464,7 +469,10 @@ def _work(pod: Pod, commands: List[Command], ends: _Ends, say: Any) -> None:
         command = command._replace(timeout=max(min(command.timeout, deadline - time.monotonic()), 0.0))
         with Room(places, pod.spec.limits.keep_free) as room, RoomWatch(room) as watch:
             live = [Outlet(descriptor) for descriptor in ends.live]
-            job = pod.execute(command, ends.down, alone=len(commands) == 1, room=watch, live=live)
+            if command.terminal is None:
+                job = pod.execute(command, ends.down, alone=len(commands) == 1, room=watch, live=live)
+            else:
+                job = pod.attach(command, command.terminal, ends.down, watch)
         before, struck = struck, pod.struck()
         # The workspace stays as it is from here on.
         last = number == len(commands) or job.why != "exit"

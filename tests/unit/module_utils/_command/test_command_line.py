@@ -153,7 +153,7 @@ def test_the_manual_page_is_roff_without_a_complaint() -> None:
 @pytest.mark.parametrize(
     ("line", "offered"),
     [
-        ("ggen-gvisor s", ["sync"]),
+        ("ggen-gvisor s", ["shell", "sync"]),
         ("ggen-gvisor run --wo", ["--workspace"]),
         ("ggen-gvisor doctor --m", []),
         ("ggen-gvisor run --workspace /usr/sb", ["/usr/sbin"]),
