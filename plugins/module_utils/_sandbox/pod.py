@@ -511,7 +511,7 @@ class Pod:
         rc = None
         if ended and begun.line is not None:
             ctr, said = self._popen_at(terminal, path), HeadAndTail(1 << 16)
-            ended = read_until({ctr.stderr.fileno(): _gather(said)}, others, begin + command.timeout)
+            ended = read_until({ctr.stderr.fileno(): gather(said)}, others, begin + command.timeout)
             if not ended:
                 self.kill()
             rc = ctr.wait()
