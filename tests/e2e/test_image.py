@@ -136,26 +136,29 @@ def test_a_program_that_needs_libraries_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("offered", "said"),
+    ("version", "may_install", "said"),
     [
-        ("cargo-web | 1.85.0 | http://mirror bookworm/main amd64 Packages", ["1.87 or newer", "has 1.63.0", "its apt offers none"]),
-        ("cargo-web | 1.96.0 | http://mirror bookworm-security/main amd64 Packages", ["apt-get install cargo-web rustc-web"]),
+        ("1.85.0", False, ["1.87 or newer", "has 1.63.0", "its apt offers none"]),
+        ("1.96.0", False, ["apt-get install cargo-web rustc-web"]),
+        ("1.96.0", True, ["has 1.63.0", "apt cannot install cargo-web rustc-web without removing packages", "remove is disabled"]),
     ],
-    ids=["and nothing newer is offered", "and a newer one may not be installed"],
+    ids=["and nothing newer is offered", "and a newer one may not be installed", "and a newer one would take its place"],
 )
-def test_a_cargo_that_is_too_old_is_named(checkout, tmp_path, monkeypatch, offered, said):
-    """As apt-cache and dpkg-query answer on a host that has every package but Rust's; what is installed is tried on a host of the lab."""
-    lines = f"{offered}\n{offered.replace('cargo', 'rustc')}"
+def test_a_cargo_that_is_too_old_is_named(checkout, tmp_path, monkeypatch, version, may_install, said):
+    """As apt and dpkg answer on a host that has every package but Rust's; what is installed is tried on a host of the lab."""
+    lines = "\n".join(f"{name} | {version} | http://mirror bookworm/main amd64 Packages" for name in ("cargo-web", "rustc-web"))
     scripts = {
         "home/.cargo/bin/cargo": "echo 'cargo 1.63.0'; echo 'release: 1.63.0'",
         "bin/apt-cache": f"[ $1 = search ] && printf 'cargo-web - x\\nrustc-web - x\\n' || echo '{lines}'",
+        "bin/apt-get": "echo 'E: Packages need to be removed but remove is disabled.' >&2; exit 100",
         "bin/dpkg-query": 'shift 3; for name; do case "$name" in *-web) ;; *) echo "$name installed" ;; esac; done; exit 1',
     }
     for path, text in scripts.items():
         write(tmp_path / path, f"#!/bin/sh\n{text}\n").chmod(0o755)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=":")
-    done, _manifest, _archive = build(tmp_path, ggen_build_source="path", ggen_build_path=str(checkout), ggen_build_install_tools=False)
+    asked = {"ggen_build_source": "path", "ggen_build_path": str(checkout), "ggen_build_install_tools": may_install}
+    done, _manifest, _archive = build(tmp_path, **asked)
     assert done.rc != 0
     assert [text for text in said if text not in " ".join(done.errors.split())] == [], done.errors
 
