@@ -62,8 +62,8 @@ class Bundle(NamedTuple):
     config: ImageConfig
 
 
-def bundles_folder(environment: Mapping[str, str] = os.environ) -> str:
-    """Return the folder that the user's bundles are kept in."""
+def bundles_folder(environment: Mapping[str, str]) -> str:
+    """Return the folder that the bundles of the user who has this ``environment`` are kept in."""
     cache = environment.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     return os.path.join(cache, "ggen.gvisor", "bundles")
 

@@ -54,13 +54,14 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.surroundings 
 
 NAMESPACE = "rootless"  # what the audit trail calls the place of these pods
 NO_CONTAINERD = Ctr("", NAMESPACE, "")
-INSIDE = "0:0"  # who a command is in the sandbox: the one user that is mapped there, without any of root's rights
+UID, GID = 0, 0
+INSIDE = f"{UID}:{GID}"  # who a command is in the sandbox: the one user that is mapped there, without any of root's rights
 SECRETS = "secrets"  # the place of secrets in a pod's folder
 _NOSUID, _NODEV, _NOEXEC = 2, 4, 8
 
 
-def state_folder(environment: Mapping[str, str] = os.environ) -> str:
-    """Return the folder for what runs need while they last, and for their audit trail."""
+def state_folder(environment: Mapping[str, str]) -> str:
+    """Return, for the user who has this ``environment``, the folder for what runs need while they last, and for their audit trail."""
     state = environment.get("XDG_STATE_HOME") or os.path.join(os.path.expanduser("~"), ".local", "state")
     return os.path.join(state, "ggen.gvisor")
 
@@ -78,7 +79,7 @@ def open_engine(params: Mapping[str, Any]) -> "Tuple[Rootless, Dict[str, Any]]":
         )
     if not os.path.exists(image):
         raise GvisorError(f"image archive {image} does not exist on this host; build or copy it", missing="image")
-    engine = Rootless(params["runsc"], open_image(image, os.uname().machine, bundles_folder()))
+    engine = Rootless(params["runsc"], open_image(image, os.uname().machine, bundles_folder(os.environ)))
     return engine, own_options(params, engine.bundle)
 
 
@@ -88,7 +89,7 @@ def own_options(params: Mapping[str, Any], bundle: Bundle) -> Dict[str, Any]:
     own = f"{uid}:{gid}"
     if params["user"] not in (None, str(uid), own):
         raise GvisorError(f"user={params['user']!r} is not possible without root: the command runs as the caller, {own}; leave it out")
-    state_dir = state_folder() if params["state_dir"] == DEFAULT_STATE_DIR else params["state_dir"]
+    state_dir = state_folder(os.environ) if params["state_dir"] == DEFAULT_STATE_DIR else params["state_dir"]
     # Root must say so, as with containerd.
     return {**params, "image": bundle.name, "state_dir": state_dir, "user": params["user"] if uid == 0 else own}
 
@@ -187,7 +188,7 @@ class RootlessPod(Pod):
         out, err = HeadAndTail(1 << 16), HeadAndTail(1 << 16)
         said = UntilMark(f"{self.spec.id} ".encode(), out)
         first = " ".join(self.spec.tools.argv("dmesg"))
-        who = f"{find_home(INSIDE.split(':')[0])}\n{WHO.format(mark=self.spec.id)}"
+        who = f"{find_home(str(UID))}\n{WHO.format(mark=self.spec.id)}"
         feed = f"IFS=' \t'\n{first}\n{ulimits(self.spec.limits.file_size)}{who}\n".encode()
         stdin, stdout, stderr = (stream.fileno() for stream in (process.stdin, process.stdout, process.stderr))
         others = {stderr: gather(err)}
@@ -320,13 +321,12 @@ class RootlessPod(Pod):
             }
             for mount in mounts
         ]
-        uid, gid = map(int, INSIDE.split(":"))
         return {
             "ociVersion": "1.0.2",
             "hostname": HOST_NAME,
             "root": {"path": os.path.join(root, "whole"), "readonly": self.spec.read_only},
             "process": {
-                "user": {"uid": uid, "gid": gid},
+                "user": {"uid": UID, "gid": GID},
                 "args": self.spec.tools.argv("sh"),
                 "env": [f"PATH={SEARCH_PATH}"],
                 "cwd": "/",
