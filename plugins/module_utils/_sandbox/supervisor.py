@@ -323,11 +323,11 @@ class Supervisor:
         """Wait until the supervisor has removed everything; if it died before, do that here."""
         self._live = None
         self._end_typing()
-        os.close(self._down)
+        self._give_up()
         with contextlib.suppress(GvisorError):
             while self._message() is not None:
                 pass
-        for end in (self._up, *self._streams):
+        for end in (self._up, self._down, *self._streams):
             os.close(end)
         _pid, status = os.waitpid(self.child, 0)
         if status != 0 and os.path.exists(self.folder.path):
@@ -351,6 +351,11 @@ class Supervisor:
         if name == "job":
             self._end_typing()
         return message
+
+    def _give_up(self) -> None:
+        """Have the supervisor see the end of its pipe; a second time that is nothing."""
+        os.close(self._down)
+        self._down = os.open(os.devnull, os.O_WRONLY)
 
     def _end_typing(self) -> None:
         if self._typed:
@@ -392,8 +397,7 @@ class Supervisor:
                     continue
                 if descriptor == 1:
                     poll.unregister(1)
-                    os.close(self._down)  # the supervisor gives up now
-                    self._down = os.open(os.devnull, os.O_WRONLY)
+                    self._give_up()
                     continue
                 data = os.read(self._up, 1 << 16)
                 if not data:
