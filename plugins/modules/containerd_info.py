@@ -156,7 +156,7 @@ images:
   sample: {default: {'docker.io/library/ggen:26.5.19': 'sha256:8c1d…'}}
 kubelet:
   description:
-    - The host's kubelet, whether one was C(found): its process, or its configuration where kubeadm has it. C(running) tells which, C(files) what was read.
+    - The host's kubelet. One was C(found) by its process, or by its configuration where kubeadm has it. C(running) tells which, C(files) what was read.
     - C(cgroup_driver) and C(address), its runtime's socket, are by its files and flags. C(error) is why the files cannot be understood.
   returned: always
   type: dict
