@@ -742,7 +742,7 @@ class PodJobs:
         with Room(places, limits.keep_free) as room:
             low = room.low()
         if low:
-            self.jobs[0].warnings += judge({"keep_free": f"too little room on the file system of {low}"}, limits.required)
+            self.jobs[0].warnings += judge({"keep_free": f"too little room on the file system of {low}"}, limits.required, FIXES)
             limits = limits._replace(keep_free=0)
         return PodSpec(
             id=self.pod,

@@ -79,8 +79,10 @@ def limits_of(params: Mapping[str, Any]) -> RunLimits:
     return RunLimits(group, file_size or None, keep_free, params["limits"] == REQUIRED)
 
 
-def judge(unenforced: Mapping[str, str], required: bool, fixes: Mapping[str, str] = FIXES) -> List[str]:
-    """Return a warning for each limit that this host cannot enforce, by name with the reason. Raises GvisorError where they are ``required``."""
+def judge(unenforced: Mapping[str, str], required: bool, fixes: Mapping[str, str]) -> List[str]:
+    """Return a warning for each limit that this host cannot enforce, by name with the reason. Raises GvisorError with the ``fixes`` where
+    they are ``required``.
+    """
     told = [f"the limit {name} is not enforced on this host: {why}" for name, why in unenforced.items()]
     if told and required:
         said = [fixes[name.partition("=")[0]] for name in unenforced]

@@ -27,6 +27,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox import runsc
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.cgroup import PodCgroup, remove_groups
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.host_tools import EMPTY, SIGN, HostTools
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.limits import (
+    FIXES,
     RoomWatch,
     RunLimits,
     check_ulimits,
@@ -414,7 +415,7 @@ class Pod:
             unenforced = {**unenforced, **self.group.limit(limits.group)}
             if self.spec.gvisor:  # the sandbox itself has containerd's own limit
                 unenforced = {**unenforced, **forbid_core(self.group.pids() or [pid])}
-        return judge(unenforced, limits.required)
+        return judge(unenforced, limits.required, FIXES)
 
     def struck(self) -> List[str]:
         """Return the limits that the pod has reached."""

@@ -149,7 +149,7 @@ def make_fifo(path: Path) -> None:
         (lambda path: path.symlink_to("/dev/full"), "it is no file"),
         (lambda path: path.write_bytes(b"#" * (subject.MAX_BYTES + 1)), "it is larger than 64 KiB"),
         (lambda path: path.write_bytes(b"cgroupDriver: \xff"), "it is no UTF-8"),
-        (lambda path: path.symlink_to(path), "Too many levels of symbolic links"),
+        (lambda path: path.symlink_to(path.name), "Too many levels of symbolic links"),
         (Path.exists, "No such file or directory"),
     ],
 )

@@ -258,7 +258,9 @@ def test_what_a_killed_run_left_is_removed_and_two_at_once_make_one(images: Imag
     left.mkdir(parents=True)
     path = write_archive(images.place / "image.tar", layer(entry("x", bytes(1 << 20))))
     found = []
-    threads = [threading.Thread(target=lambda: found.append(bundle.open_image(str(path), MACHINE, str(images.bundles)))) for _ in range(3)]
+    threads = [
+        threading.Thread(target=lambda: found.append(bundle.open_image(str(path), MACHINE, str(images.bundles)))) for _number in range(3)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -66,10 +66,10 @@ def test_the_options() -> None:
 
 def test_what_cannot_be_enforced() -> None:
     missing = {"memory=5": "no controller", "core=0": "refused"}
-    assert judge({}, required=True) == []
-    assert judge(missing, required=False)[0] == "the limit memory=5 is not enforced on this host: no controller"
+    assert judge({}, True, _limits.FIXES) == []
+    assert judge(missing, False, _limits.FIXES)[0] == "the limit memory=5 is not enforced on this host: no controller"
     with pytest.raises(GvisorError, match=r"memory=5 .* core=0 .*memory controller.*LimitCORE=0.*best_effort") as caught:
-        judge(missing, required=True)
+        judge(missing, True, _limits.FIXES)
     assert caught.value.details["unenforced"] == ["core", "memory"]
 
 
