@@ -135,6 +135,24 @@ def test_the_job_goes_on_without_its_starter_and_is_attached_to(host):
     assert host.run("true")["attached"] is False
 
 
+def test_a_run_whose_end_nobody_saw_ends_as_the_same_command_s_next_run(host):
+    """Two controllers ask for the same thing: the second one's start may come between the first one's end and its look at it."""
+    first = host.run(*host.waiting, poll=1)
+    host.open()
+    BackgroundJob(str(host.jobs / "test")).wait(first["run"], 30)
+    second = host.run(*host.waiting, poll=1)
+    assert second["running"]
+    assert second["run"] != first["run"]
+    assert host.run(*host.waiting, run=first["run"], poll=1)["running"]
+    last = start_module("build_command", **host.arguments(*host.waiting, run=first["run"]))
+    host.open()
+    result = finish_module(last)
+    assert (result["running"], result["rc"], result["log_tail"][-1]) == (False, 3, "opened")
+    assert host.run(*host.waiting, run=first["run"])["rc"] == 3
+    host.run("true")
+    assert "another command took its place" in host.run(*host.waiting, run=first["run"])["error"]
+
+
 def test_another_command_of_the_same_name_is_refused_while_one_runs(host):
     host.run(*host.waiting, poll=1)
     result = host.run("true")

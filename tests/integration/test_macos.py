@@ -36,7 +36,7 @@ LINUX_ONLY = {
     "resource": r"prlimit",
 }
 # What POSIX has, without options that it has not.
-POSIX = {"uname -m", "uname -sm", "printenv"}
+POSIX = {"id -u", "uname -m", "uname -sm", "printenv"}
 LINUX_PATHS = re.compile(r"""["'](/proc|/sys|/dev/shm|/etc/os-release|/etc/passwd|/usr/bin/(?!env\b))""")
 LINUX_PROGRAMS = re.compile(
     r"""["'](apt-get|cp|date|dpkg\S*|getent|ip|md5sum|nproc|ps|readlink|sed|sha256sum|stat|systemctl|tar|timeout)["'],"""

@@ -227,24 +227,25 @@ class BackgroundJob:
         """Wait up to ``seconds`` for the end of run ``token``.
 
         Returns ``running``, and after the end ``rc``, ``error`` (None, or what kept the command from its own end) and
-        ``ended``.
+        ``ended``. Where the same command was started again before its end was seen here, that run's end is this one's.
         """
-        lock = os.open(self._path("lock"), os.O_RDWR)
-        try:
-            ended = take_lock(lock, fcntl.LOCK_SH, seconds)
-        finally:
-            os.close(lock)
-        job = self._read("job.json") or {}
-        if job.get("run") != token:
-            return {
-                "running": False,
-                "rc": None,
-                "error": "another run took its place; its result is lost",
-                "ended": time.time(),
-            }
+        deadline = time.monotonic() + seconds
+        while True:
+            lock = os.open(self._path("lock"), os.O_RDWR)
+            try:
+                ended = take_lock(lock, fcntl.LOCK_SH, deadline - time.monotonic())
+                # With the lock, as whoever starts the next run changes both.
+                job, result = self._read("job.json") or {}, self._read("result.json") if ended else None
+            finally:
+                os.close(lock)
+            run = job.get("run", "")
+            if run == token:
+                break
+            if _command_of(run) != _command_of(token):
+                return {"running": False, "rc": None, "error": "another command took its place; its result is lost", "ended": time.time()}
+            token = run
         if not ended:
             return {"running": True}
-        result = self._read("result.json")
         if result is None or result["run"] != token:
             return {"running": False, "rc": None, "error": "it was killed from outside", "ended": time.time()}
         return {"running": False, **result}
@@ -256,6 +257,11 @@ class BackgroundJob:
                 return stream.read()
         except FileNotFoundError:
             return ""
+
+
+def _command_of(run: str) -> str:
+    """Return what a run's name says of the command that runs."""
+    return run.partition("-")[0]
 
 
 def _started(argv: Sequence[str], env: Mapping[str, str], chdir: Optional[str], log: BinaryIO) -> "subprocess.Popen[bytes]":
