@@ -56,7 +56,7 @@ def test_the_host_has_the_bundle_s_programs(host, report, contents):
     sums = {entry["sha256"] for name, entry in contents["files"].items() if name.startswith(f"bin/{release}/")}
     for path, sha256 in report["gvisor"]["files"].items():
         assert host.file(path).sha256sum == sha256
-        assert sha256 in sums
+        assert sha256 in sums or Path(path).name == "ggen-gvisor"  # that one is the collection's own
 
 
 def test_the_host_has_the_bundle_s_image(report, contents):
