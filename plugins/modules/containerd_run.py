@@ -55,7 +55,8 @@ options:
     elements: str
   stdin:
     description:
-      - Text for the command's standard input, which otherwise is empty. What the command does not read of it is dropped.
+      - Text for the command's standard input, which otherwise is empty. What the command does not read of it is dropped. Outside of the sandbox nobody sees it,
+        unless the command prints it.
       - Of O(jobs), one that has it has a pod of its own.
     type: str
     version_added: 1.0.0
@@ -500,7 +501,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.secret_files 
 # The options of one of several jobs; the module's own of the same name, with their defaults, are what a job does not say.
 OF_A_JOB: Dict[str, Dict[str, Any]] = {
     "argv": {"type": "list", "elements": "str"},
-    "stdin": {"type": "str"},
+    "stdin": {"type": "str", "no_log": True},
     "workspace": {"type": "path"},
     "workspace_from": {"type": "str", "choices": ["host", "controller"]},
     "archive": {"type": "path"},

@@ -163,6 +163,24 @@ def test_nobody_but_the_command_sees_them(host: Host, workspace: Path, tmp_path:
     assert "ONE" in shown.text
 
 
+@pytest.mark.parametrize("where", ["one", "jobs"])
+def test_nobody_but_the_command_sees_its_standard_input(host: Host, tmp_path: Path, syslog: list, processes: set, where: str) -> None:
+    words = vaulted(tmp_path)
+    options = {"argv": ["sh", "-c", "sleep 1; sha256sum"], "stdin": "{{ pem }}"}
+    if where == "jobs":
+        options = {"jobs": [options], "argv": ["true"]}
+    keep = {"ansible.builtin.copy": {"content": "{{ done | to_json }}", "dest": str(tmp_path / "done"), "mode": "0600"}, "diff": False}
+    shown = run_play(tmp_path, [task(host, **options), keep], *words, "-vvv", "--diff")
+    assert shown.rc == 0, shown.text
+    done = json.loads((tmp_path / "done").read_text())
+    (job,) = done["jobs"] if where == "jobs" else [done]
+    assert job["stdout"] == f"{hashlib.sha256(PEM.encode()).hexdigest()}  -\n"
+    everything = {"output": shown.text, "result": json.dumps(done), "syslog": "\n".join(syslog), "processes": "\n".join(processes)}
+    everything["audit"] = (Path(host.state_dir) / "audit/runs.jsonl").read_text()
+    assert not [(word, place) for word in ("line'of", "BEGIN KEY") for place, text in everything.items() if word in text]
+    assert "Invoked with" in everything["syslog"]
+
+
 def test_a_value_of_a_variable_is_not_taken_out_of_what_a_command_prints(host: Host) -> None:
     assert host.run("echo 1; echo $ONE", env={"ONE": "1"})["stdout"] == "1\n1\n"
 

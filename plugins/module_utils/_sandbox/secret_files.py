@@ -24,7 +24,7 @@ LEAST_WORD, LEAST_LINE = 4, 8
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 # What of a result a command can have an influence on, as text.
 _SAID = ("stdout", "stderr", "msg", "faults", "warnings", "diff", "kernel", "changed_files")
-_PRIVATE = ("env", "secrets")  # options whose values nobody is told
+_PRIVATE = ("env", "secrets", "stdin")  # options whose values nobody is told
 
 
 def values_of(secrets: Mapping[str, Any]) -> Dict[str, bytes]:
@@ -92,12 +92,13 @@ def mask_result(result: Mapping[str, Any], words: Sequence[str]) -> Dict[str, An
 
 
 def hide_options(params: Mapping[str, Any]) -> Dict[str, Any]:
-    """Return a module's options as they may be shown: of those that hold secrets the names alone, in jobs too."""
+    """Return a module's options as they may be shown: of those that may hold secrets at most the names, in jobs too."""
 
     def hidden(options: Mapping[str, Any]) -> Dict[str, Any]:
+        private = {key: value for key, value in options.items() if key in _PRIVATE and value is not None}
         return {
-            key: {name: HIDDEN for name in value} if key in _PRIVATE and isinstance(value, Mapping) else value
-            for key, value in options.items()
+            **options,
+            **{key: dict.fromkeys(value, HIDDEN) if isinstance(value, Mapping) else HIDDEN for key, value in private.items()},
         }
 
     jobs = {"jobs": [hidden(job) for job in params["jobs"]]} if params.get("jobs") else {}
