@@ -489,8 +489,8 @@ import os
 from typing import Any, Dict, List, Tuple
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError, rights_fix
-from ansible_collections.ggen.gvisor.plugins.module_utils._base.module import end, sentence
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError, failure
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.module import end
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.text import visible
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.ctr import Ctr
 from ansible_collections.ggen.gvisor.plugins.module_utils._rootless.engine import NO_CONTAINERD, check_job, open_engine
@@ -621,10 +621,8 @@ def main() -> None:
         found = {**refused, **run_all(engine.ctr, wanted, params["pods"] == "one", width, engine)}
         results = [rehearsed(module, found[number]) for number in sorted(found)]
         result = results[0] if jobs is None else together(results, names_of(jobs, params["argv"]))
-    except GvisorError as error:
-        result = rehearsed(module, {"failed": True, "changed": False, "msg": error.message, **error.details})
-    except OSError as error:
-        result = {"failed": True, "changed": False, "msg": f"{sentence(error, params['state_dir'])}{rights_fix(error)}"}
+    except (GvisorError, OSError) as error:
+        result = rehearsed(module, {"changed": False, **failure(error, params["state_dir"])})
     words = words_of({f"{job.number} {name}": value for job in wanted for name, value in job.secrets.items()})
     for job in wanted:
         for warning in mask(job.warnings, words):

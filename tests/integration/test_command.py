@@ -314,6 +314,19 @@ def test_the_timeout_is_that_of_a_terminal_too(command: Command) -> None:
     assert "did not end within 2 s" in said
 
 
+@pytest.mark.parametrize("verb", ["sync", "check", "shell", "run"])
+def test_a_folder_that_is_gone_is_told(command: Command, tmp_path: Path, verb: str) -> None:
+    """Each of them asks where it is, before the run or for it."""
+    options = {"run": ["--workspace", "."]}.get(verb, [])
+    words = {"run": ("true",)}.get(verb, ())
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    argv = ["sh", "-c", 'rmdir "$PWD" && exec "$@"', "sh", *command.argv(verb, *options, words=words)]
+    done = subprocess.run(argv, cwd=folder, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout) == (NOT_RUN, "")
+    assert done.stderr.startswith("ggen-gvisor: No such file or directory"), done.stderr
+
+
 def test_streams_that_are_closed_are_no_trouble(command: Command) -> None:
     words = command.argv("run", words=("sh", "-c", "echo out"))
     done = subprocess.run(["sh", "-c", '"$@" <&- >&- 2>&-', "sh", *words], timeout=60, check=False)

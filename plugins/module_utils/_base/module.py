@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Any, Callable, Dict
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError, rights_fix
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError, failure
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.text import visible_result
 
 Perform = Callable[[AnsibleModule], Dict[str, Any]]
@@ -19,13 +19,11 @@ def run(module: AnsibleModule, perform: Perform, *, about: str = "", place: str 
 
     ``about`` begins each message of a failure. ``place`` is the file or folder that an error of the operating system is about where it names none.
     """
-    start = f"{about}: " if about else ""
     try:
         result = perform(module)
-    except GvisorError as error:
-        result = {**error.details, "failed": True, "msg": f"{start}{error.message}"}
-    except OSError as error:
-        result = {"failed": True, "msg": f"{start}{sentence(error, place)}{rights_fix(error)}"}
+    except (GvisorError, OSError) as error:
+        failed = failure(error, place)
+        result = {**failed, "msg": f"{about}: {failed['msg']}"} if about else failed
     end(module, result)
 
 
@@ -38,12 +36,3 @@ def end(module: AnsibleModule, result: Dict[str, Any]) -> None:
     if shown.get("failed"):
         module.fail_json(**{key: value for key, value in shown.items() if key != "failed"})
     module.exit_json(**{**shown, "failed": False})
-
-
-def sentence(error: OSError, place: str = "") -> str:
-    """Return what an error of the operating system says, with the file that it is about."""
-    file = error.filename if error.filename is not None else place
-    if isinstance(file, bytes):
-        file = file.decode("utf-8", "backslashreplace")
-    said = error.strerror or str(error)
-    return f"{file}: {said}" if file else said

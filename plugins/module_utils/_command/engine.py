@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Sequence
 
-from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError, rights_fix
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError, failure
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.ctr import Ctr
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.jobs import Job, Mode, Streams, run_all
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.secret_files import mask, mask_result, words_of
@@ -42,9 +42,6 @@ def run(params: Mapping[str, Any], mode: Mode, streams: Streams, engine: Engine 
         words = words_of(job.secrets)
         warnings = job.warnings
         result = engine(job)
-    except GvisorError as error:
-        result = {"failed": True, "changed": False, "msg": error.message, **error.details}
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        result = {"failed": True, "changed": False, "msg": f"{where}{error.strerror or error}{rights_fix(error)}"}
+    except (GvisorError, OSError) as error:
+        result = {"changed": False, **failure(error)}
     return Done(mask_result(result, words), mask(warnings, words))

@@ -12,7 +12,7 @@ import sys
 from types import FrameType
 from typing import Optional, Sequence
 
-from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError, failure
 from ansible_collections.ggen.gvisor.plugins.module_utils._command.display import Interrupted, complain
 from ansible_collections.ggen.gvisor.plugins.module_utils._command.parser import parse
 from ansible_collections.ggen.gvisor.plugins.module_utils._command.table import NOT_RUN
@@ -48,7 +48,7 @@ def main(version: str, argv: Optional[Sequence[str]] = None) -> int:
         return perform(asked)
     except Interrupted as interrupted:
         return interrupted.code
-    except GvisorError as error:
+    except (GvisorError, OSError) as error:
         with contextlib.suppress(Interrupted):
-            complain(error.message)
+            complain(failure(error)["msg"])
         return NOT_RUN

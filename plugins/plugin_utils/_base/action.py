@@ -10,8 +10,7 @@ from typing import Any
 
 from ansible.errors import AnsibleError
 from ansible.plugins.action import ActionBase
-from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
-from ansible_collections.ggen.gvisor.plugins.module_utils._base.module import sentence
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError, sentence
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.text import visible_result
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._base.controller import is_controller
 

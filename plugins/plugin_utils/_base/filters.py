@@ -9,8 +9,7 @@ import functools
 from typing import Any, Callable
 
 from ansible.errors import AnsibleFilterError
-from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
-from ansible_collections.ggen.gvisor.plugins.module_utils._base.module import sentence
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError, sentence
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.text import visible
 
 Filter = Callable[..., Any]

@@ -9,8 +9,8 @@ import os
 from typing import Any, NoReturn
 
 import pytest
-from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
-from ansible_collections.ggen.gvisor.plugins.module_utils._base.module import run, sentence
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError, sentence
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.module import run
 
 
 class Module:
