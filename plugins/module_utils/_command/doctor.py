@@ -6,12 +6,12 @@
 from __future__ import annotations
 
 import os
-import re
 import tempfile
 from typing import Any, Dict, List, Mapping
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.text import visible_all
+from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.config_transaction import has_handler
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.ctr import Ctr
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.host import containerd, images, read_config
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.image_names import full_name
@@ -77,10 +77,9 @@ def judge(daemon: Mapping[str, Any], installed: Mapping[str, Any], config: Any, 
             )
         )
     if config is not None:
-        named = re.search(rf"""(?m)^\s*\[.*runtimes\.['"]?{HANDLER}['"]?\]""", config["dump"])
         rows.append(
             (
-                named,
+                has_handler(config["dump"], HANDLER),
                 f"containerd has the runtime handler {HANDLER}",
                 f"containerd's configuration has no runtime handler {HANDLER}: run site.yml",
             )

@@ -97,6 +97,11 @@ def meaning_of(dumped: str) -> str:
     return hashlib.sha256(re.sub(r"(?m)^imports = \[.*\]\n", "", dumped).encode()).hexdigest()
 
 
+def has_handler(dumped: str, name: str) -> bool:
+    """Tell whether a dump has a runtime handler."""
+    return bool(re.search(r"(?m)^\s*\[.*\.runtimes\.[\"']?{0}[\"']?\]".format(re.escape(name)), dumped))
+
+
 class Running(NamedTuple):
     """A container's task, and the shim that looks after it."""
 
@@ -315,8 +320,7 @@ class Transaction:
                 )
         if self.handler:
             told = dump(self.service.program, self.main)
-            pattern = r"(?m)^\s*\[.*\.runtimes\.[\"']?{0}[\"']?\]".format(re.escape(self.handler["name"]))
-            if told["rc"] != 0 or bool(re.search(pattern, told["stdout"])) != self.handler["present"]:
+            if told["rc"] != 0 or has_handler(told["stdout"], self.handler["name"]) != self.handler["present"]:
                 raise GvisorError(
                     "{0}, which is made from it, {1} handler {2} after the restart{3}".format(
                         self.main,
