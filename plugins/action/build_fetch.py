@@ -13,7 +13,7 @@ from ansible.errors import AnsibleError
 from ansible.utils.display import Display
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.text import megabytes
-from ansible_collections.ggen.gvisor.plugins.module_utils._builds.cache import cache_root, diff_of
+from ansible_collections.ggen.gvisor.plugins.module_utils._builds.cache import answer_of, cache_root, diff_of
 from ansible_collections.ggen.gvisor.plugins.module_utils._builds.manifest import Artifact
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._base.action import Action
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._builds.received import store
@@ -46,15 +46,7 @@ class ActionModule(Action):
             except AnsibleError as error:
                 raise GvisorError(f"{packed['path']} could not be fetched from {host}: {error}") from error
             results = store(archive, artifacts, packed["manifests"], cache, host)
-        done: dict[str, Any] = {
-            "changed": any(result["changed"] for result in results),
-            "fetched": packed["size"],
-            "artifacts": [{name: result[name] for name in result if name not in ("before", "after")} for result in results],
-        }
-        before, after = diff_of(results)
-        if before != after and self._task.diff:
-            done["diff"] = {"before_header": "build results", "after_header": "build results", "before": before, "after": after}
-        return done
+        return {**answer_of(results), "fetched": packed["size"], **(diff_of(results) if self._task.diff else {})}
 
     def _artifact(self, values: dict[str, Any]) -> Artifact:
         """Return the artifact that the options describe; the module has checked them."""

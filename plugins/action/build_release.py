@@ -11,7 +11,7 @@ from typing import Any
 
 from ansible.utils.display import Display
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
-from ansible_collections.ggen.gvisor.plugins.module_utils._builds.cache import artifact_of, cache_root, diff_of
+from ansible_collections.ggen.gvisor.plugins.module_utils._builds.cache import ARTIFACT, answer_of, artifact_of, cache_root, diff_of
 from ansible_collections.ggen.gvisor.plugins.module_utils._builds.release_index import write
 from ansible_collections.ggen.gvisor.plugins.module_utils._builds.result_folder import reading
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._base.action import Action
@@ -20,21 +20,15 @@ from ansible_collections.ggen.gvisor.plugins.plugin_utils._gvisor.documents impo
 
 display = Display()
 
-ARTIFACT = {
-    "name": {"type": "str", "required": True},
-    "inputs": {"type": "dict", "default": {}},
-    "dest": {"type": "path", "required": True},
-    "expected": {"type": "dict", "default": {}},
-    "links": {"type": "dict", "default": {}},
-    "metadata": {"type": "dict", "default": {}},
-}
+# As build_cache's, of which the files are here and the documents follow from the pins.
+WANTED = {name: spec for name, spec in ARTIFACT.items() if name not in ("source", "documents")}
 ARGUMENT_SPEC = {
     "state": {"type": "str", "choices": ["written", "taken"], "required": True},
     "path": {"type": "path"},
     "results": {"type": "list", "elements": "path", "default": []},
     "url": {"type": "str", "default": ""},
     "sha256": {"type": "str", "default": ""},
-    "artifacts": {"type": "list", "elements": "dict", "default": [], "options": ARTIFACT},
+    "artifacts": {"type": "list", "elements": "dict", "default": [], "options": WANTED},
     "vendors": {"type": "path"},
     "cache": {"type": "path"},
 }
@@ -60,7 +54,7 @@ class ActionModule(Action):
             done = write(path, [os.path.abspath(folder) for folder in params["results"]], self._task.check_mode)
         return {
             **{"changed": done["changed"], "path": path, "sha256": done["sha256"], "size": done["size"], "index": done["index"]},
-            **self._diff(*diff_of([{**done, "dest": path}])),
+            **self._diff([{**done, "dest": path}]),
         }
 
     def _taken(self, params: dict[str, Any]) -> dict[str, Any]:
@@ -76,13 +70,7 @@ class ActionModule(Action):
             dry=self._task.check_mode,
             tell=display.display,
         )
-        return {
-            "changed": any(result["changed"] for result in results),
-            "artifacts": [{name: result[name] for name in result if name not in ("before", "after")} for result in results],
-            **self._diff(*diff_of(results)),
-        }
+        return {**answer_of(results), **self._diff(results)}
 
-    def _diff(self, before: str, after: str) -> dict[str, Any]:
-        if before == after or not self._task.diff:
-            return {}
-        return {"diff": {"before_header": "build results", "after_header": "build results", "before": before, "after": after}}
+    def _diff(self, results: list[dict[str, Any]]) -> dict[str, Any]:
+        return diff_of(results) if self._task.diff else {}

@@ -20,7 +20,7 @@ import json
 import os
 import shutil
 import tempfile
-from typing import Any, Dict, Mapping, Optional, Sequence, Tuple
+from typing import Any, Dict, Mapping, Optional, Sequence
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import (
@@ -279,8 +279,8 @@ def _sum_of(path: str) -> Optional[str]:
         return None
 
 
-def diff_of(results: Sequence[Mapping[str, Any]]) -> Tuple[str, str]:
-    """Return the before and after texts of results, one line a file that differs."""
+def diff_of(results: Sequence[Mapping[str, Any]]) -> Dict[str, Any]:
+    """Return the ``diff`` of a task's result, one line a file that differs; without any there is none."""
     before, after = [], []
     for result in results:
         for name in sorted({**result["before"], **result["after"]}):
@@ -289,7 +289,8 @@ def diff_of(results: Sequence[Mapping[str, Any]]) -> Tuple[str, str]:
             if old != new:
                 before += [f"{path} {old}"] if old else []
                 after += [f"{path} {new}"] if new else []
-    return "".join(f"{line}\n" for line in before), "".join(f"{line}\n" for line in after)
+    texts = {side: "".join(f"{line}\n" for line in lines) for side, lines in (("before", before), ("after", after))}
+    return {"diff": {"before_header": "build results", "after_header": "build results", **texts}} if before or after else {}
 
 
 # --- what the module and its action plugin share ---
@@ -330,18 +331,10 @@ def perform(params: Dict[str, Any], check_mode: bool) -> Dict[str, Any]:
         results = [bring(artifact_of(values)) for values in params["artifacts"]]
     except OSError as error:
         raise GvisorError(f"{error.filename or root}: {error.strerror}") from error
-    before, after = diff_of(results)
-    answer = {
-        "changed": any(result["changed"] for result in results),
-        "cache": root,
-        "misses": [result["name"] for result in results if not result["hit"]],
-        "artifacts": [{name: result[name] for name in result if name not in ("before", "after")} for result in results],
-    }
-    if before != after:
-        answer["diff"] = {
-            "before_header": "build results",
-            "after_header": "build results",
-            "before": before,
-            "after": after,
-        }
-    return answer
+    return {**answer_of(results), "cache": root, "misses": [result["name"] for result in results if not result["hit"]], **diff_of(results)}
+
+
+def answer_of(results: Sequence[Mapping[str, Any]]) -> Dict[str, Any]:
+    """Return what a task tells of the artifacts that were brought into place."""
+    told = [{name: result[name] for name in result if name not in ("before", "after")} for result in results]
+    return {"changed": any(result["changed"] for result in results), "artifacts": told}

@@ -169,14 +169,15 @@ class Archive:
             raise self._fail(f"{name} is not a regular file")
         return member
 
-    def _blocks(self, name: str) -> Iterator[bytes]:
+    def blocks(self, name: str) -> Iterator[bytes]:
+        """Yield the bytes of a blob, whatever its digest is."""
         yield from self._tar.blocks(name, self._member(name))
 
     def _document(self, name: str, digest: Optional[str] = None) -> Any:
         size = self._entries[name].size if name in self._entries else 0
         if size > MAX_DOCUMENT:
             raise self._fail(f"{name} claims {size} bytes; more than {MAX_DOCUMENT} is no image document")
-        data = b"".join(self._blocks(name))
+        data = b"".join(self.blocks(name))
         if digest and hashlib.sha256(data).hexdigest() != digest.partition(":")[2]:
             raise self._fail(f"{name} does not have the digest that its name says; the archive was altered or damaged")
         try:
@@ -251,7 +252,7 @@ class Archive:
         images = []
         for item in self._document("manifest.json"):
             entry = posixpath.normpath(item["Config"])
-            digest = f"sha256:{hashlib.sha256(b''.join(self._blocks(entry))).hexdigest()}" if self._small(entry) else ""
+            digest = f"sha256:{hashlib.sha256(b''.join(self.blocks(entry))).hexdigest()}" if self._small(entry) else ""
             blobs: Blobs = {posixpath.normpath(name): (None, None) for name in item["Layers"]}
             blobs[entry] = (digest, None)
             config = self._document(entry, digest)
@@ -290,10 +291,6 @@ class Archive:
                 return str(digest), [self._blob(layer) for layer in manifest["layers"]]
         raise self._fail("the image has no manifest")
 
-    def blocks(self, entry: str) -> Iterator[bytes]:
-        """Yield the bytes of a blob, whatever its digest is."""
-        yield from self._blocks(entry)
-
     def verify(self, image: Image) -> int:
         """Read every blob of ``image``, compare digests and sizes, and return the bytes read."""
         blobs: Blobs = {}
@@ -306,7 +303,7 @@ class Archive:
             digest, size = blobs[entry]
             actual = hashlib.sha256()
             length = 0
-            for block in self._blocks(entry):
+            for block in self.blocks(entry):
                 actual.update(block)
                 length += len(block)
             if digest and digest != f"sha256:{actual.hexdigest()}":
