@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the ggen.gvisor authors
 # Simplified BSD License (see LICENSES/BSD-2-Clause.txt or https://opensource.org/licenses/BSD-2-Clause)
 # SPDX-License-Identifier: BSD-2-Clause
-"""Processes that are not our children: whether they live, and when they end."""
+"""Processes, of which most are not our children: whether they live, when they end, and what started them."""
 
 from __future__ import annotations
 
@@ -55,6 +55,21 @@ def shim_of(pid: int) -> int:
             return pid
         pid = int((_stat(pid) or ["", "0"])[1])
     return 0
+
+
+def descendants(pid: int) -> List[int]:
+    """Return the processes that ``pid`` has started, and those that these have."""
+    parents: Dict[int, List[int]] = {}
+    for child in (int(name) for name in os.listdir("/proc") if name.isdigit()):
+        fields = _stat(child)
+        if fields:
+            parents.setdefault(int(fields[1]), []).append(child)
+    found, todo = [], [pid]
+    while todo:
+        children = parents.get(todo.pop(), [])
+        found += children
+        todo += children
+    return found
 
 
 def _pidfd(pid: int) -> Optional[int]:

@@ -19,6 +19,7 @@ import time
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.processes import descendants
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.ctr import Ctr
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.image_config import ImageConfig
 from ansible_collections.ggen.gvisor.plugins.module_utils._rootless import host
@@ -26,7 +27,6 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._rootless.bundle impor
 from ansible_collections.ggen.gvisor.plugins.module_utils._rootless.limits import (
     ROOTLESS_FIXES,
     MemoryWatch,
-    descendants,
     end_all,
     take,
     unenforced,

@@ -18,7 +18,7 @@ import threading
 import time
 from typing import Dict, List, Optional, Tuple
 
-from ansible_collections.ggen.gvisor.plugins.module_utils._base.processes import is_alive
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.processes import descendants, is_alive, wait_exit
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.cgroup import Limits
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.limits import FIXES
 
@@ -118,20 +118,6 @@ def _memory_of(pid: int) -> Optional[Tuple[int, int]]:
     return None
 
 
-def descendants(pid: int) -> List[int]:
-    """Return the processes that ``pid`` has started, and those that these have."""
-    parents: Dict[int, List[int]] = {}
-    for name in filter(str.isdigit, os.listdir("/proc")):
-        with contextlib.suppress(OSError, ValueError, IndexError), open(f"/proc/{name}/stat", encoding="utf-8", errors="replace") as stream:
-            parents.setdefault(int(stream.read().rpartition(")")[2].split()[1]), []).append(int(name))
-    found, todo = [], [pid]
-    while todo:
-        children = parents.get(todo.pop(), [])
-        found += children
-        todo += children
-    return found
-
-
 def end_all(seconds: float) -> bool:
     """Kill all that this process has started, and wait until it is gone; tell whether it is. Orphans must have been adopted."""
     deadline = time.monotonic() + seconds
@@ -140,6 +126,8 @@ def end_all(seconds: float) -> bool:
         for pid in alive:
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
+        for pid in alive:
+            wait_exit(pid, deadline - time.monotonic())
         with contextlib.suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
@@ -147,4 +135,3 @@ def end_all(seconds: float) -> bool:
             return True
         if time.monotonic() > deadline:
             return False
-        time.sleep(0.002)
