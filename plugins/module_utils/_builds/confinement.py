@@ -20,6 +20,7 @@ import subprocess
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.kernel import BIND, NODEV, NOEXEC, NOSUID, PRIVATE, REC, libc, mount
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.process import SEARCH_PATH, run
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.processes import wait_exit
 
@@ -33,7 +34,7 @@ TEMPORARY = ("dev/shm", "tmp", "var/tmp")
 
 # From the kernel's headers; the numbers of the two calls that libc has no function for.
 _NEWNS, _NEWUTS, _NEWIPC, _NEWUSER, _NEWPID, _NEWNET = 0x00020000, 0x04000000, 0x08000000, 0x10000000, 0x20000000, 0x40000000
-_MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_REMOUNT, _MS_BIND, _MS_REC, _MS_PRIVATE = 1, 2, 4, 8, 0x20, 0x1000, 0x4000, 1 << 18
+_RDONLY, _REMOUNT = 1, 0x20
 _MNT_DETACH = 2
 _ATTR_RDONLY, _ATTR_NOSUID, _ATTR_NODEV, _AT_FDCWD, _AT_RECURSIVE, _SYS_MOUNT_SETATTR = 1, 2, 4, -100, 0x8000, 442
 _SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
@@ -154,7 +155,7 @@ def _outer(within: _Within, output: int, writer: int) -> int:
     root = os.geteuid() == 0
     uid, gid = os.geteuid(), os.getegid()
     flags = _NEWNS | _NEWUTS | _NEWIPC | _NEWPID | _NEWNET | (0 if root else _NEWUSER)
-    _call("make namespaces (unshare)", _libc().unshare(flags))
+    _call("make namespaces (unshare)", libc().unshare(flags))
     if not root:
         # It is the same user to the host, who sees nothing of the host that is his.
         for name, line in (("setgroups", "deny"), ("uid_map", f"{UNPRIVILEGED} {uid} 1"), ("gid_map", f"{UNPRIVILEGED} {gid} 1")):
@@ -192,15 +193,15 @@ def _first(within: _Within, writer: int, root: bool) -> int:
 
 def _build(places: Sequence[Mapping[str, Any]]) -> None:
     """Make a file system that has what the command may see, in place of the host's."""
-    _mount(None, "/", None, _MS_REC | _MS_PRIVATE)
+    _mount(None, "/", None, REC | PRIVATE)
     # The host's root moves below a new one, where it can be reached by its old names whatever is mounted in the new one.
-    _mount("tmpfs", "/tmp", "tmpfs", _MS_NOSUID | _MS_NODEV, "mode=755")  # noqa: S108 - any folder would do
+    _mount("tmpfs", "/tmp", "tmpfs", NOSUID | NODEV, "mode=755")  # noqa: S108 - any folder would do
     os.chdir("/tmp")  # noqa: S108
     os.mkdir("host")
     os.mkdir("new")
     _pivot(".", "host")
     os.chdir("/")
-    _mount("tmpfs", "/new", "tmpfs", _MS_NOSUID | _MS_NODEV, "mode=755")
+    _mount("tmpfs", "/new", "tmpfs", NOSUID | NODEV, "mode=755")
     for path in SYSTEM:
         if os.path.islink(f"/host{path}"):
             os.symlink(os.readlink(f"/host{path}"), f"/new{path}")
@@ -209,21 +210,21 @@ def _build(places: Sequence[Mapping[str, Any]]) -> None:
     os.makedirs("/new/dev")
     for device in DEVICES:
         open(f"/new/dev/{device}", "wb").close()
-        _mount(f"/host/dev/{device}", f"/new/dev/{device}", None, _MS_BIND)
+        _mount(f"/host/dev/{device}", f"/new/dev/{device}", None, BIND)
     for name, target in LINKS.items():
         os.symlink(target, f"/new/dev/{name}")
     for name in TEMPORARY:
         os.makedirs(f"/new/{name}")
-        _mount("tmpfs", f"/new/{name}", "tmpfs", _MS_NOSUID | _MS_NODEV, "mode=1777")
+        _mount("tmpfs", f"/new/{name}", "tmpfs", NOSUID | NODEV, "mode=1777")
     os.mkdir("/new/proc")
-    _mount("proc", "/new/proc", "proc", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC)
+    _mount("proc", "/new/proc", "proc", NOSUID | NODEV | NOEXEC)
     for place in places:
         _show(**place)
-    _mount(None, "/new", None, _MS_REMOUNT | _MS_BIND | _MS_RDONLY | _MS_NOSUID | _MS_NODEV)
-    _call("leave the host's files (umount)", _libc().umount2(b"/host", _MNT_DETACH))
+    _mount(None, "/new", None, _REMOUNT | BIND | _RDONLY | NOSUID | NODEV)
+    _call("leave the host's files (umount)", libc().umount2(b"/host", _MNT_DETACH))
     os.chdir("/new")
     _pivot(".", ".")
-    _call("leave the host's files (umount)", _libc().umount2(b".", _MNT_DETACH))
+    _call("leave the host's files (umount)", libc().umount2(b".", _MNT_DETACH))
     os.chdir("/")
 
 
@@ -235,12 +236,12 @@ def _show(source: str, shown: str, writable: bool) -> None:
     elif not os.path.exists(target):
         os.makedirs(os.path.dirname(target), exist_ok=True)
         open(target, "wb").close()
-    _mount(f"/host{source}", target, None, _MS_BIND | _MS_REC)
+    _mount(f"/host{source}", target, None, BIND | REC)
     attributes = (ctypes.c_uint64 * 4)(_ATTR_NOSUID | _ATTR_NODEV | (0 if writable else _ATTR_RDONLY), 0, 0, 0)
     number, where = ctypes.c_long(_SYS_MOUNT_SETATTR), ctypes.c_char_p(os.fsencode(target))
     _call(
         f"make {shown} read-only (mount_setattr, Linux 5.12)",
-        _libc().syscall(number, _AT_FDCWD, where, _AT_RECURSIVE, attributes, ctypes.c_size_t(ctypes.sizeof(attributes))),
+        libc().syscall(number, _AT_FDCWD, where, _AT_RECURSIVE, attributes, ctypes.c_size_t(ctypes.sizeof(attributes))),
     )
 
 
@@ -250,16 +251,12 @@ def _drop(root: bool) -> None:
     os.umask(0o022)
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
     capability = 0
-    while _libc().prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0) == 0:
+    while libc().prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0) == 0:
         capability += 1
     if root:
         os.setgroups([])
         os.setresgid(UNPRIVILEGED, UNPRIVILEGED, UNPRIVILEGED)
         os.setresuid(UNPRIVILEGED, UNPRIVILEGED, UNPRIVILEGED)
-
-
-def _libc() -> Any:
-    return ctypes.CDLL(None, use_errno=True)
 
 
 def _call(what: str, result: int) -> None:
@@ -268,16 +265,18 @@ def _call(what: str, result: int) -> None:
 
 
 def _prctl(option: int, value: int) -> None:
-    _call(f"give up its rights (prctl {option})", _libc().prctl(option, ctypes.c_ulong(value), 0, 0, 0))
+    _call(f"give up its rights (prctl {option})", libc().prctl(option, ctypes.c_ulong(value), 0, 0, 0))
 
 
 def _mount(source: Optional[str], target: str, kind: Optional[str], flags: int, data: Optional[str] = None) -> None:
-    parts = [None if part is None else os.fsencode(part) for part in (source, target, kind, data)]
-    _call(f"mount {target}", _libc().mount(parts[0], parts[1], parts[2], ctypes.c_ulong(flags), parts[3]))
+    try:
+        mount(source, target, kind, flags, data)
+    except OSError as error:
+        raise GvisorError(f"this host does not let a build mount {target}: {error.strerror}") from error
 
 
 def _pivot(new: str, old: str) -> None:
     number = _SYS_PIVOT_ROOT.get(platform.machine())
     if number is None:
         raise GvisorError(f"a build cannot be confined on {platform.machine()}")
-    _call("leave the host's root (pivot_root)", _libc().syscall(ctypes.c_long(number), os.fsencode(new), os.fsencode(old)))
+    _call("leave the host's root (pivot_root)", libc().syscall(ctypes.c_long(number), os.fsencode(new), os.fsencode(old)))

@@ -19,6 +19,7 @@ import time
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.kernel import NODEV, NOEXEC, NOSUID, mount
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.processes import descendants
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.ctr import Ctr
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.image_config import ImageConfig
@@ -57,7 +58,6 @@ NO_CONTAINERD = Ctr("", NAMESPACE, "")
 UID, GID = 0, 0
 INSIDE = f"{UID}:{GID}"  # who a command is in the sandbox: the one user that is mapped there, without any of root's rights
 SECRETS = "secrets"  # the place of secrets in a pod's folder
-_NOSUID, _NODEV, _NOEXEC = 2, 4, 8
 
 
 def state_folder(environment: Mapping[str, str]) -> str:
@@ -266,18 +266,18 @@ class RootlessPod(Pod):
         hosts = [] if HOSTS_FILE in targets else [Mount(os.path.join(self.folder, "hosts"), HOSTS_FILE)]
         tools = [Mount(spec.tools.folder, spec.tools.target), Mount(os.path.join(spec.tools.folder, EMPTY), PRELOAD)]
         found, views = [], []
-        for number, mount in enumerate([*hosts, *sorted(spec.mounts, key=lambda mount: mount.target.count("/")), *tools]):
-            place = mount.source
+        for number, shown in enumerate([*hosts, *sorted(spec.mounts, key=lambda mount: mount.target.count("/")), *tools]):
+            place = shown.source
             if place != os.path.join(self.folder, SECRETS):
                 place = os.path.join(self.folder, "mounts", str(number))
-            views.append(View(mount.source, place))
-            found.append(mount._replace(source=place))
+            views.append(View(shown.source, place))
+            found.append(shown._replace(source=place))
         return views, found
 
     def _mount(self, root: str, views: "List[Tuple[View, Optional[host.Seen]]]", targets: List[str]) -> None:
         """Mount what the sandbox sees, in its own namespace: nobody outside of it does. Raises OSError."""
         upper, work = os.path.join(root, "upper"), os.path.join(root, "work")
-        host.mount("tmpfs", root, "tmpfs", _NOSUID | _NODEV, "mode=0700")
+        mount("tmpfs", root, "tmpfs", NOSUID | NODEV, "mode=0700")
         for name in ("upper", "work", "whole"):
             os.mkdir(os.path.join(root, name), 0o755)
         os.chmod(upper, 0o755)  # noqa: S103 - the root of the pod's file system
@@ -287,7 +287,7 @@ class RootlessPod(Pod):
                 is_file = any(of == target and seen is not None and not seen.is_folder for (_view, seen), of in zip(views, targets))
                 _make_point(upper, target, is_file)
         layers = f"lowerdir={_escape(self.engine.bundle.rootfs)},upperdir={_escape(upper)},workdir={_escape(work)}"
-        host.mount("overlay", os.path.join(root, "whole"), "overlay", _NOSUID | _NODEV, layers)
+        mount("overlay", os.path.join(root, "whole"), "overlay", NOSUID | NODEV, layers)
         for view, seen in views:
             if seen is None:
                 self._mount_secrets(view.place)
@@ -295,7 +295,7 @@ class RootlessPod(Pod):
                 seen.bind(view.place)
 
     def _mount_secrets(self, place: str) -> None:
-        host.mount("tmpfs", place, "tmpfs", _NOSUID | _NODEV | _NOEXEC, "mode=0700")
+        mount("tmpfs", place, "tmpfs", NOSUID | NODEV | NOEXEC, "mode=0700")
         for name, value in self.secrets.items():
             with open(os.open(os.path.join(place, name), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o400), "wb") as stream:
                 stream.write(value)

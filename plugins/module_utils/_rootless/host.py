@@ -5,19 +5,18 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 import stat
-from typing import Dict, NamedTuple, Optional
+from typing import Dict, NamedTuple
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import read_text
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.kernel import BIND, PRIVATE, REC, check_call, libc, mount
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pinned import NAMED, O_PATH, through
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.walker import Identity, identity
 
 _NEW_USER, _NEW_MOUNTS = 0x10000000, 0x00020000
-_BIND, _REC, _PRIVATE = 0x1000, 0x4000, 1 << 18
 _PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
 
 
@@ -40,31 +39,17 @@ SWITCHES: Dict[str, Switch] = {
 }
 
 
-def _call(number: int, what: str) -> None:
-    if number != 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code), what)
-
-
-def mount(source: Optional[str], target: str, kind: Optional[str], flags: int, options: str = "") -> None:
-    """Mount. Raises OSError that names the target."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    words = [None if word is None else os.fsencode(word) for word in (source, target, kind)]
-    _call(libc.mount(*words, ctypes.c_ulong(flags), os.fsencode(options) or None), target)
-
-
 def enter() -> None:
     """Go into a user namespace of this process' own, in which it stays who it is, and into one of mounts, which end with it and with what it starts.
 
     Raises OSError.
     """
     uid, gid = os.geteuid(), os.getegid()
-    libc = ctypes.CDLL(None, use_errno=True)
-    _call(libc.unshare(_NEW_USER | _NEW_MOUNTS), "a user namespace")
+    check_call(libc().unshare(_NEW_USER | _NEW_MOUNTS), "a user namespace")
     for name, text in (("setgroups", "deny"), ("uid_map", f"{uid} {uid} 1"), ("gid_map", f"{gid} {gid} 1")):
         with open(f"/proc/self/{name}", "w", encoding="ascii") as stream:
             stream.write(text)
-    mount(None, "/", None, _REC | _PRIVATE)
+    mount(None, "/", None, REC | PRIVATE)
 
 
 class Seen(NamedTuple):
@@ -93,19 +78,19 @@ class Seen(NamedTuple):
                 here = below
             if identity(here) != self.identity:
                 raise OSError(errno.ESTALE, "was exchanged while the sandbox started", self.path)
-            mount(through(here), place, None, _BIND | _REC)
+            mount(through(here), place, None, BIND | REC)
         finally:
             os.close(here)
 
 
 def die_with_parent(number: int) -> None:
     """Have this process get the signal when its parent dies."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
+    libc().prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
 
 
 def adopt_orphans() -> None:
     """Become the parent of what this process has started, and what that has started, when its own parent ends."""
-    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    libc().prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 def check(proc: str = "/proc") -> None:

@@ -6,25 +6,14 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
-from typing import Optional
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError, rights_fix
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.kernel import BIND, NODEV, NOEXEC, NOSUID, PRIVATE, REC, libc, mount
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.processes import listener_pid
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pinned import Pinned, through
 
-_MS_BIND, _MS_REC, _MS_PRIVATE = 0x1000, 0x4000, 1 << 18
-_MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 2, 4, 8
 _MNT_DETACH, _UMOUNT_NOFOLLOW = 2, 8
-
-
-def _mount(source: Optional[str], target: str, flags: int, kind: Optional[bytes] = None, options: Optional[bytes] = None) -> None:
-    libc = ctypes.CDLL(None, use_errno=True)
-    where = None if source is None else os.fsencode(source)
-    if libc.mount(where, os.fsencode(target), kind, ctypes.c_ulong(flags), options) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number), target)
 
 
 def bind(pinned: Pinned, target: str, address: str) -> None:
@@ -37,9 +26,9 @@ def bind(pinned: Pinned, target: str, address: str) -> None:
             os.mkdir(target, 0o700)
         else:
             os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600))
-        _mount(through(pinned.descriptor), target, _MS_BIND | _MS_REC)
+        mount(through(pinned.descriptor), target, None, BIND | REC)
         # What is unmounted here must not be unmounted there.
-        _mount(None, target, _MS_REC | _MS_PRIVATE)
+        mount(None, target, None, REC | PRIVATE)
         seen = [os.stat(target)]
         daemon = listener_pid(address)
         if daemon is not None:
@@ -56,15 +45,14 @@ def bind(pinned: Pinned, target: str, address: str) -> None:
 def mount_memory(target: str, size: int) -> None:
     """Have a file system in memory, of ``size`` bytes at most and for root alone, at ``target``, which is made. Raises OSError."""
     os.mkdir(target, 0o700)
-    _mount("tmpfs", target, _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, b"tmpfs", b"mode=0700,size=%d" % size)
+    mount("tmpfs", target, "tmpfs", NOSUID | NODEV | NOEXEC, f"mode=0700,size={size}")
 
 
 def unbind(target: str) -> None:
     """Take away all that is mounted at ``target``, and ``target``. Raises OSError where that cannot be."""
-    libc = ctypes.CDLL(None, use_errno=True)
     with contextlib.suppress(OSError):
-        _mount(None, target, _MS_REC | _MS_PRIVATE)  # a run that was killed between the two calls of bind
-    while libc.umount2(os.fsencode(target), _MNT_DETACH | _UMOUNT_NOFOLLOW) == 0:
+        mount(None, target, None, REC | PRIVATE)  # a run that was killed between the two calls of bind
+    while libc().umount2(os.fsencode(target), _MNT_DETACH | _UMOUNT_NOFOLLOW) == 0:
         pass
     try:
         os.rmdir(target)

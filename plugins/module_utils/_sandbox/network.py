@@ -9,7 +9,6 @@ ctr gives a container a network namespace whose loopback interface is down, and 
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import fcntl
 import os
 import socket
@@ -17,6 +16,7 @@ import struct
 from typing import Dict, Iterator
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError, rights_fix
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.kernel import check_call, libc
 
 HOST_NAME = "sandbox"  # the same in every pod: what a command generates may hold it
 HOSTS_FILE = "/etc/hosts"
@@ -24,12 +24,6 @@ LOCALHOST = "127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n"
 
 _KINDS = {"network": ("net", 0x40000000), "uts": ("uts", 0x04000000)}  # ctr's name → the kernel's
 _GET_FLAGS, _SET_FLAGS, _UP = 0x8913, 0x8914, 1
-
-
-def _call(number: int) -> None:
-    if number != 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code))
 
 
 def _raise_loopback() -> None:
@@ -50,7 +44,6 @@ def namespaces() -> Iterator[Dict[str, str]]:
 
     Raises GvisorError. This thread is in its own ones again before anything else happens.
     """
-    libc = ctypes.CDLL(None, use_errno=True)
     with contextlib.ExitStack() as stack:
 
         def opened(kind: str) -> int:
@@ -60,14 +53,14 @@ def namespaces() -> Iterator[Dict[str, str]]:
 
         try:
             own = {kind: opened(kind) for kind in _KINDS}
-            _call(libc.unshare(sum(flag for _name, flag in _KINDS.values())))
+            check_call(libc().unshare(sum(flag for _name, flag in _KINDS.values())))
             try:
                 _raise_loopback()
                 socket.sethostname(HOST_NAME)
                 new = {kind: opened(kind) for kind in _KINDS}
             finally:
                 for kind, descriptor in own.items():
-                    _call(libc.setns(descriptor, _KINDS[kind][1]))
+                    check_call(libc().setns(descriptor, _KINDS[kind][1]))
         except OSError as error:
             raise GvisorError(
                 f"this host gives a pod no network namespace with a loopback interface: {error.strerror}{rights_fix(error)}"
