@@ -21,3 +21,15 @@ def pytest_runtest_makereport(item, call):
         report.outcome = "failed"
         report.longrepr = f"{item.nodeid} would be skipped: {report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr}"
     return report
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    """Note what failed for the end of `tests/run`, which may be all that one sees of a long log."""
+    path = os.environ.get("GGEN_GVISOR_FAILURES")
+    if not path:
+        return
+    with open(path, "a", encoding="utf-8") as stream:
+        for report in (report for kind in ("failed", "error") for report in terminalreporter.getreports(kind)):
+            crash = getattr(report.longrepr, "reprcrash", None)
+            reason = (crash.message if crash else str(report.longrepr)).strip().partition("\n")[0]
+            stream.write(f"{report.nodeid}: {reason[:300]}\n")
