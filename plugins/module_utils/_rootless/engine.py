@@ -32,9 +32,9 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._rootless.limits impor
     take,
     unenforced,
 )
-from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.host_tools import EMPTY, SIGN
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.host_tools import EMPTY
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.jobs import Engine, Job
-from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.limits import check_ulimits, judge, ulimits
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.limits import check_ulimits, judge
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.network import HOST_NAME, HOSTS_FILE
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pinned import Pinned, through
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pipes import HeadAndTail, UntilMark, read_until
@@ -43,15 +43,17 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pod import (
     KILL_TIMEOUT,
     PRELOAD,
     START_TIMEOUT,
-    WHO,
     Mount,
     Pod,
     PodSpec,
+    first_line,
     gather,
     is_user,
+    opening,
+    without_time,
 )
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.supervisor import DEFAULT_STATE_DIR, PodFolder, sweep_folders
-from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.surroundings import SEARCH_PATH, SPARE_HOME, find_home
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.surroundings import SEARCH_PATH, SPARE_HOME
 
 NAMESPACE = "rootless"  # what the audit trail calls the place of these pods
 NO_CONTAINERD = Ctr("", NAMESPACE, "")
@@ -187,12 +189,9 @@ class RootlessPod(Pod):
             raise GvisorError(f"{error.filename or self.folder}: {error.strerror}") from error
         out, err = HeadAndTail(1 << 16), HeadAndTail(1 << 16)
         said = UntilMark(f"{self.spec.id} ".encode(), out)
-        first = " ".join(self.spec.tools.argv("dmesg"))
-        who = f"{find_home(str(UID))}\n{WHO.format(mark=self.spec.id)}"
-        feed = f"IFS=' \t'\n{first}\n{ulimits(self.spec.limits.file_size)}{who}\n".encode()
         stdin, stdout, stderr = (stream.fileno() for stream in (process.stdin, process.stdout, process.stderr))
         others = {stderr: gather(err)}
-        if not read_until({stdout: said}, others, begin + START_TIMEOUT, (stdin, feed)):
+        if not read_until({stdout: said}, others, begin + START_TIMEOUT, (stdin, opening(self.spec))):
             raise GvisorError(
                 f"pod {self.spec.id} did not start within {START_TIMEOUT:g} s: {_explain(err.text()) or 'runsc says nothing'}"
             )
@@ -203,14 +202,7 @@ class RootlessPod(Pod):
         if not is_user(said.line, INSIDE):
             raise GvisorError(f"a process in the pod is not {INSIDE} without further rights: {said.line}; nothing was started")
         self._unlimited = check_ulimits(out.text(), self.spec.limits.file_size)
-        kernel = (out.text().splitlines() or [""])[0]
-        if SIGN not in kernel:
-            raise GvisorError(
-                f"{self.engine.runsc} is not gVisor: dmesg in the pod says {kernel or err.text()!r} where a gVisor sandbox says {SIGN!r}; "
-                "the job was not started",
-                kernel=kernel,
-            )
-        return kernel.partition("] ")[2] or kernel
+        return without_time(first_line(out.text(), err.text(), self.engine.runsc))
 
     def _run(self) -> subprocess.Popen:
         """Start the sandbox in namespaces of its own. Raises GvisorError or OSError."""

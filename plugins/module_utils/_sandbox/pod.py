@@ -302,6 +302,29 @@ def gather(excerpt: HeadAndTail) -> Sink:
     return sink
 
 
+def opening(spec: PodSpec) -> bytes:
+    """Return what a pod's shell is fed with first: it tells of its kernel, limits itself, and tells who it is."""
+    first = shlex.join(spec.tools.argv("dmesg")) if spec.gvisor else ":"
+    who = f"{find_home(spec.user.split(':')[0])}\n{WHO.format(mark=spec.id)}"
+    return f"IFS=' \t'\n{first}\n{ulimits(spec.limits.file_size)}{who}\n".encode()
+
+
+def first_line(said: str, complaint: str, what: str) -> str:
+    """Return the first line of the kernel log in what a pod's shell ``said``. Raises GvisorError where it is not gVisor's, but that of ``what``."""
+    first = (said.splitlines() or [""])[0]
+    if SIGN not in first:
+        raise GvisorError(
+            f"{what} is not gVisor: dmesg in the pod says {first or complaint!r} where a gVisor sandbox says {SIGN!r}; the job was not started",
+            kernel=first,
+        )
+    return first
+
+
+def without_time(line: str) -> str:
+    """Return a line of a kernel log without the time before it."""
+    return line.partition("] ")[2] or line
+
+
 class Pod:
     """One sandbox in one containerd. ``folder`` is a private folder of its own on the host."""
 
@@ -322,19 +345,15 @@ class Pod:
             return self._start(stack)
 
     def _start(self, stack: contextlib.ExitStack) -> str:
-        first = shlex.join(self.spec.tools.argv("dmesg")) if self.spec.gvisor else ":"
         # Before and after: an upgrade may switch the link meanwhile.
         programs = {runsc.identity(runsc.installed(self.ctr.address))} if self.spec.gvisor else set()
-        who = f"{find_home(self.spec.user.split(':')[0])}\n{WHO.format(mark=self.spec.id)}"
-        bounds = ulimits(self.spec.limits.file_size)
         begin = time.monotonic()
         for name, args in self._ways(stack.enter_context(namespaces())):
             ctr = self._popen(*args)
             out, err = HeadAndTail(1 << 16), HeadAndTail(1 << 16)
             said = UntilMark(f"{self.spec.id} ".encode(), out)
             others: Dict[int, Sink] = {ctr.stderr.fileno(): gather(err)}
-            feed = f"IFS=' \t'\n{first}\n{bounds}{who}\n".encode()
-            if not read_until({ctr.stdout.fileno(): said}, others, begin + START_TIMEOUT, (ctr.stdin.fileno(), feed)):
+            if not read_until({ctr.stdout.fileno(): said}, others, begin + START_TIMEOUT, (ctr.stdin.fileno(), opening(self.spec))):
                 raise GvisorError(
                     f"pod {self.spec.id} did not start within {START_TIMEOUT:g} s: {explain(err.text()) or 'ctr says nothing'}"
                 )
@@ -382,13 +401,7 @@ class Pod:
 
     def _proven(self, said: str, complaint: str, programs: Set[Optional[runsc.Identity]]) -> str:
         """Return the first line of the kernel log. Raises GvisorError where that, or the sandbox' process on the host, is not gVisor's."""
-        first = (said.splitlines() or [""])[0]
-        if SIGN not in first:
-            raise GvisorError(
-                f"runtime {self.spec.runtime} is not gVisor: dmesg in the pod says {first or explain(complaint)!r} "
-                f"where a gVisor sandbox says {SIGN!r}; the job was not started",
-                kernel=first,
-            )
+        first = first_line(said, explain(complaint), f"runtime {self.spec.runtime}")
         wanted = runsc.installed(self.ctr.address)
         path, program = runsc.program_of(self.pid())
         if program is None or program not in {*programs, runsc.identity(wanted)}:
@@ -398,7 +411,7 @@ class Pod:
                 kernel=first,
                 program=path,
             )
-        return first.partition("] ")[2] or first
+        return without_time(first)
 
     def limit(self) -> List[str]:
         """Put the pod's limits into force; return warnings.
