@@ -38,7 +38,8 @@ pytest_plugins = ("support.run_fixtures",)
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> str:
     path = str(tmp_path_factory.mktemp("bin") / "ggen-gvisor")
-    zipapp.write(path)
+    os.mkdir(f"{path}-state", 0o755)
+    zipapp.write(path, f"{path}-state/code")
     return path
 
 

@@ -223,7 +223,8 @@ def test_another_host_gets_the_example_once(daemon: Daemon, tmp_path: Path) -> N
 @pytest.fixture(scope="module")
 def program(tmp_path_factory: pytest.TempPathFactory) -> str:
     path = str(tmp_path_factory.mktemp("bin") / "ggen-gvisor")
-    zipapp.write(path)
+    os.mkdir(f"{path}-state", 0o755)
+    zipapp.write(path, f"{path}-state/code")
     return path
 
 

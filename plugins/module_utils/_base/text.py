@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from typing import Any, Dict, Mapping, Sequence
 
@@ -66,7 +65,9 @@ def visible_all(value: Any) -> Any:
         return {visible_all(key): visible_all(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [visible_all(item) for item in value] if type(value) in (list, tuple) else value
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):  # Ansible's warnings and errors
+    if hasattr(value, "__dataclass_fields__") and not isinstance(value, type):  # Ansible's warnings and errors, on a controller alone
+        import dataclasses  # which imports much
+
         return dataclasses.replace(value, **{field.name: visible_all(getattr(value, field.name)) for field in dataclasses.fields(value)})
     return value
 

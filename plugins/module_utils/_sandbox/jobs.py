@@ -11,7 +11,6 @@ import os
 import re
 import stat
 import time
-import uuid
 from collections import deque
 from typing import Any, Deque, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Tuple, Union
 
@@ -591,7 +590,7 @@ class PodJobs:
         self.jobs = jobs
         self.image = image
         params = jobs[0].params
-        self.pod = f"{params['name']}-{uuid.uuid4().hex[:12]}"
+        self.pod = f"{params['name']}-{os.urandom(6).hex()}"
         check_line("state_dir is", params["state_dir"])
         tools = prepare(params["state_dir"]).at(self.pod)
         # From here to the supervisor's start a kill leaves an empty folder, for the next run to sweep: the less between, the better.

@@ -13,7 +13,6 @@ import contextlib
 import errno
 import os
 import stat
-import uuid
 from typing import Iterator, List, Optional, Sequence, Tuple
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError, rights_fix
@@ -289,7 +288,7 @@ def write_file(folder: Pinned, path: str, data: bytes, mode: int, folder_mode: i
     Missing folders on the way get ``folder_mode``; one that is a link is an error. Raises OSError with the file's name.
     """
     *parents, name = path.split("/")
-    temporary = f".{name[:100]}.{uuid.uuid4().hex[:12]}"
+    temporary = f".{name[:100]}.{os.urandom(6).hex()}"
     with acting_as(*folder.owner):
         try:
             above = folder_below(folder.descriptor, parents, folder_mode)

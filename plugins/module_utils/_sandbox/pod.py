@@ -17,7 +17,6 @@ import shlex
 import signal
 import subprocess
 import time
-import uuid
 from typing import Callable, Dict, Iterator, List, Mapping, NamedTuple, Optional, Sequence, Set, Tuple
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
@@ -481,7 +480,7 @@ class Pod:
         stdin, *streams = self._pipes[-3:]
         out, err = HeadAndTail(command.max_output), HeadAndTail(command.max_output)
         # Nobody in the pod can know it, so nothing that the command prints is taken for the end of its output.
-        mark = uuid.uuid4().hex
+        mark = os.urandom(16).hex()
         lives = live or (None, None)
         ends = [UntilMark(f"{mark} ".encode(), _both(excerpt, outlet)) for excerpt, outlet in zip((out, err), lives)]
         sinks: Dict[int, Sink] = dict(zip(streams, ends))
@@ -514,7 +513,7 @@ class Pod:
         """Run ``command`` in the pod with a terminal, which ctr shows at ``terminal``; otherwise as ``execute``. What it says is nowhere else."""
         stdin, _out, stderr = self._pipes[-3:]
         nothing = HeadAndTail(1), HeadAndTail(1)
-        mark = uuid.uuid4().hex
+        mark = os.urandom(16).hex()
         # In the pod's own memory, where its user alone can look: ctr's words are read by everybody on the host.
         path = f"{SPARE_HOME}/.{mark}"
         text = f"printf %s {shlex.quote(terminal_script(command, self.spec))} > {path}; echo {mark}+ >&2\n"

@@ -10,7 +10,6 @@ import contextlib
 import os
 import signal
 import time
-import uuid
 from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
@@ -47,7 +46,7 @@ def observe(ctr: Ctr, runtime: str, folder: str, tools: HostTools, argv: List[st
 
     A container that only ran ``argv`` would be gone before anybody could see which ``program`` it is.
     """
-    name = f"proof-{uuid.uuid4().hex}"
+    name = f"proof-{os.urandom(16).hex()}"
     rootfs, pid_file = os.path.join(folder, name), os.path.join(folder, f"{name}.pid")
     os.mkdir(rootfs, 0o755)
     mount = ["--mount", mount_flag("bind", tools.folder, tools.target, "rbind:ro:nosuid:nodev")]

@@ -14,9 +14,11 @@ import zipfile
 from pathlib import Path, PurePosixPath
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import atomic_write
+from ansible_collections.ggen.gvisor.plugins.module_utils._command.compiled import FOLDER
 
 PACKAGE = "ansible_collections.ggen.gvisor.plugins.module_utils"
 MAIN = f"{PACKAGE}._command.main"
+COMPILED = f"{PACKAGE}._command.compiled"
 ROOT = Path(__file__).resolve().parents[2] / "module_utils"
 # Nothing of the caller's environment or of the host's site-packages has a say in a program of root's.
 SHEBANG = b"#!/usr/bin/env -S python3 -IS\n"
@@ -34,11 +36,14 @@ def version() -> str:
 
 
 @functools.cache
-def zipapp() -> bytes:
-    """Return the program. Raises OSError."""
-    texts = {f"{name.replace('.', '/')}.py": data for name, data in modules(MAIN).items()}
+def zipapp(code_folder: str = FOLDER) -> bytes:
+    """Return the program, which keeps what root's starts compile of it in ``code_folder``. Raises OSError."""
+    texts = {f"{name.replace('.', '/')}.py": data for name, data in {**modules(MAIN), **modules(COMPILED)}.items()}
     packages = {f"{parent}/__init__.py" for path in texts for parent in PurePosixPath(path).parents if str(parent) != "."}
-    main = f"from {MAIN} import main\n\nraise SystemExit(main({version()!r}))\n"
+    main = (
+        f"import os\n\nfrom {COMPILED} import use\n\nuse(os.path.dirname(__file__), {code_folder!r})\n"
+        f"from {MAIN} import main\n\nraise SystemExit(main({version()!r}))\n"
+    )
     texts = {**texts, **dict.fromkeys(packages, b""), "__main__.py": main.encode()}
     data = io.BytesIO()
     data.write(SHEBANG)
@@ -71,6 +76,6 @@ def _path(module: str) -> Path:
     return ROOT.joinpath(*module.removeprefix(f"{PACKAGE}.").split(".")).with_suffix(".py")
 
 
-def write(path: str) -> None:
+def write(path: str, code_folder: str = FOLDER) -> None:
     """Write the program to ``path``, whole or not at all. Raises OSError."""
-    atomic_write(path, zipapp(), 0o755)
+    atomic_write(path, zipapp(code_folder), 0o755)
