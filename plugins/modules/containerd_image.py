@@ -2,13 +2,13 @@
 # Copyright (c) 2026, the ggen.gvisor authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""An image in containerd's namespaces, from an archive on the controller or on the host."""
+"""An image in containerd's namespaces, from an archive on the controller or on the host, or from a registry."""
 
 from __future__ import annotations
 
 DOCUMENTATION = r"""
 module: containerd_image
-short_description: Import an image archive into containerd, go back to the image before, or remove an image
+short_description: Import an image from an archive or a registry into containerd, go back to the image before, or remove an image
 version_added: 1.0.0
 author: The ggen.gvisor authors (@ggen-gvisor)
 description:
@@ -20,8 +20,11 @@ description:
     such as C(containerd.io/restart.status). Those that only describe an image are allowed.
   - An archive on the controller (O(src)) is sent once for all namespaces, into the module's temporary folder, and only to a host
     that lacks the image.
+  - An image of a registry (O(reference)) is named by its digest. The host fetches it with C(skopeo) into a folder of root's alone, and imports it as any
+    archive. Where containerd has that digest, nothing is fetched and no registry is asked; in check mode neither.
 requirements:
   - containerd 1.6 or newer with C(ctr)
+  - C(skopeo), for O(reference) alone
 attributes:
   check_mode:
     support: full
@@ -38,11 +41,51 @@ attributes:
     description: The systems that the module runs on.
 options:
   archive:
-    description: Path of the archive on the host. O(state=present) needs it, O(src) or O(source). It may be compressed with gzip.
+    description: Path of the archive on the host. O(state=present) needs it, O(src), O(reference) or O(source). It may be compressed with gzip.
     type: path
   src:
     description: Path of the archive on the controller.
     type: path
+  reference:
+    description:
+      - The image in a registry, C(REGISTRY/NAME@sha256:DIGEST) or C(REGISTRY/NAME:TAG@sha256:DIGEST). The digest says which one it is, a tag is only a
+        further name. Of an image for several platforms, whose index has the digest, only O(platform) is fetched.
+      - Without O(name) it is called C(REGISTRY/NAME@sha256:DIGEST), and C(REGISTRY/NAME:TAG) where there is a tag.
+    type: str
+    version_added: 1.0.0
+  auth_file:
+    description:
+      - Path of credentials on the host, as C(skopeo login --authfile) writes them. Only its owner, root or the user who connects, may have rights on it.
+      - Only what it has for the registry is used. Neither a command line nor a message or result has it. Without it nobody logs in, whatever other files
+        of the host have. Programs that keep credentials (C(credHelpers)) are not asked.
+    type: path
+    version_added: 1.0.0
+  ca_file:
+    description: Path on the host of the certificate of the registry's authority, beside those that the host trusts. Only its owner may be able to write it.
+    type: path
+    version_added: 1.0.0
+  plain_http:
+    description: The registry speaks HTTP, or does not prove who it is. Only for one on the host itself, C(localhost) or C(127.0.0.1).
+    type: bool
+    default: false
+    version_added: 1.0.0
+  max_size:
+    description:
+      - The most that an image of a registry may have there, for example V(512M) or V(4G). While it comes, and until it is imported, it needs that room
+        twice in O(state_dir).
+    type: str
+    default: 4G
+    version_added: 1.0.0
+  timeout:
+    description: The seconds that it may take until an image of a registry is there.
+    type: int
+    default: 1800
+    version_added: 1.0.0
+  state_dir:
+    description: The collection's folder on the host. In it an image of a registry is while it comes.
+    type: path
+    default: /var/lib/ggen.gvisor
+    version_added: 1.0.0
   missing:
     description: The host is known to lack the image. It is sent at once, which saves the execution that would ask.
     type: bool
@@ -55,12 +98,12 @@ options:
     description:
       - Names that the image gets, for example C(docker.io/library/ggen:latest). The default is the names in the archive.
       - A short name is completed as Docker does it, C(ggen) is C(docker.io/library/ggen:latest), in O(source) as well.
-      - For O(state=absent) the names to remove; the default is again the names in the archive. With the last of them goes the name by digest
-        that containerd's CRI plugin gave the image in V(k8s.io).
+      - For O(state=absent) the names to remove; the default is again the names in the archive, or those of O(reference). With the last of them goes the
+        name by digest that containerd's CRI plugin gave the image in V(k8s.io).
     type: list
     elements: str
   digest:
-    description: The manifest digest that the archive, or O(source), must have, C(sha256:) and 64 hex digits.
+    description: The manifest digest that the archive, or O(source), must have, C(sha256:) and 64 hex digits. O(reference) has its own.
     type: str
   namespace:
     description: containerd's namespaces, one or several. V(default) is that of C(ctr), V(k8s.io) that of Kubernetes.
@@ -119,6 +162,17 @@ EXAMPLES = r"""
     namespace: [default, k8s.io]
     pinned: true
 
+- name: Fetch one from a registry, with credentials that root alone can read
+  ggen.gvisor.containerd_image:
+    reference: registry.example.org/tools/lint:2.1@sha256:74aaef2ea0eb88a8d1c047253917e711c95a8d158c2634693bf7acf6254b1208
+    auth_file: /etc/ggen.gvisor/auth.json
+  register: lint
+
+- name: Run it in gVisor
+  ggen.gvisor.containerd_run:
+    image: "{{ lint.names[0] }}"
+    argv: [lint, --version]
+
 - name: Keep the image under another name, before another one takes its name
   ggen.gvisor.containerd_image:
     source: docker.io/library/ggen:latest
@@ -140,12 +194,12 @@ replaced:
   description: containerd's namespaces in which another image was latest and is previous now, or would be. A run that fails tells them as well.
   type: list
   elements: str
-  returned: with O(state=present) and an archive
+  returned: with O(state=present) and an archive or a reference
 missing:
   description: containerd's namespaces that lacked the image, whole and under all of its names, or lack it.
   type: list
   elements: str
-  returned: with O(state=present) and an archive
+  returned: with O(state=present) and an archive or a reference
 restored:
   description: containerd's namespaces in which the previous image is latest again, or would be.
   type: list
@@ -159,16 +213,20 @@ names:
 digest:
   description: The manifest digest in the archive or, for a docker-archive, as containerd lists it.
   type: str
-  returned: when an archive or a source was given
+  returned: when an archive, a reference or a source was given
 config_digest:
   description: The digest of the image's configuration.
   type: str
-  returned: when an archive was given
+  returned: when an archive was given, or a reference, unless in check mode containerd lacks it
 platforms:
-  description: What the image is for.
+  description: What the image is for, or what of it was fetched.
   type: list
   elements: str
-  returned: when an archive was given
+  returned: as config_digest
+fetched:
+  description: The bytes that came from the registry; in check mode, and where the image was there, 0.
+  type: int
+  returned: when O(reference) was given
 sent:
   description: The bytes that went to the host.
   type: int
@@ -179,7 +237,8 @@ import contextlib
 import json
 import os
 import re
-from typing import Any, Dict, List, Optional, Set, Tuple
+import tempfile
+from typing import Any, Dict, Iterator, List, Optional, Set, Tuple
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
@@ -196,6 +255,19 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.image_arch
 )
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.image_config import check_reserved
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.image_names import full_name, full_names
+from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.registry import (
+    Asking,
+    Bounds,
+    Reference,
+    descriptor_of,
+    documents_in_containerd,
+    parse_reference,
+    pull,
+    pull_folder,
+    write_layout,
+)
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.limits import Room, bytes_of
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pinned import PRIVATE, UNTOUCHED, own_folder, read_own
 
 IMPORT_TIMEOUT = 1800.0  # seconds; unpacking gigabytes on a slow disk takes minutes
 IMPORTED = "ggen.gvisor/import-"  # what a name begins with that is there during an import
@@ -423,6 +495,88 @@ def present(module: AnsibleModule, namespaces: List[Ctr]) -> Tuple[Dict[str, Any
     )
 
 
+def image_there(module: AnsibleModule, namespaces: List[Ctr], reference: Reference, platform: str) -> Optional[Image]:
+    """Return the image of a registry as containerd has its documents, from the first namespace that has them, whole or not; None where none has."""
+    for ctr in namespaces:
+        documents = documents_in_containerd(ctr, reference.digest, platform)
+        if not documents:
+            continue
+        with tempfile.NamedTemporaryFile(dir=module.tmpdir) as file, contextlib.suppress(GvisorError, ValueError):
+            write_layout(file.name, descriptor_of(reference.digest, documents[reference.digest]), documents, {})
+            with Archive(file.name) as archive:
+                return archive.images()[0]
+    return None
+
+
+def fetched(module: AnsibleModule, namespaces: List[Ctr]) -> Tuple[Dict[str, Any], Table, Table]:
+    """Have the image of a registry there; returns the module's result and the images before and after."""
+    params = module.params
+    reference = parse_reference(params["reference"])
+    if params["plain_http"] and not reference.is_local:
+        raise GvisorError(
+            f"plain_http is for a registry on the host itself, and {reference.registry} is none; have it serve HTTPS, and give its ca_file"
+        )
+    platform = params["platform"] or host_platform(os.uname().machine)
+    names = full_names(params["name"]) if params["name"] else reference.names
+    params.update(src=str(reference), name=names, digest=reference.digest, images=None)
+    asking = Asking(
+        reference,
+        platform,
+        read_own(params["auth_file"], "auth_file", PRIVATE) if params["auth_file"] else b"",
+        read_own(params["ca_file"], "ca_file", UNTOUCHED) if params["ca_file"] else b"",
+        params["plain_http"],
+    )
+    most = bytes_of(params["max_size"], "max_size")
+
+    def without_registry() -> Optional[Tuple[Dict[str, Any], Table, Table]]:
+        image = image_there(module, namespaces, reference, platform)
+        if image is None:
+            return would_fetch(namespaces, params, names) if module.check_mode else None
+        params["images"] = [image.to_dict()]
+        with named_after(reference, str(reference)):
+            done = present(module, namespaces)
+        return done if module.check_mode or not done[0]["missing"] else None
+
+    found = without_registry()
+    if found is None:
+        folder = own_folder(params["state_dir"], "state_dir")
+        with pull_folder(folder, params["timeout"]) as place, Room({"the state folder": place}, None) as room:
+            found = without_registry()  # another run may have been faster
+            if found is None:
+                path = params["archive"] = pull(asking, Bounds(most, params["timeout"], room.low), place)
+                with named_after(reference, path):
+                    result, before, after = present(module, namespaces)
+                return {**result, "fetched": os.path.getsize(path)}, before, after
+    result, before, after = found
+    return {**result, "fetched": 0}, before, after
+
+
+@contextlib.contextmanager
+def named_after(reference: Reference, path: str) -> Iterator[None]:
+    """Have errors speak of the reference where they say archive: nobody has given one, and it is gone with its folder."""
+    try:
+        yield
+    except GvisorError as error:
+        error.message = re.sub(rf"(image )?archive {re.escape(path)}", lambda found: f"{found.group(1) or ''}{reference}", error.message)
+        error.details.pop("archive", None)
+        raise
+
+
+def would_fetch(namespaces: List[Ctr], params: Dict[str, Any], names: List[str]) -> Tuple[Dict[str, Any], Table, Table]:
+    """Tell what a run would do with an image that containerd does not have, of which nothing but its digest is known."""
+    held = {ctr.namespace: ctr.images() for ctr in namespaces}
+    repository = image_names.repository_of(names) if params["keep_previous"] else ""
+    result = {
+        "changed": True,
+        "missing": list(held),
+        "replaced": [one for one, images in held.items() if repository and image_names.is_replaced(images, repository, params["digest"])],
+        "names": names,
+        "digest": params["digest"],
+    }
+    before = {namespace: {name: images[name] for name in names if name in images} for namespace, images in held.items()}
+    return result, before, {namespace: dict.fromkeys(names, params["digest"]) for namespace in held}
+
+
 def keep_previous(ctr: Ctr, repository: str, digest: Optional[str]) -> bool:
     """Have what is latest kept as previous, before the image with ``digest`` becomes latest; tell whether there was one. Raises GvisorError.
 
@@ -492,7 +646,7 @@ def named(module: AnsibleModule, namespaces: List[Ctr]) -> Tuple[Dict[str, Any],
 def absent(module: AnsibleModule, namespaces: List[Ctr]) -> Tuple[Dict[str, Any], Table, Table]:
     """Have the names gone; returns the module's result and the images before and after."""
     params = module.params
-    names = params["name"] or []
+    names = params["name"] or (parse_reference(params["reference"]).names if params["reference"] else [])
     if not names:
         with Archive(params["archive"]) as archive:
             names = [name for image in archive.images() for name in image.names]
@@ -541,7 +695,8 @@ def perform(module: AnsibleModule) -> Dict[str, Any]:
     if not namespaces:
         raise GvisorError("namespace is empty; name one, such as default")
     namespaces[0].connect()
-    bring = {"present": named if params["source"] else present, "absent": absent, "previous": previous}[params["state"]]
+    there = fetched if params["reference"] else named if params["source"] else present
+    bring = {"present": there, "absent": absent, "previous": previous}[params["state"]]
     result, before, after = bring(module, namespaces)
     return {**result, "diff": difference(before, after)} if module._diff else result
 
@@ -552,6 +707,13 @@ def main() -> None:
         argument_spec={
             "archive": {"type": "path"},
             "src": {"type": "path"},
+            "reference": {"type": "str"},
+            "auth_file": {"type": "path"},
+            "ca_file": {"type": "path"},
+            "plain_http": {"type": "bool", "default": False},
+            "max_size": {"type": "str", "default": "4G"},
+            "timeout": {"type": "int", "default": 1800},
+            "state_dir": {"type": "path", "default": "/var/lib/ggen.gvisor"},
             "missing": {"type": "bool", "default": False},
             "images": {"type": "list", "elements": "dict"},
             "source": {"type": "str"},
@@ -564,10 +726,14 @@ def main() -> None:
             "pinned": {"type": "bool", "default": False},
             "address": {"type": "path", "default": DEFAULT_ADDRESS},
         },
-        required_if=[("state", "present", ["archive", "src", "source"], True), ("state", "previous", ["name"])],
-        required_one_of=[("archive", "src", "name")],
+        required_if=[("state", "present", ["archive", "src", "reference", "source"], True), ("state", "previous", ["name"])],
+        required_one_of=[("archive", "src", "reference", "name")],
         required_by={"source": "name"},
-        mutually_exclusive=[("archive", "source"), ("src", "source")],
+        mutually_exclusive=[
+            ("archive", "source"),
+            ("src", "source"),
+            *(("reference", other) for other in ("archive", "src", "source", "digest")),
+        ],
         supports_check_mode=True,
     )
     run(module, perform)

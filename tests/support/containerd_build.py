@@ -36,16 +36,21 @@ def build(version: str, tree: Path, cache: Path) -> None:
     programs.mkdir(parents=True)
     for name in PINS:
         shutil.copy(VERSIONS[version] / name, work / name)
-    (needs,) = re.findall(r"(?m)^go (\S+)$", (work / "go.mod").read_text())
-    go, toolchain = _go(needs, cache)
-    env = {**os.environ, **NEUTRAL, "GOTOOLCHAIN": toolchain, "CGO_ENABLED": "0", "GOCACHE": str(work / "cache")}
-    stamp = f"-s -w -X github.com/containerd/containerd/v2/version.Version=v{version}"
-    flags = ["-mod=readonly", "-trimpath", "-buildvcs=false", f"-tags={TAGS}", f"-ldflags={stamp}"]
-    subprocess.run(["nice", go, "build", *flags, "-o", f"{programs}/", "tool"], cwd=work, env=env, check=True)
+    stamp = f"-X github.com/containerd/containerd/v2/version.Version=v{version}"
+    go_build(work, programs, [f"-tags={TAGS}", "tool"], cache, stamp)
     shutil.rmtree(work)
     config = tree / "etc" / "containerd" / "config.toml"
     config.parent.mkdir(parents=True)
     config.write_bytes(subprocess.run([programs / "containerd", "config", "default"], check=True, capture_output=True).stdout)
+
+
+def go_build(source: Path, programs: Path, what: list[str], cache: Path, stamp: str = "") -> None:
+    """Compile ``what``, flags and packages, of the module in ``source`` into the folder ``programs``, with exactly the modules that it pins."""
+    (needs,) = re.findall(r"(?m)^go (\S+)$", (source / "go.mod").read_text())
+    go, toolchain = _go(needs, cache)
+    env = {**os.environ, **NEUTRAL, "GOTOOLCHAIN": toolchain, "CGO_ENABLED": "0", "GOCACHE": str(source / "cache")}
+    flags = ["-mod=readonly", "-trimpath", "-buildvcs=false", f"-ldflags=-s -w {stamp}".strip()]
+    subprocess.run(["nice", go, "build", *flags, "-o", f"{programs}/", *what], cwd=source, env=env, check=True)
 
 
 def _go(needs: str, cache: Path) -> tuple[str, str]:

@@ -24,6 +24,7 @@ FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC
 MAX_LINKS = 40  # the kernel's own limit
 MAX_TEXT_FILE = 1 << 20  # bytes of a file that is read whole
+PRIVATE, UNTOUCHED = 0o077, 0o022  # rights that others may not have: none at all, none to write
 OWN_MODE = 0o755  # of folders of root's own; what is secret is in folders of their own below
 
 _ABSENT = (errno.ENOENT, errno.ENAMETOOLONG)
@@ -279,6 +280,27 @@ def read_file(folder: Pinned, path: str, limit: int = MAX_TEXT_FILE) -> Optional
             data = stream.read(limit + 1)
     if len(data) > limit:
         raise GvisorError(f"{told} is larger than {limit} bytes")
+    return data
+
+
+def read_own(path: str, what: str, others: int) -> bytes:
+    """Return the bytes of a file of root's, or of who we are, on which nobody else has any of the rights ``others``. Raises GvisorError."""
+    with pin(path, what) as pinned:
+        if not stat.S_ISREG(pinned.status.st_mode):
+            raise GvisorError(f"{what} {path} is not a regular file", path=path)
+        if pinned.status.st_uid not in (0, os.geteuid()) or pinned.status.st_mode & others:
+            raise GvisorError(
+                f"{what} {path} is not its owner's alone to {'read' if others & stat.S_IROTH else 'write'}: mode {stat.S_IMODE(pinned.status.st_mode):04o}, "
+                f"uid {pinned.status.st_uid}; take the others' rights away (chown root {path}; chmod {'go=' if others & stat.S_IROTH else 'go-w'} {path})",
+                path=path,
+            )
+        try:
+            with open(through(pinned.descriptor), "rb") as stream:
+                data = stream.read(MAX_TEXT_FILE + 1)
+        except OSError as error:
+            raise GvisorError(f"{what} {path} cannot be read: {error.strerror}{rights_fix(error)}", path=path) from error
+    if len(data) > MAX_TEXT_FILE:
+        raise GvisorError(f"{what} {path} is larger than {MAX_TEXT_FILE} bytes", path=path)
     return data
 
 
