@@ -52,6 +52,10 @@ ELSEWHERE = {
     "ctr images ": (E2E, "needs containerd with gVisor: runs the block from step 3 on"),
     "ctr run ": (E2E, "needs containerd with gVisor: runs the block from step 3 on"),
     "ctr tasks ": (E2E, "needs containerd with gVisor: runs the block from step 3 on"),
+    "skopeo copy --preserve-digests oci-archive:": (
+        "tests/integration/test_containerd_image_pull.py",
+        "needs a registry: puts the image into one",
+    ),
     ".venv/bin/antsibull-changelog release": (None, "makes a release"),
     "git tag X.Y.Z": (None, "makes a release"),
 }
