@@ -66,6 +66,7 @@ class Played:
     """What a run of the play printed, counted and left as the fact."""
 
     def __init__(self, done: subprocess.CompletedProcess[str], results: Path) -> None:
+        self.code = done.returncode
         self.text = done.stdout + done.stderr
         self.results: list[dict[str, Any]] = json.loads(results.read_text())
         counts = re.search(r"^localhost .*changed=(\d+) .*failed=(\d+)", self.text, re.MULTILINE)
@@ -128,7 +129,12 @@ def test_the_life_of_a_workspace(daemon: Daemon, workspace: Path, tmp_path: Path
     assert files(workspace) == before
     assert not (workspace / ".ggen").exists()
 
-    first = play(daemon, tmp_path, ggen_run_workspace="organization")
+    gate = {"ggen_run_workspace": str(workspace), "ggen_run_gate": True}
+    stale = play(daemon, tmp_path, "--check", **gate)
+    assert (stale.code, stale.failed) == (2, 1), stale.text
+    assert f"{workspace} is not up to date: ggen would change generated/" in stale.text
+
+    first = play(daemon, tmp_path, ggen_run_workspace="organization", ggen_run_gate=True)
     assert (first.changed, first.failed) == (1, 0), first.text
     assert files(workspace / "generated") == expected("organization")
     (result,) = first.results
@@ -139,6 +145,9 @@ def test_the_life_of_a_workspace(daemon: Daemon, workspace: Path, tmp_path: Path
     assert {path.stat().st_uid for path in workspace.rglob("*")} == {12345}
     key = workspace / ".ggen/keys/signing.key"
     assert (key.stat().st_mode & 0o777, key.stat().st_uid) == (0o600, 12345)
+
+    current = play(daemon, tmp_path, "--check", **gate)
+    assert (current.code, current.changed, current.failed) == (0, 0, 0), current.text
 
     key.chmod(0o644)  # as a run that was killed leaves it, or somebody's own
     second = play(daemon, tmp_path, ggen_run_workspace="organization")
@@ -198,6 +207,7 @@ def test_a_host_without_a_sandbox_fails_only_for_real(daemon: Daemon, workspace:
     shown = play(daemon, tmp_path, "--check", **nothing)
     assert (shown.changed, shown.failed) == (0, 0), shown.text
     assert "containerd does not answer" in shown.text
+    assert play(daemon, tmp_path, "--check", **nothing, ggen_run_gate=True).failed == 1
     assert play(daemon, tmp_path, **nothing).failed == 1
 
 
@@ -205,6 +215,9 @@ def test_another_host_gets_the_example_once(daemon: Daemon, tmp_path: Path) -> N
     place = tmp_path / "place" / "organization"
     away = {"_ggen_run_local": False, "_ggen_run_example_place": str(place)}
     assert play(daemon, tmp_path, "--check", **away).failed == 0
+    absent = play(daemon, tmp_path, "--check", **away, ggen_run_gate=True)
+    assert absent.failed == 1
+    assert f"{place} is not there yet" in absent.text
     assert not place.exists()
     first = play(daemon, tmp_path, **away)
     assert first.failed == 0, first.text
