@@ -6,10 +6,8 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import json
 import os
-import shutil
 import socket
 import ssl
 import subprocess
@@ -18,35 +16,11 @@ import urllib.request
 from pathlib import Path
 
 import yaml
-from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import locked_file
 
-from support import containerd_build, oci
-from support.containerd_debs import cache_root
+from support import go_programs, oci
 
-(SOURCE,) = Path(__file__).parent.glob("registry-*")
 USER, PASSWORD = "puller", "correct-horse-7"
 HTPASSWD = f"{USER}:$2b$05$abcdefghijklmnopqrstuuBYe9o9CGi/BHa4OAlLpruMUDfwV3Rby\n"  # bcrypt of it
-
-
-def program() -> Path:
-    """Return the registry's program, compiled when the cache does not have it, which takes two minutes of one core."""
-    sources = [SOURCE / name for name in ("go.mod", "go.sum", "main.go")]
-    key = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:16]
-    place = cache_root().parent / "registry" / f"{SOURCE.name.partition('-')[2]}-{key}"
-    with locked_file(str(place.with_name(".lock"))):
-        if not place.is_dir():
-            work = place.with_name(f".{key}.{os.getpid()}")
-            shutil.rmtree(work, ignore_errors=True)
-            try:
-                tree = work / "source"
-                tree.mkdir(parents=True)
-                for path in sources:
-                    shutil.copy(path, tree / path.name)
-                containerd_build.go_build(tree, work / "done", ["."], cache_root().parent)
-                (work / "done").rename(place)
-            finally:
-                shutil.rmtree(work, ignore_errors=True)
-    return place / "registry"
 
 
 def certificate(folder: Path) -> tuple[Path, Path]:
@@ -91,7 +65,7 @@ class Registry:
         environment = {"PATH": os.environ["PATH"], "OTEL_TRACES_EXPORTER": "none"}
         with open(self._log, "ab") as log:
             self._process = subprocess.Popen(
-                [program(), "serve", self._config], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
+                [go_programs.registry(), "serve", self._config], stdin=subprocess.DEVNULL, stdout=log, stderr=log, env=environment
             )
         deadline = time.monotonic() + 20
         while True:
