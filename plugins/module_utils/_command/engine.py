@@ -6,15 +6,12 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Sequence
+from typing import Any, Dict, List, Mapping, NamedTuple, Sequence
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError, failure
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.ctr import Ctr
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.jobs import Job, Mode, Streams, run_all
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.secret_files import mask, mask_result, words_of
-
-# Runs a job that was checked and returns the result of containerd_run. Raises GvisorError or OSError.
-Engine = Callable[[Job], Dict[str, Any]]
 
 
 class Done(NamedTuple):
@@ -24,24 +21,31 @@ class Done(NamedTuple):
     warnings: List[str]
 
 
-def on_containerd(job: Job) -> Dict[str, Any]:
-    """Run the job in a pod of containerd's. Raises GvisorError."""
-    if os.geteuid() != 0:
-        raise GvisorError("containerd is root's: use sudo")
-    ctr = Ctr(job.params["address"], job.params["namespace"])
-    ctr.connect()
-    return run_all(ctr, [job], False, 1)[job.number]
+class Engine:
+    """What runs a job: a pod of containerd's."""
+
+    def job(self, params: Mapping[str, Any], mode: Mode, streams: Streams) -> Job:
+        """Return the job that ``params`` ask for, checked. Raises GvisorError or OSError."""
+        return Job(mode, dict(params), streams=streams)
+
+    def run(self, job: Job) -> Dict[str, Any]:
+        """Run it and return the result of containerd_run. Raises GvisorError or OSError."""
+        if os.geteuid() != 0:
+            raise GvisorError("containerd is root's: use sudo, or --rootless")
+        ctr = Ctr(job.params["address"], job.params["namespace"])
+        ctr.connect()
+        return run_all(ctr, [job], False, 1)[job.number]
 
 
-def run(params: Mapping[str, Any], mode: Mode, streams: Streams, engine: Engine = on_containerd) -> Done:
+def run(params: Mapping[str, Any], mode: Mode, streams: Streams, engine: Engine) -> Done:
     """Run what ``params``, all options of containerd_run for one command, ask for; what went wrong is in the result, which has ``failed`` then."""
     words: Sequence[str] = ()
     warnings: List[str] = []
     try:
-        job = Job(mode, dict(params), streams=streams)
+        job = engine.job(params, mode, streams)
         words = words_of(job.secrets)
         warnings = job.warnings
-        result = engine(job)
+        result = engine.run(job)
     except (GvisorError, OSError) as error:
         result = {"changed": False, **failure(error)}
     return Done(mask_result(result, words), mask(warnings, words))

@@ -19,6 +19,7 @@ DESCRIPTION = (
     "Runs a command to its end in a sandbox of its own: gVisor's kernel between it and the host, no network, no capabilities, limits on memory, "
     "processes and files, and nothing left behind. It is the module containerd_run without Ansible: the same code, the same walls, the same result.",
     "The sandbox runs as the owner of the workspace, who may not be root unless --user says so.",
+    "Where containerd runs the sandbox, root alone may ask it to. With --rootless gVisor's program does it for anybody, on folders of their own.",
 )
 
 
@@ -87,6 +88,7 @@ def usage_of(verb: Verb) -> str:
     return f"{NAME} {verb.name} [OPTIONS]{words}"
 
 
+SHARED_ARCHIVE = "/usr/local/share/ggen.gvisor/ggen.tar"
 _IMAGE = Option("--image", f"The image, in containerd's namespace. Default: {IMAGE}", "REF")
 _HERE = Option(
     "--workspace",
@@ -132,6 +134,19 @@ _WHERE = (
         "--state-dir", f"The folder with the host's state and the audit trail. Default: {DEFAULTS['state_dir']}", "DIR", values="folder"
     ),
 )
+_ROOTLESS = (
+    Option(
+        "--rootless", "Do without root and containerd: the command runs as the caller, and --image names an image's archive, or a folder"
+    ),
+    Option(
+        "--runsc",
+        "gVisor's program, for --rootless. Default: the one beside ggen-gvisor, or on PATH",
+        "PATH",
+        os.path.abspath,
+        values="file",
+    ),
+)
+_NO_ROOTLESS = _ROOTLESS[0]._replace(help="Is refused: a terminal takes containerd")
 VERBS = (
     Verb(
         "run",
@@ -147,6 +162,7 @@ VERBS = (
             *_RUN,
             _TERMINAL,
             _JSON,
+            *_ROOTLESS,
             *_WHERE,
         ),
         "CMD...",
@@ -158,7 +174,7 @@ VERBS = (
             "Runs CMD, or the image's /bin/sh, at a terminal, in a sandbox that sees the workspace as a command would. With --copy it is a copy, which is gone "
             "with the sandbox.",
         ),
-        (_HERE, _IMAGE, *_RUN, Option("--copy", "Work on a copy of the workspace"), *_WHERE),
+        (_HERE, _IMAGE, *_RUN, Option("--copy", "Work on a copy of the workspace"), _NO_ROOTLESS, *_WHERE),
         "[CMD...]",
     ),
     Verb(
@@ -168,7 +184,7 @@ VERBS = (
             "Runs ggen on the workspace as the role ggen_run does, and tells what it wrote. What is in its way is told with what mends it. "
             "ARGS are further arguments of ggen sync.",
         ),
-        (_HERE, _IMAGE, *_RUN, _JSON, *_WHERE),
+        (_HERE, _IMAGE, *_RUN, _JSON, *_ROOTLESS, *_WHERE),
         "[ARGS...]",
     ),
     Verb(
@@ -178,7 +194,7 @@ VERBS = (
             "Runs ggen sync, or CMD, on a copy of the workspace, which stays as it is, and prints what would change as a unified diff. "
             "The exit code tells whether something would: a gate for pipelines.",
         ),
-        (_HERE, _IMAGE, *_RUN, _JSON, *_WHERE),
+        (_HERE, _IMAGE, *_RUN, _JSON, *_ROOTLESS, *_WHERE),
         "[CMD...]",
     ),
     Verb(
@@ -208,10 +224,14 @@ EXIT_CODES = (
 FILES = (
     ("/usr/local/bin/ggen-gvisor", "The command: a zipapp, which needs Python 3.8 or newer and nothing else."),
     (f"{DEFAULTS['state_dir']}/audit/runs.jsonl", "One line for each run, for root alone."),
+    ("$XDG_DATA_HOME/ggen.gvisor/ggen.tar", "ggen's image for --rootless, in ~/.local/share where that is not set."),
+    (SHARED_ARCHIVE, "The same for all who have none of their own."),
+    ("$XDG_STATE_HOME/ggen.gvisor", "What --rootless needs while it runs, and its audit trail, in ~/.local/state where that is not set."),
 )
 EXAMPLES = (
     ("sudo ggen-gvisor sync", "Run ggen in the current folder."),
     ("sudo ggen-gvisor check", "Fail when generated files are not up to date."),
     ("sudo ggen-gvisor run --workspace . --memory 512M -- sh -c 'make test'", "Run a command on the current folder."),
+    ("ggen-gvisor check --rootless", "The same without root and without containerd."),
     ("tar c src | sudo ggen-gvisor run --image docker.io/library/busybox:latest -- tar t", "Feed a command."),
 )

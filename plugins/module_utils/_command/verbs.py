@@ -15,7 +15,7 @@ from typing import Any, Callable, Dict, Iterator, Mapping, Sequence
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.text import visible_result
 from ansible_collections.ggen.gvisor.plugins.module_utils._command.display import Display, complain, say, show, write
-from ansible_collections.ggen.gvisor.plugins.module_utils._command.engine import Done, Engine, on_containerd, run
+from ansible_collections.ggen.gvisor.plugins.module_utils._command.engine import Done, Engine, run
 from ansible_collections.ggen.gvisor.plugins.module_utils._command.parser import Asked
 from ansible_collections.ggen.gvisor.plugins.module_utils._command.table import (
     FAULTY,
@@ -38,7 +38,7 @@ WORDS = Words(
 )
 _PAIRS = {"env": "env", "secret": "secrets"}  # option → that of containerd_run, which is a dict
 ABSENT = " (absent)"  # how a diff calls the side that has no file
-_OURS = ("json", "terminal", "copy")
+_OURS = ("json", "terminal", "copy", "rootless")
 TERMINAL_TIMEOUT = 86400.0  # seconds; a person sits there
 SHELL = ["/bin/sh"]
 _RENAMED = {"mount": "mounts", "output": "outputs"}
@@ -63,7 +63,7 @@ def ggen_job(asked: Asked, arguments: Sequence[str]) -> Dict[str, Any]:
 
 def ggen_options(job: Mapping[str, Any]) -> Dict[str, Any]:
     """Return all options of the run of a job of ggen's."""
-    where = {name: job[name] for name in ("image", "namespace", "runtime", "address", "state_dir") if name in job}
+    where = {name: job[name] for name in ("image", "runsc", "namespace", "runtime", "address", "state_dir") if name in job}
     return options(**where, **run_options(job), name="ggen", private=[KEY])
 
 
@@ -196,6 +196,13 @@ def doctor(asked: Asked, _engine: Engine) -> int:
 ACTIONS: Dict[str, Callable[[Asked, Engine], int]] = {"run": run_command, "shell": shell, "sync": sync, "check": check, "doctor": doctor}
 
 
-def perform(asked: Asked, engine: Engine = on_containerd) -> int:
+def perform(asked: Asked) -> int:
     """Do what was asked for; return the exit code. Raises GvisorError."""
+    engine = Engine()
+    if "rootless" in asked.options:
+        from ansible_collections.ggen.gvisor.plugins.module_utils._command.rootless import RootlessEngine, settled
+
+        engine, asked = RootlessEngine(), asked._replace(options=settled(asked.verb, asked.options))
+    elif "runsc" in asked.options:
+        raise GvisorError("--runsc is for --rootless: containerd has a runtime of its own")
     return ACTIONS[asked.verb](asked, engine)

@@ -28,7 +28,7 @@ SUBJECTS = {
         "_gvisor": {"_base"},
         "_kubernetes": {"_base"},
         "_ggen": {"_base"},
-        "_command": {"_base", "_containerd", "_sandbox", "_gvisor", "_ggen"},
+        "_command": {"_base", "_containerd", "_sandbox", "_rootless", "_gvisor", "_ggen"},
     },
     CONTROLLER: {
         "_base": set(),

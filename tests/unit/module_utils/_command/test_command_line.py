@@ -19,7 +19,7 @@ import yaml
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._command import display, verbs
 from ansible_collections.ggen.gvisor.plugins.module_utils._command.completion import completion
-from ansible_collections.ggen.gvisor.plugins.module_utils._command.engine import run
+from ansible_collections.ggen.gvisor.plugins.module_utils._command.engine import Engine, run
 from ansible_collections.ggen.gvisor.plugins.module_utils._command.manual import manual
 from ansible_collections.ggen.gvisor.plugins.module_utils._command.parser import Asked, key_of, parse
 from ansible_collections.ggen.gvisor.plugins.module_utils._command.table import EXIT_CODES, NOT_RUN, VERBS
@@ -194,16 +194,17 @@ def test_options_are_all_that_a_run_takes() -> None:
 def test_an_engine_gets_the_checked_job_and_its_secrets_are_in_no_result() -> None:
     seen = []
 
-    def engine(job: Job) -> dict:
-        seen.append(job)
-        job.warnings.append("about much too secret")
-        return {"rc": 0, "stdout": "much too secret", "changed": False}
+    class Seeing(Engine):
+        def run(self, job: Job) -> dict:
+            seen.append(job)
+            job.warnings.append("about much too secret")
+            return {"rc": 0, "stdout": "much too secret", "changed": False}
 
     secret = base64.b64encode(b"much too secret").decode()
-    done = run(options(image="x", argv=["ls"], secrets={"a": secret}), Mode(False, False), Streams(), engine)
+    done = run(options(image="x", argv=["ls"], secrets={"a": secret}), Mode(False, False), Streams(), Seeing())
     assert (done.result["stdout"], done.warnings) == ("********", ["about ********"])
     assert seen[0].user == "65534:65534"
-    refused = run(options(image="x", argv=["ls"], memory="much"), Mode(False, False), Streams(), engine)
+    refused = run(options(image="x", argv=["ls"], memory="much"), Mode(False, False), Streams(), Seeing())
     assert refused.result["failed"]
     assert len(seen) == 1
 
