@@ -136,7 +136,8 @@ gvisor:
   description:
     - What is installed of gVisor. C(release) is the one that the links lead to, C(files) the sha256 of each file by release,
       C(in_use) the releases that a process runs a file of, C(runsc_config) the text of the shim's options file,
-      C(foreign) the files of a gVisor that somebody else installed, C(installed)
+      C(foreign) the files of a gVisor that somebody else installed, C(members) sha256 and mode of the C(program) and the C(rule) that let members of
+      a group run the command, C(installed)
       what C(installed.json) says - what the roles brought to this host and will take away again, and what there was before the last switch.
   returned: always
   type: dict
@@ -148,6 +149,7 @@ gvisor:
     runsc_version: runsc version 20260511.0-209a0ce076a1
     runsc_config_sha256: 93aa…
     foreign: []
+    members: {}
     installed: {packages: [containerd]}
 images:
   description: Images with their manifest digest, by containerd namespace. Empty where the daemon does not answer.
@@ -177,6 +179,7 @@ host:
   description:
     - The machine. C(capabilities) are containerd's where it runs; without CAP_SYS_RESOURCE gVisor's unmodified shim cannot start.
     - C(interrupted_packages) tells whether dpkg was interrupted, so that apt does nothing until C(dpkg --configure -a) was run.
+    - C(sudo) tells whether there is sudo.
     - C(space) has for each folder of O(space) the C(free_mb) of its file system and that file system's C(device) number.
   returned: always
   type: dict
@@ -188,6 +191,7 @@ host:
     service_manager: systemd
     cgroup_version: 2
     capabilities: [CAP_CHOWN, CAP_SYS_RESOURCE]
+    sudo: true
     space: {/usr/local/lib/gvisor: {free_mb: 41230, device: 65024}}
 """
 

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 from types import FrameType
-from typing import Optional, Sequence
+from typing import Callable, Optional, Sequence
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError, failure
 from ansible_collections.ggen.gvisor.plugins.module_utils._command.display import Interrupted, complain
@@ -27,7 +27,7 @@ def _end(number: int, _frame: Optional[FrameType]) -> None:
     raise Interrupted(number)
 
 
-def _open_streams() -> None:
+def open_streams() -> None:
     """Have something at 0, 1 and 2: what is opened later must not be taken for them."""
     while True:
         descriptor = os.open(os.devnull, os.O_RDWR)
@@ -38,14 +38,18 @@ def _open_streams() -> None:
 
 def main(version: str, argv: Optional[Sequence[str]] = None) -> int:
     """Do what the command line asks for and return the exit code."""
-    _open_streams()
+    open_streams()
     words = list(sys.argv[1:] if argv is None else argv)
+    return ended(lambda: perform(parse(words, version)))
+
+
+def ended(work: Callable[[], int]) -> int:
+    """Return the exit code that ``work`` returns, or the one that says why it ended before; what is wrong is said."""
     try:
-        asked = parse(words, version)
         for number in ENDING:
             if signal.getsignal(number) != signal.SIG_IGN:  # nohup, and jobs in the background of a script
                 signal.signal(number, _end)
-        return perform(asked)
+        return work()
     except Interrupted as interrupted:
         return interrupted.code
     except (GvisorError, OSError) as error:

@@ -112,4 +112,6 @@ def parse(argv: Sequence[str], version: str) -> Asked:
 def _read(option: Option, value: Any) -> Any:
     if not option.metavar:
         return value
+    if [] in (value if option.many else [value]):  # what argparse makes of --option=--
+        raise GvisorError(f"{option.name} cannot be --")
     return [option.read(one) for one in value] if option.many else option.read(value)

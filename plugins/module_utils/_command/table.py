@@ -12,6 +12,7 @@ from typing import Any, Callable, Dict, NamedTuple, Tuple
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._ggen.runs import IMAGE
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.defaults import DEFAULTS
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.secret_files import MAX_BYTES
 
 NAME = "ggen-gvisor"
 SUMMARY = "run commands, and ggen, in gVisor sandboxes"
@@ -47,7 +48,7 @@ def secret(text: str) -> Tuple[str, str]:
         raise GvisorError(f"--secret {text!r} is not NAME=FILE")
     try:
         with open(path, "rb") as stream:
-            return name, base64.b64encode(stream.read()).decode("ascii")
+            return name, base64.b64encode(stream.read(MAX_BYTES + 1)).decode("ascii")  # more is refused
     except OSError as error:
         raise GvisorError(f"--secret {name}: {path}: {error.strerror}") from error
 

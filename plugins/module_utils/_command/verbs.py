@@ -10,7 +10,7 @@ import json
 import os
 import select
 import shlex
-from typing import Any, Callable, Dict, Iterator, Mapping, Sequence
+from typing import Any, Callable, Dict, Iterator, Mapping, Optional, Sequence
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.text import visible_result
@@ -196,9 +196,9 @@ def doctor(asked: Asked, _engine: Engine) -> int:
 ACTIONS: Dict[str, Callable[[Asked, Engine], int]] = {"run": run_command, "shell": shell, "sync": sync, "check": check, "doctor": doctor}
 
 
-def perform(asked: Asked) -> int:
+def perform(asked: Asked, engine: Optional[Engine] = None) -> int:
     """Do what was asked for; return the exit code. Raises GvisorError."""
-    engine = Engine()
+    engine = engine or Engine()
     if "rootless" in asked.options:
         from ansible_collections.ggen.gvisor.plugins.module_utils._command.rootless import RootlessEngine, settled
 

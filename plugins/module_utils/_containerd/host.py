@@ -18,6 +18,8 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.config_fil
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.config_transaction import dump
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.ctr import KUBERNETES, Ctr
 
+VISUDO = "/usr/sbin/visudo"  # comes with sudo, and judges its rules
+
 
 def _candidate(package: str) -> Optional[str]:
     """Return the version of ``package`` that apt would install, or None where apt is missing or its lists are empty."""
@@ -130,4 +132,5 @@ def host(pid: int, folders: Iterable[str] = ()) -> Dict[str, Any]:
         "capabilities": capabilities(pid),
         "space": space(folders),
         "interrupted_packages": interrupted_packages(),
+        "sudo": os.access(VISUDO, os.X_OK),
     }

@@ -15,6 +15,8 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._base.process import o
 
 NAMES = ("runsc", "containerd-shim-runsc-v1")
 COMMAND = "ggen-gvisor"  # beside them where it is wanted; no other gVisor has it
+MEMBER = "ggen-gvisor-member"  # what members of a group begin with, where there is one
+RULE = "/etc/sudoers.d/ggen-gvisor"  # of sudo, which allows it to them
 INSTALLED = "installed.json"  # in the folder of the releases: what we brought, for uninstall, and what there was before, for going back
 MARK = "(ggen.gvisor)"  # in the first line of an options file of ours
 
@@ -62,8 +64,12 @@ def files_of(folder: str) -> Dict[str, Dict[str, str]]:
         path = os.path.join(folder, name)
         with contextlib.suppress(FileNotFoundError):
             if os.path.isfile(path):
-                found[name] = {"sha256": sha256_file(path), "mode": f"{os.stat(path).st_mode & 0o7777:04o}"}
+                found[name] = _facts(path)
     return found
+
+
+def _facts(path: str) -> Dict[str, str]:
+    return {"sha256": sha256_file(path), "mode": f"{os.stat(path).st_mode & 0o7777:04o}"}
 
 
 def linked(releases: str, links: Iterable[str]) -> Set[str]:
@@ -188,6 +194,9 @@ def gvisor(releases: str, bin_folder: str, runsc_config: str) -> Dict[str, Any]:
         "files": files,
         "in_use": releases_in_use(releases),
         "foreign": foreign,
+        "members": {
+            kind: _facts(path) for kind, path in (("program", os.path.join(bin_folder, MEMBER)), ("rule", RULE)) if os.path.isfile(path)
+        },
         "runsc_version": output_of(runsc, "--version").partition("\n")[0] if runsc else None,
         "runsc_config": options,
         "runsc_config_sha256": sha256_file(runsc_config) if options is not None else None,

@@ -279,11 +279,12 @@ class Job:
         self.params = params
         self.number = number
         self.workspace: Optional[str] = None  # without links
-        self._identity: Optional[Tuple[int, int]] = None
+        self.identity: Optional[Tuple[int, int]] = None  # the workspace's
+        self.reader: Optional[int] = None  # who may see whatever the result tells of the workspace, if not root: it must all be theirs
         self.owner: Optional[Tuple[int, int]] = None  # the workspace's
         if params["workspace"]:
             with pin_workspace(params["workspace"]) as pinned:
-                self.workspace, self._identity, self.owner = pinned.path, pinned.identity, pinned.owner
+                self.workspace, self.identity, self.owner = pinned.path, pinned.identity, pinned.owner
         self.sources: List[Tuple[int, int]] = []
         for mount in params["mounts"]:
             with pin_source(mount["source"]) as pinned:
@@ -337,7 +338,7 @@ class Job:
             self.source = copy
         elif self.workspace:
             with pin_workspace(self.params["workspace"]) as pinned:
-                if (pinned.identity, pinned.owner) != (self._identity, self.owner):
+                if (pinned.identity, pinned.owner) != (self.identity, self.owner):
                     raise GvisorError(f"workspace {self.workspace} is another folder now, or another's, than when the run began; run again")
                 if self.mode.check:
                     os.mkdir(copy, 0o700)
@@ -407,10 +408,12 @@ class Job:
         if not self.source:
             return
         with self._root() as root:
-            self._before = scan(root, self.until, extent=Extent(self.mode.diff))
+            self._before = scan(root, self.until, extent=Extent(self.mode.diff, reader=self.reader))
             if self._before.missed:
                 told = "; ".join(self._before.problems[:5])
                 raise GvisorError(f"workspace {self.workspace} cannot be looked at whole before the command: {told}; name a smaller folder")
+            if self.reader is not None and {uid for _inode, uid, _gid in self._before.owners} - {self.reader}:
+                raise GvisorError(f"workspace {self.workspace} holds what is not {self.reader}'s; take it out, or have it given to you")
             if self._archive is not None:
                 self._tree = tree_of(root, self.until)
         self.timings["scan_before"] = round(time.monotonic() - begin, 3)
@@ -493,7 +496,7 @@ class Job:
         params = self.params
         uid, gid = (int(number) for number in self.user.split(":"))
         with self._root() as root:
-            after = scan(root, self._after_until, self._before, (uid, gid), Extent(self.mode.diff, MAX_HOLES))
+            after = scan(root, self._after_until, self._before, (uid, gid), Extent(self.mode.diff, MAX_HOLES, reader=self.reader))
             ignored = ignore_matcher(params["ignore"])
             paths = differences(self._before, after)
             result["changed_counts"] = counts(self._before, after, paths, ignored)

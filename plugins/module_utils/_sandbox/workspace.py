@@ -46,6 +46,7 @@ MAX_PATHS = 128 << 20  # characters of all paths: a name in a thousand long fold
 SPARSE = 64 << 20  # bytes from which on a file that is mostly holes is told from others by a digest of its data alone
 MAX_HOLES = 16 << 30  # bytes of holes of which the digest is made in one scan, about ten seconds' work
 BLOCK = 1 << 16
+HIDDEN = "data:"  # the digest of what is not read
 _FICLONE = 0x40049409  # ioctl: share the blocks of another file where the file system can (btrfs, xfs)
 RACY_NS = 50_000_000  # a file changed within this time of being looked at may change again under the same time stamp
 SET_ID = stat.S_ISUID | stat.S_ISGID
@@ -184,6 +185,7 @@ class Extent(NamedTuple):
     texts: bool = False  # keep the text of small files, for diffs
     holes: int = 0  # bytes of sparse files, together, of which the digest of the whole is made too
     most: int = MAX_ENTRIES
+    reader: Optional[int] = None  # whose files alone are read, where not all are: of others' there is neither text nor digest
 
 
 DIGESTS = Extent()
@@ -197,6 +199,7 @@ class _Left:
         self.begun_ns = time.time_ns()
         self.texts = MAX_TEXTS if extent.texts else 0  # bytes
         self.holes = extent.holes
+        self.reader = extent.reader
 
 
 def _look(name: str, folder: int, status: os.stat_result, known: Optional[Entry], left: _Left) -> Entry:
@@ -210,12 +213,13 @@ def _look(name: str, folder: int, status: os.stat_result, known: Optional[Entry]
     elif kind == "file":
         descriptor = open_file(name, folder)
         try:
-            begun = b""
-            if status.st_size <= MAX_TEXT:
+            begun, opened = b"", os.fstat(descriptor)
+            readable = left.reader in (None, opened.st_uid)
+            if readable and status.st_size <= MAX_TEXT:
                 begun = os.read(descriptor, MAX_TEXT + 1)
                 text = _text(begun) if len(begun) <= left.texts else None
-            digest = _digest(descriptor, os.fstat(descriptor), left.deadline, name, begun)
-            if ":" in digest and status.st_size <= left.holes and not (known and known.digest == digest):
+            digest = _digest(descriptor, opened, left.deadline, name, begun) if readable else HIDDEN
+            if readable and ":" in digest and status.st_size <= left.holes and not (known and known.digest == digest):
                 now = time.monotonic()
                 with contextlib.suppress(TimeoutError):  # half of the time is for the others
                     whole = whole_digest(descriptor, status.st_size, now + (left.deadline - now) / 2, name)

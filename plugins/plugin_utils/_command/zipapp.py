@@ -18,6 +18,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._command.compiled impo
 
 PACKAGE = "ansible_collections.ggen.gvisor.plugins.module_utils"
 MAIN = f"{PACKAGE}._command.main"
+MEMBER = f"{PACKAGE}._command.member"  # where sudo's members begin, who have a file of their own
 COMPILED = f"{PACKAGE}._command.compiled"
 ROOT = Path(__file__).resolve().parents[2] / "module_utils"
 # Nothing of the caller's environment or of the host's site-packages has a say in a program of root's.
@@ -38,7 +39,7 @@ def version() -> str:
 @functools.cache
 def zipapp(code_folder: str = FOLDER) -> bytes:
     """Return the program, which keeps what root's starts compile of it in ``code_folder``. Raises OSError."""
-    texts = {f"{name.replace('.', '/')}.py": data for name, data in {**modules(MAIN), **modules(COMPILED)}.items()}
+    texts = {f"{name.replace('.', '/')}.py": data for name, data in {**modules(MAIN), **modules(COMPILED), **modules(MEMBER)}.items()}
     packages = {f"{parent}/__init__.py" for path in texts for parent in PurePosixPath(path).parents if str(parent) != "."}
     main = (
         f"import os\n\nfrom {COMPILED} import use\n\nuse(os.path.dirname(__file__), {code_folder!r})\n"

@@ -48,6 +48,7 @@ ELSEWHERE = {
     "install -D -m 0755 /tmp/gvisor/out/": (E2E, "installs on the machine; the role does the same"),
     "ln -sfn /usr/local/lib/gvisor/": (E2E, "installs on the machine; the role does the same"),
     "make install-command": ("tests/unit/module_utils/_command/test_command_line.py", "installs below a folder of its own"),
+    "sudo ggen-gvisor-member ": ("tests/integration/test_members.py", "needs containerd with gVisor: runs it by sudo"),
     "sudo ggen-gvisor ": ("tests/integration/test_command.py", "needs containerd with gVisor: runs each verb"),
     "ggen-gvisor check --rootless": ("tests/integration/test_command_rootless.py", "needs gVisor: runs each verb"),
     "ggen-gvisor run --rootless": ("tests/integration/test_command_rootless.py", "needs gVisor: runs each verb"),

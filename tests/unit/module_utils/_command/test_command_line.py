@@ -85,6 +85,8 @@ def test_options_are_read_and_what_is_behind_two_hyphens_is_the_command_s(tmp_pa
         (["run", "--secret", "a", "--", "x"], "is not NAME=FILE"),
         (["run", "--secret", "a=/nowhere", "--", "x"], "No such file"),
         (["run", "--timeout", "soon", "--", "x"], "is no number"),
+        (["run", "--workspace=--", "--", "x"], "--workspace cannot be --"),
+        (["run", "--protect=--", "--", "x"], "--protect cannot be --"),
         (["doctor", "--", "x"], "takes nothing behind --"),
     ],
 )

@@ -60,7 +60,7 @@ def test_capabilities_have_names(tmp_path, monkeypatch):
 
 def test_a_bare_host_has_no_gvisor(tmp_path):
     found = history.gvisor(str(tmp_path / "releases"), str(tmp_path), str(tmp_path / "runsc.toml"))
-    nothing = {"release": None, "links": {}, "files": {}, "in_use": [], "foreign": [], "installed": {}}
+    nothing = {"release": None, "links": {}, "files": {}, "in_use": [], "foreign": [], "members": {}, "installed": {}}
     assert found == {**nothing, "runsc_version": None, "runsc_config": None, "runsc_config_sha256": None}
 
 
