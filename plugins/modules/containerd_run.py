@@ -341,6 +341,13 @@ options:
     description: Bytes kept of standard output and of standard error, half from the beginning and half from the end.
     type: int
     default: 1048576
+  metrics:
+    description:
+      - Absolute path of an existing folder in which each run is counted, in the file C(ggen_gvisor.prom) for the textfile collector of Prometheus'
+        node_exporter. C(docs/audit.md) has what is counted.
+      - Root alone may be able to write to it, and with O(engine=rootless) only root can say it. Where it cannot be written a warning tells so.
+    type: path
+    version_added: 1.0.0
   name:
     description: What the pod's id begins with.
     type: str
@@ -598,6 +605,7 @@ def main() -> None:
             "private": {"type": "list", "elements": "str", "default": DEFAULTS["private"]},
             "fail_on_rc": {"type": "bool", "default": DEFAULTS["fail_on_rc"]},
             "max_output": {"type": "int", "default": DEFAULTS["max_output"]},
+            "metrics": {"type": "path"},
             "name": {"type": "str", "default": DEFAULTS["name"]},
             "address": {"type": "path", "default": DEFAULTS["address"]},
             "state_dir": {"type": "path", "default": DEFAULTS["state_dir"]},

@@ -122,6 +122,13 @@ _RUN = (
         many=True,
     ),
     Option("--output", "The only files of the workspace that the command may change, as patterns", "PATTERN", many=True),
+    Option(
+        "--metrics",
+        "A folder of root's in which the run is counted, in a file for the textfile collector of node_exporter",
+        "DIR",
+        os.path.abspath,
+        values="folder",
+    ),
 )
 _TERMINAL = Option(
     "--terminal", "Give the command a terminal, with the size of the caller's. What it does there is between the two", short="-t"

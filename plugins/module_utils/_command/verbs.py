@@ -63,7 +63,8 @@ def ggen_job(asked: Asked, arguments: Sequence[str]) -> Dict[str, Any]:
 
 def ggen_options(job: Mapping[str, Any]) -> Dict[str, Any]:
     """Return all options of the run of a job of ggen's."""
-    where = {name: job[name] for name in ("image", "runsc", "namespace", "runtime", "address", "state_dir") if name in job}
+    names = ("image", "runsc", "namespace", "runtime", "address", "state_dir", "metrics")
+    where = {name: job[name] for name in names if name in job}
     return options(**where, **run_options(job), name="ggen", private=[KEY])
 
 

@@ -91,6 +91,8 @@ def own_options(params: Mapping[str, Any], bundle: Bundle) -> Dict[str, Any]:
     own = f"{uid}:{gid}"
     if params["user"] not in (None, str(uid), own):
         raise GvisorError(f"user={params['user']!r} is not possible without root: the command runs as the caller, {own}; leave it out")
+    if params.get("metrics") and uid != 0:
+        raise GvisorError(f"metrics={params['metrics']!r} is not possible without root: the host's counts are root's; leave it out")
     state_dir = state_folder(os.environ) if params["state_dir"] == DEFAULT_STATE_DIR else params["state_dir"]
     # Root must say so, as with containerd.
     return {**params, "image": bundle.name, "state_dir": state_dir, "user": params["user"] if uid == 0 else own}

@@ -17,11 +17,12 @@ import json
 import os
 import stat
 import time
-from typing import Any, Dict, Iterator, List, Mapping, Sequence
+from typing import Any, Dict, Iterator, List, Mapping, Optional, Sequence
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import atomic_write, take_lock
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.ctr import Ctr
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox import metrics
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pinned import FOLDER
 
 NAME = "audit"  # the folder below the state folder, and that of what is not yet a line in a pod's
@@ -154,8 +155,8 @@ class Trail:
         self._folder = os.path.join(folder, NAME)
         os.mkdir(self._folder, 0o700)
 
-    def begin(self, number: int, facts: Mapping[str, Any]) -> None:
-        """Write down what is known of a job before it may begin. Raises OSError."""
+    def begin(self, number: int, facts: Mapping[str, Any], counted_in: Optional[str] = None) -> None:
+        """Write down what is known of a job before it may begin, and the folder of the metrics that it is ``counted_in``. Raises OSError."""
         record = {
             "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
             "asked_by": asked_by(os.environ),
@@ -164,21 +165,28 @@ class Trail:
             "digest": self.digest,
             **facts,
         }
-        atomic_write(os.path.join(self._folder, str(number)), line_of(bounded(record)), 0o600, durable=False)
+        begun = {"record": bounded(record), "counted_in": counted_in}
+        atomic_write(os.path.join(self._folder, str(number)), line_of(begun), 0o600, durable=False)
 
-    def end(self, number: int, facts: Mapping[str, Any]) -> None:
-        """Append the line of a job that has ended. Raises OSError."""
-        path = os.path.join(self._folder, str(number))
-        with open(path, "rb") as stream:
-            record = json.loads(stream.read().decode("ascii"))
-        append(self._state_dir, {**record, **bounded(facts)})
-        os.unlink(path)
+    def end(self, number: int, facts: Mapping[str, Any]) -> List[str]:
+        """Append the line of a job that has ended; return warnings. Raises OSError."""
+        return _end(os.path.join(self._folder, str(number)), self._state_dir, bounded(facts))
+
+
+def _end(path: str, state_dir: str, facts: Mapping[str, Any]) -> List[str]:
+    """Append the line of a job that ``path`` tells the beginning of, and count it. Raises OSError, ValueError, TypeError or KeyError."""
+    with open(path, "rb") as stream:
+        begun = json.loads(stream.read().decode("ascii"))
+    record = {**begun["record"], **facts}
+    append(state_dir, record)
+    os.unlink(path)
+    return metrics.count(begun["counted_in"], record) if begun["counted_in"] else []
 
 
 def settle(folder: str) -> List[str]:
     """Append the lines of jobs that have begun in the pod of this folder and whose end nobody saw; return what could not be done."""
     state_dir = os.path.dirname(os.path.dirname(folder))
-    said = []
+    said: List[str] = []
     try:
         names = sorted(os.listdir(os.path.join(folder, NAME)))
     except OSError:
@@ -186,10 +194,7 @@ def settle(folder: str) -> List[str]:
     for name in names:
         path = os.path.join(folder, NAME, name)
         try:
-            with open(path, "rb") as stream:
-                record = json.loads(stream.read().decode("ascii"))
-            append(state_dir, {**record, "ended": "killed", "rc": None})
-            os.unlink(path)
-        except (OSError, ValueError, TypeError) as error:
+            said += _end(path, state_dir, {"ended": "killed", "rc": None})
+        except (OSError, ValueError, TypeError, KeyError) as error:
             said.append(f"the end of a run is missing in {state_dir}/{NAME}/{FILE}: {path}: {error}")
     return said

@@ -33,7 +33,7 @@ DEFAULTS: Dict[str, Any] = {
     "state_dir": DEFAULT_STATE_DIR,
 }
 # Those that are not there where nobody says them.
-UNSET = ("image", "argv", "stdin", "workspace", "archive", "user", "cwd", "memory", "cpus", "outputs", "keep_free")
+UNSET = ("image", "argv", "stdin", "workspace", "archive", "user", "cwd", "memory", "cpus", "outputs", "keep_free", "metrics")
 
 
 def options(**given: Any) -> Dict[str, Any]:

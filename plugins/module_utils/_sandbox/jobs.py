@@ -119,6 +119,8 @@ def check(params: Dict[str, Any]) -> None:
     if params["cwd"] is not None and not params["cwd"].startswith("/"):
         raise GvisorError(f"cwd={params['cwd']!r} must be an absolute path")
     environment(params["env"])
+    if params["metrics"] and not os.path.isabs(params["metrics"]):
+        raise GvisorError(f"metrics={params['metrics']!r} is no absolute path; write for example /var/lib/prometheus/node-exporter")
     if any("\0" in word for word in [*params["argv"], params["workspace"] or "", params["cwd"] or ""]):
         raise GvisorError("argv, workspace and cwd must not hold NUL characters")
     for path in params["private"]:
@@ -669,7 +671,7 @@ class PodJobs:
     def _go(self, job: Job) -> None:
         try:
             job.look()
-            self.trail.begin(job.number, {"run": self.pod, "job": job.number, **job.facts})
+            self.trail.begin(job.number, {"run": self.pod, "job": job.number, **job.facts}, job.params["metrics"])
         except OSError as error:
             raise GvisorError(f"{error.filename or self.folder.path}: {error.strerror}") from error
         self.supervisor.go(job.until)
@@ -699,7 +701,7 @@ class PodJobs:
     def _told(self, job: Job, facts: Mapping[str, Any]) -> List[str]:
         """Append the job's line to the audit trail; return what could not be done."""
         try:
-            self.trail.end(job.number, facts)
+            job.warnings += self.trail.end(job.number, facts)
         except OSError as error:
             where = f"{job.params['state_dir']}/{NAME}"
             return [f"the run could not be written down in {where}: {error.strerror}"]
