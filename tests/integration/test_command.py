@@ -51,8 +51,9 @@ class Command:
         self.host = host
 
     def argv(self, verb: str, *options: str, words: tuple[str, ...] = ()) -> list[str]:
-        where = ["--address", self.host.daemon.address, "--state-dir", self.host.state_dir]
-        where += [] if "--image" in options else ["--image", IMAGE]
+        where = ["--state-dir", self.host.state_dir]
+        if verb != "stats":
+            where += ["--address", self.host.daemon.address, *([] if "--image" in options else ["--image", IMAGE])]
         return [sys.executable, "-IS", self.program, verb, *where, *options, *(["--", *words] if words else [])]
 
     def start(self, verb: str, *options: str, words: tuple[str, ...] = (), **streams: object) -> subprocess.Popen:
@@ -382,3 +383,39 @@ def test_doctor_says_that_there_is_no_containerd(command: Command) -> None:
     rc, out, _err = command.run("doctor", "--address", "/nowhere.sock")
     assert rc == UNHEALTHY
     assert "BAD  containerd does not answer on /nowhere.sock" in out
+
+
+# stats
+
+
+def test_stats_tells_what_runs_and_what_it_uses(command: Command, workspace: Path) -> None:
+    """While it runs, of each sandbox; a moment later, that there is none."""
+    busy = "touch begun; i=0; while [ $i -lt 200000 ]; do i=$((i+1)); done; cat begun; touch ready; sleep 600"
+    begin = time.monotonic()
+    process = command.start("run", "--workspace", str(workspace), "--memory", "256M", words=("sh", "-c", busy))
+    deadline = time.monotonic() + 60
+    while not (workspace / "ready").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    try:
+        rc, out, err = command.run("stats", "--json")
+        assert (rc, err) == (0, "")
+        (pod,) = json.loads(out)["pods"]
+        (name,) = command.host.pods()
+        assert (pod["pod"], pod["image"], pod["digest"][:7]) == (name, IMAGE, "sha256:")
+        assert (pod["argv"], pod["workspace"]) == (["sh", "-c", busy], str(workspace))
+        assert 0.1 < pod["age"] <= time.monotonic() - begin
+        assert 1 << 20 < pod["memory"] <= 256 << 20
+        assert 0 < pod["cpu_seconds"] < 120
+        assert 5 < pod["pids"] < 2048
+        assert pod["sandbox"]["fs_opens"] > 5
+        rc, out, err = command.run("stats")
+        head, row = out.splitlines()
+        assert (rc, err, head.split()) == (0, "", ["POD", "IMAGE", "DIGEST", "AGE", "MEMORY", "CPU", "TASKS", "OPENS"])
+        assert row.split()[:3] == [name, IMAGE, pod["digest"][7:19]]
+    finally:
+        process.terminate()
+        process.wait(60)
+    assert command.settle() == {}
+    assert command.run("stats") == (0, f"no sandbox of {command.host.state_dir} runs now\n", "")
+    assert json.loads(command.run("stats", "--json")[1]) == {"pods": []}

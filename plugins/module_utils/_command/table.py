@@ -134,13 +134,14 @@ _TERMINAL = Option(
     "--terminal", "Give the command a terminal, with the size of the caller's. What it does there is between the two", short="-t"
 )
 _JSON = Option("--json", "Print the result as JSON, as the module containerd_run documents it, and nothing else")
+_STATE_DIR = Option(
+    "--state-dir", f"The folder with the host's state and the audit trail. Default: {DEFAULTS['state_dir']}", "DIR", values="folder"
+)
 _WHERE = (
     Option("--namespace", f"containerd's namespace that has the image. Default: {DEFAULTS['namespace']}", "NAME"),
     Option("--runtime", f"The runtime of the sandbox. Default: {DEFAULTS['runtime']}", "NAME"),
     Option("--address", f"containerd's socket. Default: {DEFAULTS['address']}", "PATH", values="file"),
-    Option(
-        "--state-dir", f"The folder with the host's state and the audit trail. Default: {DEFAULTS['state_dir']}", "DIR", values="folder"
-    ),
+    _STATE_DIR,
 )
 _ROOTLESS = (
     Option(
@@ -213,11 +214,20 @@ VERBS = (
         ),
         (_IMAGE, _JSON, *_WHERE),
     ),
+    Verb(
+        "stats",
+        "show the sandboxes that run now",
+        (
+            "Shows each sandbox of containerd's that runs now: its image and age, its memory, processor time and tasks as the host counts them, "
+            "and how many files were opened in it. --json has the command, the workspace and all that gVisor counts, too.",
+        ),
+        (_JSON._replace(help="Print the sandboxes as JSON, and nothing else"), _STATE_DIR),
+    ),
 )
 NOT_RUN, TIMED_OUT, LIMIT, FAULTY, WOULD_CHANGE, UNHEALTHY = 125, 150, 151, 152, 153, 154
 # Any other exit code is the command's own. With --json the result tells the two apart in every case.
 EXIT_CODES = (
-    (0, "The command ended with 0; check: nothing would change; doctor: all is well."),
+    (0, "The command ended with 0; check: nothing would change; doctor: all is well; stats."),
     (NOT_RUN, "The command was not run, or not to its end: the options, the host or the image are not as they should be."),
     (TIMED_OUT, "It was killed because of --timeout."),
     (LIMIT, "The sandbox was ended by a limit: memory, processes, or room on the host's disk."),

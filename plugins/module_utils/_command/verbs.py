@@ -194,7 +194,30 @@ def doctor(asked: Asked, _engine: Engine) -> int:
     return 0 if found["healthy"] else UNHEALTHY
 
 
-ACTIONS: Dict[str, Callable[[Asked, Engine], int]] = {"run": run_command, "shell": shell, "sync": sync, "check": check, "doctor": doctor}
+def stats(asked: Asked, _engine: Engine) -> int:
+    """Show the sandboxes that run now; return the exit code. Raises GvisorError."""
+    from ansible_collections.ggen.gvisor.plugins.module_utils._command.stats import running, table
+
+    state_dir = options(**given(asked))["state_dir"]
+    found = running(state_dir)
+    if "json" in asked.options:
+        write(1, json.dumps({"pods": found}, ensure_ascii=True, sort_keys=True).encode() + b"\n")
+    elif found:
+        for line in table(found):
+            say(line)
+    else:
+        say(f"no sandbox of {state_dir} runs now")
+    return 0
+
+
+ACTIONS: Dict[str, Callable[[Asked, Engine], int]] = {
+    "run": run_command,
+    "shell": shell,
+    "sync": sync,
+    "check": check,
+    "doctor": doctor,
+    "stats": stats,
+}
 
 
 def perform(asked: Asked, engine: Optional[Engine] = None) -> int:

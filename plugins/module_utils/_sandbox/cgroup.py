@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import signal
 import time
 from typing import Dict, Iterator, List, NamedTuple, Optional, Tuple
@@ -45,6 +46,12 @@ _FILES: Dict[str, Dict[int, Tuple[str, List[Tuple[str, str]]]]] = {
 _COUNTS = {
     "memory": {1: ("memory", "memory.oom_control", "oom_kill"), 2: ("memory", "memory.events", "oom_kill")},
     "pids": {1: ("pids", "pids.events", "max"), 2: ("pids", "pids.events", "max")},
+}
+# What a group uses: (controller, version) → file, the word before the number where there are several, and how many of it make one.
+_USED: Dict[str, Dict[int, Tuple[str, str, str, float]]] = {
+    "memory": {1: ("memory", "memory.usage_in_bytes", "", 1), 2: ("memory", "memory.current", "", 1)},
+    "cpu_seconds": {1: ("cpuacct", "cpuacct.usage", "", 1e9), 2: ("cpu", "cpu.stat", "usage_usec", 1e6)},
+    "pids": {1: ("pids", "pids.current", "", 1), 2: ("pids", "pids.current", "", 1)},
 }
 
 
@@ -101,6 +108,18 @@ class PodCgroup:
         """Return the host's processes of the pod, as far as its groups tell."""
         found = {word for folder in self._folders.values() for word in _read(os.path.join(folder, "cgroup.procs")).split()}
         return sorted(map(int, found))
+
+    def used(self) -> Dict[str, Optional[float]]:
+        """Return how many bytes, the kernel's cache of files included, seconds of processors and tasks the pod has; None for what nobody counts."""
+        found: Dict[str, Optional[float]] = dict.fromkeys(_USED)
+        for name, table in _USED.items():
+            place = self._place(table)
+            if place is not None:
+                folder, (_controller, file, word, unit) = place
+                said = re.search(rf"^{word}\s*(\d+)$", _read(os.path.join(folder, file)), re.MULTILINE)
+                if said:
+                    found[name] = int(said.group(1)) if unit == 1 else round(int(said.group(1)) / unit, 3)
+        return found
 
     def limit(self, limits: Limits) -> Dict[str, str]:
         """Put ``limits`` into force; return those that this host cannot enforce, as name=value, each with the reason.

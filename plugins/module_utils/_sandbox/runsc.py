@@ -12,6 +12,7 @@ from typing import Optional, Tuple
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.process import SEARCH_PATH
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.processes import listener_pid
 
+SHIM_ROOT = "/run/containerd/runsc"
 Identity = Tuple[int, int]  # device and inode: a sandbox has mounts of its own, in which a path may read otherwise
 
 
@@ -31,6 +32,11 @@ def installed(address: str) -> Optional[str]:
             pass
     found = [one for one in (shutil.which("runsc", path=folder) for folder in path.split(os.pathsep)) if one]
     return next((one for one in found if not _is_script(one)), found[0] if found else None)
+
+
+def shim_root(namespace: str) -> str:
+    """Return the folder in which the shim has runsc keep what it knows of the sandboxes of containerd's ``namespace``."""
+    return os.path.join(SHIM_ROOT, namespace)
 
 
 def _is_script(path: str) -> bool:

@@ -174,8 +174,8 @@ def owner_of(state_dir: str) -> str:
     return hashlib.sha256(os.path.realpath(state_dir).encode("utf-8", "surrogateescape")).hexdigest()[:12]
 
 
-def _stale(ctr: Ctr, state_dir: str, name: str) -> Pod:
-    """Return a pod of an earlier run, of which no more is known than its name."""
+def pod_of(ctr: Ctr, state_dir: str, name: str) -> Pod:
+    """Return a pod of another run, of which no more is known than its name."""
     return Pod(ctr, PodSpec(name, "", "", [], HostTools("", ""), owner=owner_of(state_dir)), os.path.join(state_dir, "pods", name))
 
 
@@ -185,7 +185,7 @@ def sweep(state_dir: str, ctr: Ctr) -> List[str]:
     unknown = _unknown(state_dir, ctr)
     said = sweep_folders(state_dir)
     for name in unknown:
-        pod = _stale(ctr, state_dir, name)
+        pod = pod_of(ctr, state_dir, name)
         try:
             remove_groups(pod.spec.group())
             pod.remove()
@@ -225,7 +225,7 @@ def sweep_folders(state_dir: str) -> List[str]:
                 known = json.load(stream)
             if os.path.exists(known["address"]):
                 ctr = Ctr(known["address"], known["namespace"], known["program"])
-                _stale(ctr, state_dir, name).remove()
+                pod_of(ctr, state_dir, name).remove()
                 said.append(f"pod {name} of an earlier run that was killed was removed")
             elif os.path.isdir(os.path.dirname(known["address"])):
                 said.append(f"pod {name} of an earlier run that was killed is still there: {known['address']} is missing")
@@ -258,7 +258,7 @@ def remove_state(state_dir: str) -> Tuple[List[str], List[str]]:
             stays.append(f"pod {name} is of a run that goes on")
             continue
         try:
-            _stale(Ctr(), state_dir, name).kill()
+            pod_of(Ctr(), state_dir, name).kill()
             said += settle(folder, time.monotonic() + REMOVE_SECONDS)
         finally:
             os.close(lock)

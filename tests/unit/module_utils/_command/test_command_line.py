@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import yaml
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
-from ansible_collections.ggen.gvisor.plugins.module_utils._command import display, verbs
+from ansible_collections.ggen.gvisor.plugins.module_utils._command import display, stats, verbs
 from ansible_collections.ggen.gvisor.plugins.module_utils._command.completion import completion
 from ansible_collections.ggen.gvisor.plugins.module_utils._command.engine import Engine, run
 from ansible_collections.ggen.gvisor.plugins.module_utils._command.manual import manual
@@ -155,7 +155,7 @@ def test_the_manual_page_is_roff_without_a_complaint() -> None:
 @pytest.mark.parametrize(
     ("line", "offered"),
     [
-        ("ggen-gvisor s", ["shell", "sync"]),
+        ("ggen-gvisor s", ["shell", "sync", "stats"]),
         ("ggen-gvisor run --wo", ["--workspace"]),
         ("ggen-gvisor doctor --m", []),
         ("ggen-gvisor run --workspace /usr/sb", ["/usr/sbin"]),
@@ -173,6 +173,38 @@ printf '%s\\n' "${{COMPREPLY[@]}}"
     done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
     assert done.stderr == ""
     assert done.stdout.split() == offered
+
+
+def test_what_a_sandbox_counts_is_read_and_bounded() -> None:
+    text = """# HELP runsc_fs_opens Number of file opens.
+runsc_fs_opens{iteration="3u9",sandbox="a-1"} 41 1795883856550
+runsc_unimplemented_syscalls{iteration="3u9",sandbox="a-1",sysno="334"} 6 1795883856550
+runsc_forged{iteration="3u9",sandbox="a-1"} \x1b[2J
+other{sandbox="a-1"} 1
+"""
+    assert stats.read_counts(text) == {"fs_opens": 41, 'unimplemented_syscalls{sysno="334"}': 6}
+    many = "".join(f'runsc_n{number}{{sandbox="a"}} 1\n' for number in range(2 * stats.MAX_COUNTS))
+    assert len(stats.read_counts(many)) == stats.MAX_COUNTS
+
+
+def test_the_table_of_sandboxes() -> None:
+    pod = {
+        "pod": "run-1",
+        "image": "i\x1b[2J",
+        "digest": "sha256:0123456789abcdef",
+        "age": 62.5,
+        "memory": 12_000_000,
+        "cpu_seconds": 0.25,
+        "pids": 31,
+    }
+    unknown = dict.fromkeys(pod)
+    rows = [
+        line.split() for line in stats.table([{**pod, "sandbox": {"fs_opens": 41.0}}, {**unknown, "pod": "x", "age": 1.0, "sandbox": None}])
+    ]
+    assert rows[1:] == [
+        ["run-1", "i\\x1b[2J", "0123456789ab", "1m02s", "12.0", "MB", "0.2s", "31", "41"],
+        ["x", "-", "-", "1s", "-", "-", "-", "-"],
+    ]
 
 
 # Defaults
