@@ -341,6 +341,13 @@ options:
     description: Bytes kept of standard output and of standard error, half from the beginning and half from the end.
     type: int
     default: 1048576
+  trace:
+    description:
+      - Whether the result tells which files the command opened, wrote and executed, as gVisor's kernel saw it. C(docs/decisions/trace.md) tells how, and what
+        it costs. gVisor's runtimes alone have it.
+    type: bool
+    default: false
+    version_added: 1.0.0
   metrics:
     description:
       - Absolute path of an existing folder in which each run is counted, in the file C(ggen_gvisor.prom) for the textfile collector of Prometheus'
@@ -466,6 +473,16 @@ changed_counts:
   type: dict
   returned: when a workspace was given
   sample: {created: 3, modified: 0, removed: 0, ignored: 1}
+trace:
+  description:
+    - Absolute paths in the pod, as the command named them, without following links. C(opened) has files and folders that it opened for reading, C(written)
+      what it opened for writing, C(executed) the programs that it became or started. Calls that failed are not there, and what was renamed, removed or linked
+      is among C(changed_files) alone.
+    - Each list has every path once, those of the workspace first. At most 5000 paths of workspaces are told, and as many others. C(truncated) tells whether
+      some are missing, because of that or because the kernel could not send them.
+  type: dict
+  returned: with O(trace), when the command was started
+  sample: {opened: [/workspace/ggen.toml, /etc/localtime], written: [/workspace/out.py], executed: [/usr/local/bin/ggen], truncated: false}
 faults:
   description:
     - What is wrong with what the command left, beside its exit code, each of which fails the task. Not all of the workspace could be looked at or cleaned,
@@ -605,6 +622,7 @@ def main() -> None:
             "private": {"type": "list", "elements": "str", "default": DEFAULTS["private"]},
             "fail_on_rc": {"type": "bool", "default": DEFAULTS["fail_on_rc"]},
             "max_output": {"type": "int", "default": DEFAULTS["max_output"]},
+            "trace": {"type": "bool", "default": DEFAULTS["trace"]},
             "metrics": {"type": "path"},
             "name": {"type": "str", "default": DEFAULTS["name"]},
             "address": {"type": "path", "default": DEFAULTS["address"]},

@@ -111,6 +111,14 @@ def test_a_workspace_is_written_by_its_owner_and_options_arrive(command: Command
     assert (made.read_text(), made.stat().st_uid) == ("b c\n", workspace.stat().st_uid)
 
 
+def test_what_it_did_with_files_is_told_on_standard_error(command: Command, workspace: Path) -> None:
+    script = "cat; : > made"
+    rc, out, err = command.sh(script, "--trace", "--workspace", str(workspace), text="fed\n")
+    assert (rc, out, err.splitlines()) == (0, "fed\n", ["ggen-gvisor: written  /workspace/made", "ggen-gvisor: executed /bin/busybox"])
+    rc, out, err = command.sh(script, "--trace", "--json", "--workspace", str(workspace))
+    assert (rc, err, json.loads(out)["trace"]["written"]) == (0, "", ["/workspace/made"])
+
+
 def test_output_comes_while_the_command_runs(command: Command) -> None:
     process = command.start("run", words=("sh", "-c", "echo ready; read answer; echo got $answer"), stdin=subprocess.PIPE)
     assert line_of(process) == b"ready\n"

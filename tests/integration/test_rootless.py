@@ -74,6 +74,21 @@ def test_every_release_returns_the_command_s_own_exit_code_and_output(user: User
         assert not done["changed"]
 
 
+@pytest.mark.parametrize("runsc", runscs(), ids=lambda path: path.parts[-3])
+def test_every_release_tells_what_a_command_does_with_files(user: User, workspace: Path, runsc: Path):
+    program = user.home / runsc.parts[-3]
+    shutil.copy2(runsc, program)
+    user.own(program)
+    done = user.run("cat input > made; cat /etc/passwd /nowhere; cd sub; ls . > /dev/null", workspace, trace=True, runsc=str(program))
+    assert done["trace"] == {
+        "opened": ["/workspace/input", "/workspace/sub", "/etc/passwd"],
+        "written": ["/workspace/made", "/dev/null"],
+        "executed": ["/bin/busybox"],
+        "truncated": False,
+    }, done
+    assert "trace" not in user.run("true", workspace)
+
+
 def test_a_command_is_fed_and_has_its_image_s_variables(user: User):
     done = user.run("cat; echo $PATH $NAME; pwd", stdin="fed\n" * 20_000, env={"NAME": "value"})
     assert (done["rc"], done["stdout"]) == (0, "fed\n" * 20_000 + "/bin:/usr/local/bin value\n/\n")

@@ -122,6 +122,7 @@ _RUN = (
         many=True,
     ),
     Option("--output", "The only files of the workspace that the command may change, as patterns", "PATTERN", many=True),
+    Option("--trace", "Tell which files the command opened, wrote and executed: with --json in the result, else on standard error"),
     Option(
         "--metrics",
         "A folder of root's in which the run is counted, in a file for the textfile collector of node_exporter",

@@ -30,6 +30,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._ggen.runs import IGNO
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.defaults import options
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.jobs import Mode, Streams
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.secret_files import values_of, words_of
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.trace import KINDS
 
 # How advice of ggen's failures calls what this command has.
 WORDS = Words(
@@ -63,7 +64,7 @@ def ggen_job(asked: Asked, arguments: Sequence[str]) -> Dict[str, Any]:
 
 def ggen_options(job: Mapping[str, Any]) -> Dict[str, Any]:
     """Return all options of the run of a job of ggen's."""
-    names = ("image", "runsc", "namespace", "runtime", "address", "state_dir", "metrics")
+    names = ("image", "runsc", "namespace", "runtime", "address", "state_dir", "metrics", "trace")
     where = {name: job[name] for name in names if name in job}
     return options(**where, **run_options(job), name="ggen", private=[KEY])
 
@@ -84,8 +85,18 @@ def _tell(done: Done, as_json: bool) -> None:
         return
     for warning in done.warnings:
         complain(f"warning: {warning}")
+    _tell_trace(done.result)
     if done.result.get("rc") is None or done.result.get("faults") or done.result.get("limits_hit"):
         complain(str(done.result.get("msg") or "the command did not run to its end"))
+
+
+def _tell_trace(result: Mapping[str, Any]) -> None:
+    trace = result.get("trace", {})
+    for kind in KINDS:
+        for path in trace.get(kind, []):
+            complain(f"{kind:8s} {path}")
+    if trace.get("truncated"):
+        complain("warning: not all that the command did with files is told")
 
 
 def _reader_is_gone() -> bool:
@@ -137,6 +148,7 @@ def sync(asked: Asked, engine: Engine) -> int:
         return exit_code(done.result)
     for warning in done.warnings:
         complain(f"warning: {warning}")
+    _tell_trace(done.result)
     from ansible_collections.ggen.gvisor.plugins.module_utils._ggen.output import describe_run
 
     told = describe_run(done.result, job, WORDS)

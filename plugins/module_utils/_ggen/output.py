@@ -264,6 +264,7 @@ def describe_run(run: Mapping[str, Any], job: Mapping[str, Any], words: Words = 
         "files": _files(outcome, changed),
         "changed_files": changed,
         "kernel": run.get("kernel"),
+        **{name: run[name] for name in ("trace",) if name in run},
         "pod": run.get("pod"),
         "ggen": outcome,
         "log": log,

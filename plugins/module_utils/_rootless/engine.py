@@ -340,6 +340,10 @@ class RootlessPod(Pod):
         found = {**self._unlimited, **unenforced(limits.group, self.watch is not None)}
         return judge(found, limits.required, ROOTLESS_FIXES)
 
+    def _runsc_argv(self) -> List[str]:
+        """Return the command line that asks the pod's sandbox, without what to ask."""
+        return [self.engine.runsc, "--rootless", "--root", os.path.join(self.folder, "runsc")]
+
     def struck(self) -> List[str]:
         """Return the limits that the pod has reached."""
         return self.watch.struck() if self.watch else []

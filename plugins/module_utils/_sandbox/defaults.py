@@ -26,6 +26,7 @@ DEFAULTS: Dict[str, Any] = {
     "network": "none",
     "read_only": True,
     "private": [],
+    "trace": False,
     "fail_on_rc": True,
     "max_output": 1 << 20,
     "name": "run",

@@ -41,6 +41,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pinned import
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pod import MAX_ID, PRELOAD, Command, Mount, PodSpec
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.supervisor import Live, PodFolder, Supervisor, owner_of, sweep
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.surroundings import SPARE_HOME
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.trace import workspace_first
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.walker import identity, printable
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.workspace import (
     MAX_HOLES,
@@ -100,6 +101,8 @@ def check(params: Dict[str, Any]) -> None:
             )
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9./_-]*", params["runtime"]):
         raise GvisorError(f"runtime={params['runtime']!r} is no runtime name; write for example io.containerd.runsc.v1")
+    if params["trace"] and not params["runtime"].startswith(GVISOR):
+        raise GvisorError(f"trace is gVisor's alone, and runtime={params['runtime']!r} is another; leave one of the two out")
     for option in ("timeout", "cpus"):
         if params[option] is not None:
             check_finite(option, params[option])
@@ -559,6 +562,8 @@ class Job:
             "timings": self.timings,
             "changed": False,
         }
+        if outcome.get("trace"):
+            result["trace"] = workspace_first(outcome["trace"], self.target)
         if outcome["rc"] is not None:
             result["rc"] = outcome["rc"]
         if outcome["why"] != "exit" or outcome["rc"] != 0:
@@ -762,6 +767,7 @@ class PodJobs:
             image_env=self.image.env,
             image_user=self.image.user,
             owner=owner_of(params["state_dir"]),
+            trace=params["trace"],
         )
 
     def _places(self, shared: List[Mount]) -> Dict[str, str]:

@@ -42,6 +42,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.surroundings 
     find_home,
     variables_of,
 )
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.trace import Trace
 
 START_TIMEOUT = 60.0  # seconds; a pod takes 0.2 to 0.5 on an idle machine
 REMOVE_TIMEOUT = 60.0
@@ -98,6 +99,7 @@ class PodSpec(NamedTuple):
     image_env: Sequence[str] = ()  # NAME=value: for the commands, and for nothing else
     image_user: str = ""
     owner: str = "nobody"  # a sign of the state folder that knows of the pod
+    trace: bool = False  # tell which files the commands use
 
     def group(self) -> str:
         """Return the name of the pod's control group."""
@@ -428,6 +430,17 @@ class Pod:
             if self.spec.gvisor:  # the sandbox itself has containerd's own limit
                 unenforced = {**unenforced, **forbid_core(self.group.pids() or [pid])}
         return judge(unenforced, limits.required, FIXES)
+
+    def trace(self) -> Optional[Trace]:
+        """Return the trace of what runs in the pod from now on, where that was asked for. Raises GvisorError."""
+        return Trace(self._runsc_argv(), self.spec.id, self.folder, [self.spec.tools.target, PRELOAD]) if self.spec.trace else None
+
+    def _runsc_argv(self) -> List[str]:
+        """Return the command line that asks the pod's sandbox, without what to ask. Raises GvisorError."""
+        program = runsc.installed(self.ctr.address)
+        if program is None:
+            raise GvisorError("runsc is not on the PATH of containerd; install it there", missing="runsc")
+        return [program, "--root", runsc.shim_root(self.ctr.namespace)]
 
     def struck(self) -> List[str]:
         """Return the limits that the pod has reached."""

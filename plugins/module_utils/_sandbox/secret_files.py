@@ -23,7 +23,7 @@ MAX_BYTES = 1 << 20  # of all secrets of a command
 LEAST_WORD, LEAST_LINE = 4, 8
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,99}")
 # What of a result a command can have an influence on, as text.
-_SAID = ("stdout", "stderr", "msg", "faults", "warnings", "diff", "kernel", "changed_files")
+_SAID = ("stdout", "stderr", "msg", "faults", "warnings", "diff", "kernel", "changed_files", "trace")
 _PRIVATE = ("env", "secrets", "stdin")  # options whose values nobody is told
 
 

@@ -460,6 +460,7 @@ def _work(pod: Pod, commands: List[Command], ends: _Ends, say: Any) -> None:
     begin = time.monotonic()
     kernel = pod.start()
     warnings = pod.limit()
+    trace = pod.trace()
     ready = round(time.monotonic() - begin, 3)
     struck: List[str] = []
     places = dict(pod.spec.places)
@@ -499,6 +500,7 @@ def _work(pod: Pod, commands: List[Command], ends: _Ends, say: Any) -> None:
             struck=[*(name for name in struck if name not in before), *(["space"] if job.why == "space" else [])],
             kernel=kernel or None,
             warnings=warnings,
+            trace=trace.end_of_command() if trace else None,
             timings={"pod": ready, "job": round(job.seconds, 3)},
         )
         if job.why != "exit":
