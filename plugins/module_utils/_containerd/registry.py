@@ -51,11 +51,11 @@ EXAMPLE = "registry.example.org/tools/tool@sha256:<64 hex digits>"
 # What skopeo says, by what it means, and what to do. It ends with the words of the server, so what is looked for is in the middle of a line.
 _REASONS = (
     (
-        r"(?i)unauthorized|authentication required|401|access to the resource is denied|403|no basic auth",
+        r"(?i)unauthorized|authentication required|\b40[13]\b|access to the resource is denied|no basic auth",
         "{registry} lets nobody in with {credentials}; {login}",
     ),
     (
-        r"(?i)manifest unknown|name unknown|not known to registry|status code 404|404 \(Not Found\)|blob unknown",
+        r"(?i)manifest unknown|name unknown|not known to registry|\b404\b|blob unknown",
         "{registry} does not have it; compare name and digest",
     ),
     (
@@ -77,12 +77,15 @@ _REASONS = (
         r"(?i)i/o timeout|timeout exceeded|deadline exceeded|TLS handshake timeout",
         "{registry} does not answer; see whether the host can reach it",
     ),
-    (r"(?i)unexpected EOF|EOF$|connection reset|broken pipe|closed", "the connection to {registry} ended in the middle; run again"),
+    (
+        r"(?i)unexpected EOF|EOF$|connection reset|broken pipe|closed (network )?connection|connection closed",
+        "the connection to {registry} ended in the middle; run again",
+    ),
     (
         r"(?i)exceeded maximum allowed size|too large",
         "{registry} sends a manifest that is too long for one; it is broken, or somebody is in between",
     ),
-    (r"(?i)toomanyrequests|429", "{registry} has had too many requests; wait, or give an auth_file"),
+    (r"(?i)toomanyrequests|\b429\b", "{registry} has had too many requests; wait, or give an auth_file"),
     (
         r"policy\.json",
         "skopeo has no policy of signatures; install the package golang-github-containers-image, or write /etc/containers/policy.json",
@@ -206,7 +209,11 @@ def explain(reference: Reference, said: str, known: bool) -> str:
     """Return in one sentence why skopeo failed, from what it ``said``; ``known`` tells whether it had credentials."""
     found = re.findall(r'level=fatal msg="((?:[^"\\]|\\.)*)"', said)
     words = visible_line((found[-1].replace('\\"', '"') if found else said.strip().rpartition("\n")[2]) or "it did not say why")
-    sentence = next((sentence for pattern, sentence in _REASONS if re.search(pattern, words)), "{said}")
+    # A name, an address or a digest may have any word or number in it.
+    plain = re.sub(r"\w+://[^\s\"]+|[0-9a-f]{64}", "", words)
+    for name in (reference.repository, f"/v2/{reference.repository.partition('/')[2]}/", reference.registry):
+        plain = plain.replace(name, "")
+    sentence = next((sentence for pattern, sentence in _REASONS if re.search(pattern, plain)), "{said}")
     told = sentence.format(
         registry=reference.registry,
         said=words.rpartition(": ")[2] if sentence != "{said}" else words[:500],

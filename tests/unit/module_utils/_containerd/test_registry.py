@@ -129,6 +129,21 @@ def test_what_skopeo_says_becomes_a_sentence(words: str, said: str):
     assert said in told
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ('reading blob sha256:{digest}: fetching blob: StatusCode: 404, \\"\\"', "does not have it"),
+        ('reading blob sha256:{digest}: Get \\"https://example.org/x509/403?closed=1\\": stopped after 10 redirects', "without an end"),
+        ("reading manifest in registry.example.org:401/unauthorized/certificate: i/o timeout", "does not answer"),
+        ("invalid status code from registry 403 (Forbidden)", "lets nobody in"),
+    ],
+)
+def test_names_addresses_and_digests_decide_nothing(words: str, said: str):
+    reference = registry.parse_reference(f"registry.example.org:401/unauthorized/certificate@{DIGEST}")
+    digest = ("401x403x" * 8).replace("x", "a")
+    assert said in registry.explain(reference, f'level=fatal msg="{words.format(digest=digest)}"', known=False)
+
+
 def index(*platforms: dict | None) -> dict:
     return {"manifests": [{"digest": str(number), **({} if one is None else {"platform": one})} for number, one in enumerate(platforms)]}
 
