@@ -483,6 +483,10 @@ def test_the_role_installs_it_once_and_takes_it_away(tmp_path: Path) -> None:
         "_containerd_gvisor_member": {"program": str(tmp_path / "member"), "rule": str(tmp_path / "rule")},
         "_containerd_gvisor_folder": "/usr/local/lib/gvisor",
     }
+    sums = " ".join(
+        f"{name}={{{{ lookup('ansible.builtin.template', '{ROLE}/templates/{template}') | hash('sha256') }}}}"
+        for name, template in (("member", "member.py.j2"), ("rule", "sudoers.j2"))
+    )
     play = [
         {
             "hosts": "localhost",
@@ -490,7 +494,8 @@ def test_the_role_installs_it_once_and_takes_it_away(tmp_path: Path) -> None:
             "gather_facts": False,
             "vars": {"ansible_python_interpreter": "/usr/bin/python3"},
             "tasks": [
-                {"ansible.builtin.include_role": {"name": "ggen.gvisor.containerd_gvisor", "tasks_from": "members.yml"}},
+                {"ansible.builtin.include_role": {"name": "ggen.gvisor.containerd_gvisor", "tasks_from": "members.yml", "public": True}},
+                {"ansible.builtin.debug": {"msg": sums}},  # as the role compares them with the host's
             ],
         }
     ]
@@ -511,7 +516,10 @@ def test_the_role_installs_it_once_and_takes_it_away(tmp_path: Path) -> None:
     assert there() == {}
     assert "changed=2 " in role("sandboxes")
     assert there() == {"member": "755", "rule": "440"}
-    assert "changed=0 " in role("sandboxes")
+    said = role("sandboxes")
+    assert "changed=0 " in said
+    for name in ("member", "rule"):
+        assert f"{name}={hashlib.sha256((tmp_path / name).read_bytes()).hexdigest()}" in said
     assert "changed=1 " in role("others")
     assert "%others ALL=(root:root)" in (tmp_path / "rule").read_text()
     before = (tmp_path / "rule").read_bytes()
