@@ -237,6 +237,8 @@ def test_sudo_takes_the_rule_and_only_members_have_it(members: Members) -> None:
         (["--namespace", "k8s.io"], "--namespace is root's"),
         (["--runtime", "io.containerd.runc.v2"], "--runtime is root's"),
         (["--rootless"], "--rootless is root's"),
+        (["--metrics", "{home}"], "--metrics is root's"),
+        (["--trace"], "--trace is root's"),
         (["--runsc", "{home}/runsc"], "--runsc is root's"),
         (["--use", "0:0"], "unrecognized arguments"),
         (["--memory", "0"], "--memory 0"),
@@ -269,6 +271,7 @@ def test_what_is_not_the_member_s_is_denied(members: Members, options: list[str]
     "words",
     [
         ("doctor",),
+        ("stats",),
         ("--", "run", "--user", "0:0"),
         ("run", "--image", IMAGE, "--", "--user", "0:0"),
         ("run --user 0:0", "--", "id"),
