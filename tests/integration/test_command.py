@@ -298,6 +298,22 @@ def test_a_shell_sees_the_workspace_and_with_copy_a_copy(command: Command, works
         (workspace / "made").unlink(missing_ok=True)
 
 
+def test_a_shell_looks_at_a_copy_of_what_failed_last(command: Command, workspace: Path, tmp_path: Path) -> None:
+    other = own(tmp_path / "other")
+    assert command.sh("echo half > made; exit 4", "--workspace", str(workspace))[0] == 4
+    assert command.sh("true", "--workspace", str(other))[0] == 0
+    for _time in range(2):  # what a shell ends with is no failure to look at
+        one = AtTerminal(command.argv("shell", "--failed"), tmp_path)
+        assert f"a copy of {workspace} as it is now; sh -c echo half > made; exit 4 failed there at 2" in one.until("(rc 4, exit)")
+        one.until("$ ")
+        os.write(one.ours, b"cat made; echo more > made; exit 3\r")
+        rc, said = one.end()
+        assert (rc, "half\r\n" in said) == (3, True), said
+        assert (workspace / "made").read_text() == "half\n"
+    rc, _out, err = command.run("shell", "--failed", "--workspace", str(other))
+    assert (rc, f"knows no run in {other} that failed" in err) == (NOT_RUN, True), err
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_ends_a_terminal_and_gives_the_caller_s_back(command: Command, number: int, code: int) -> None:
     one = AtTerminal(command.argv("run", "-t", words=("sh", "-c", "echo ready; sleep 600")))

@@ -277,6 +277,7 @@ def test_what_is_not_the_member_s_is_denied(members: Members, options: list[str]
         ("run --user 0:0", "--", "id"),
         ("run", "--workspace=--", "--", "id"),
         ("shell", "--rootless"),
+        ("shell", "--failed"),
         ("sync", "--user", "0:0"),
         ("check", "--workspace", "/etc", "--", "cat", "shadow"),
         (),

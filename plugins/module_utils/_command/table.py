@@ -15,6 +15,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.defaults impo
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.secret_files import MAX_BYTES
 
 NAME = "ggen-gvisor"
+TERMINAL = "terminal"  # how the ids of runs with a terminal begin
 SUMMARY = "run commands, and ggen, in gVisor sandboxes"
 DESCRIPTION = (
     "Runs a command to its end in a sandbox of its own: gVisor's kernel between it and the host, no network, no capabilities, limits on memory, "
@@ -156,6 +157,10 @@ _ROOTLESS = (
         values="file",
     ),
 )
+_FAILED = Option(
+    "--failed",
+    "Work on a copy, as it is now, of the workspace of the last run that failed: of --workspace, or of any, with its image and user",
+)
 _NO_ROOTLESS = _ROOTLESS[0]._replace(help="Is refused: a terminal takes containerd")
 VERBS = (
     Verb(
@@ -184,7 +189,7 @@ VERBS = (
             "Runs CMD, or the image's /bin/sh, at a terminal, in a sandbox that sees the workspace as a command would. With --copy it is a copy, which is gone "
             "with the sandbox.",
         ),
-        (_HERE, _IMAGE, *_RUN, Option("--copy", "Work on a copy of the workspace"), _NO_ROOTLESS, *_WHERE),
+        (_HERE, _IMAGE, *_RUN, Option("--copy", "Work on a copy of the workspace"), _FAILED, _NO_ROOTLESS, *_WHERE),
         "[CMD...]",
     ),
     Verb(

@@ -21,6 +21,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._command.table import 
     FAULTY,
     LIMIT,
     NOT_RUN,
+    TERMINAL,
     TIMED_OUT,
     UNHEALTHY,
     WOULD_CHANGE,
@@ -39,7 +40,7 @@ WORDS = Words(
 )
 _PAIRS = {"env": "env", "secret": "secrets"}  # option → that of containerd_run, which is a dict
 ABSENT = " (absent)"  # how a diff calls the side that has no file
-_OURS = ("json", "terminal", "copy", "rootless")
+_OURS = ("json", "terminal", "copy", "failed", "rootless")
 TERMINAL_TIMEOUT = 86400.0  # seconds; a person sits there
 SHELL = ["/bin/sh"]
 _RENAMED = {"mount": "mounts", "output": "outputs"}
@@ -110,13 +111,22 @@ def at_terminal(params: Mapping[str, Any], mode: Mode, engine: Engine) -> int:
     if not (os.isatty(0) and os.isatty(1)):
         raise GvisorError("a terminal can only be given to a command where standard input and output are one")
     env = {"TERM": os.environ.get("TERM", "xterm"), **params.get("env", {})}
-    done = run(options(**{"timeout": TERMINAL_TIMEOUT, **params, "env": env}), mode, Streams(terminal=0), engine)
+    done = run(options(**{"timeout": TERMINAL_TIMEOUT, **params, "env": env, "name": TERMINAL}), mode, Streams(terminal=0), engine)
     _tell(done, False)
     return exit_code(done.result)
 
 
 def shell(asked: Asked, engine: Engine) -> int:
     """Run a shell at a terminal; return the exit code. Raises GvisorError."""
+    if "failed" in asked.options:
+        from ansible_collections.ggen.gvisor.plugins.module_utils._command.failed import settled
+
+        record, found = settled(asked.options)
+        words = " ".join(map(str, record["argv"]))
+        complain(
+            f"a copy of {record['workspace']} as it is now; {words} failed there at {record['time']} (rc {record['rc']}, {record['ended']})"
+        )
+        asked = asked._replace(options=found)
     here = {"workspace": os.getcwd(), **given(asked)}
     return at_terminal({**here, "argv": asked.words or SHELL}, Mode("copy" in asked.options, False), engine)
 
