@@ -118,6 +118,16 @@ def test_a_workspace_stays_the_caller_s_and_options_arrive(command: Command, wor
     assert (made.read_text(), made.stat().st_uid) == ("b c\n", command.user.uid)
 
 
+def test_what_it_did_with_files_is_told_and_the_host_s_counts_are_root_s(command: Command, workspace: Path) -> None:
+    rc, _out, err = command.sh("cat < input > made", "--trace", "--workspace", str(workspace))
+    assert (rc, err.splitlines()) == (
+        0,
+        [f"ggen-gvisor: {line}" for line in ("opened   /workspace/input", "written  /workspace/made", "executed /bin/busybox")],
+    )
+    rc, _out, err = command.sh("touch ran", "--metrics", str(command.user.home), "--workspace", str(workspace))
+    assert (rc, "the host's counts are root's" in err, (workspace / "ran").exists()) == (NOT_RUN, True, False)
+
+
 def test_output_comes_while_the_command_runs(command: Command) -> None:
     process = command.start("run", words=("sh", "-c", "echo ready; read answer; echo got $answer"))
     assert process.stdout.readline() == "ready\n"

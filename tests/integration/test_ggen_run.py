@@ -134,7 +134,9 @@ def test_the_life_of_a_workspace(daemon: Daemon, workspace: Path, tmp_path: Path
     assert (stale.code, stale.failed) == (2, 1), stale.text
     assert f"{workspace} is not up to date: ggen would change generated/" in stale.text
 
-    first = play(daemon, tmp_path, ggen_run_workspace="organization", ggen_run_gate=True)
+    (tmp_path / "metrics").mkdir()
+    told = {"ggen_run_trace": True, "ggen_run_metrics": str(tmp_path / "metrics")}
+    first = play(daemon, tmp_path, ggen_run_workspace="organization", ggen_run_gate=True, **told)
     assert (first.changed, first.failed) == (1, 0), first.text
     assert files(workspace / "generated") == expected("organization")
     (result,) = first.results
@@ -142,6 +144,14 @@ def test_the_life_of_a_workspace(daemon: Daemon, workspace: Path, tmp_path: Path
     assert result["kernel"].startswith("Starting gVisor")
     assert result["path"] == str(workspace)
     assert {item["change"] for item in result["files"]} == {"created"}
+    assert result["trace"]["executed"] == ["/usr/local/bin/ggen"]
+    assert "/workspace/ggen.toml" in result["trace"]["opened"]
+    # Each beside its place: ggen renames what is whole.
+    written = {os.path.dirname(name) for name in result["trace"]["written"]}
+    assert written >= {
+        f"/workspace/{path.parent.relative_to(workspace)}" for path in (workspace / "generated").rglob("*") if path.is_file()
+    }
+    assert 'ggen_gvisor_runs_total{image="docker.io/library/ggen:latest"} 1\n' in (tmp_path / "metrics/ggen_gvisor.prom").read_text()
     assert {path.stat().st_uid for path in workspace.rglob("*")} == {12345}
     key = workspace / ".ggen/keys/signing.key"
     assert (key.stat().st_mode & 0o777, key.stat().st_uid) == (0o600, 12345)
