@@ -289,11 +289,13 @@ sleep 60; stty size; cat /proc/self/status | grep -e ^Uid -e ^CapEff; exit 5"""
 
 
 def test_a_shell_sees_the_workspace_and_with_copy_a_copy(command: Command, workspace: Path) -> None:
-    for options, kept in (([], True), (["--copy"], False)):
+    for options, kept in (([], True), (["--copy", "--trace"], False)):
         one = AtTerminal(command.argv("shell", *options), workspace)
         one.until("$ ")
         os.write(one.ours, b"echo 1 > made; exit 3\r")
-        assert one.end()[0] == 3
+        rc, said = one.end()
+        assert rc == 3
+        assert ("ggen-gvisor: written  /workspace/made" in said) is not kept
         assert (workspace / "made").exists() is kept
         (workspace / "made").unlink(missing_ok=True)
 
