@@ -20,12 +20,13 @@ import tempfile
 from typing import Any, Dict, Iterator, List, Mapping, NamedTuple, NoReturn, Optional, Sequence
 
 PROGRAM = "ggen-gvisor"
+MEMBER = ["sudo", "-n", "ggen-gvisor-member"]  # the same for members of the group that containerd_gvisor_command_group names
 NOT_RUN, WOULD_CHANGE = 125, 153  # of its exit codes, docs/command.md
 SHOWN = 50  # annotations; GitHub shows ten of a step, and keeps the rest in its log
 MAX_TEXT = 200_000  # characters of output or of a diff that are shown; a step's summary may have a megabyte
 WOULD = {"created": "create", "modified": "change", "removed": "remove"}
 FIXES = {"check": "run the same with mode: run, or ggen-gvisor sync, and commit what it writes", "run": ""}
-NO_SUDO = "the runner's user may not run it with sudo: see containerd_gvisor_command_group in docs/command.md"
+NO_SUDO = "the runner's user must be in the group that containerd_gvisor_command_group names: docs/command.md"
 # Everything that drives a terminal but the new line and the tab.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
@@ -68,8 +69,8 @@ def argv_of(asked: Inputs, root: str) -> List[str]:
     verb = asked.mode if asked.mode == "check" else "run" if asked.command else "sync"
     # Links are not resolved here: one that the checkout has in the way is refused where the folder is opened.
     workspace = os.path.normpath(os.path.join(root, asked.workspace))
-    line = [PROGRAM, verb, *asked.options, "--json", f"--workspace={workspace}"]
-    return [*(["sudo", "-n"] if asked.sudo else []), *line, *(["--", *asked.command] if asked.command else [])]
+    line = [verb, *asked.options, "--json", f"--workspace={workspace}", *(["--", *asked.command] if asked.command else [])]
+    return [*(MEMBER if asked.sudo else [PROGRAM]), *line]
 
 
 def command(name: str, message: str, **properties: str) -> str:
@@ -100,8 +101,8 @@ def cut(text: str) -> str:
 
 
 def changes(result: Mapping[str, Any]) -> List[Dict[str, Any]]:
-    """Return the files that count."""
-    return [file for file in result.get("changed_files", []) if not file["ignored"]]
+    """Return the files that count: what git would not keep does not."""
+    return [file for file in result.get("changed_files", []) if file["contents"] and not file["ignored"]]
 
 
 def patch(result: Mapping[str, Any]) -> str:
@@ -207,7 +208,7 @@ def main() -> NoReturn:
         sys.exit(NOT_RUN)
     root = os.environ["GITHUB_WORKSPACE"]
     result = run(argv_of(asked, root))
-    changed = "true" if result.get("changed") else "false"
+    changed = "true" if result.get("contents_changed") else "false"
     append(os.environ.get("GITHUB_OUTPUT"), f"exit-code={result['exit_code']}\nchanged={changed}\nresult={keep(result)}\n")
     report(asked, result, asked.workspace)
     sys.exit(result["exit_code"])

@@ -31,7 +31,8 @@ results: "{{ done | ggen.gvisor.ggen_results(jobs) }}"
 RETURN = r"""
 _value:
   description:
-    - For each job C(path), C(args), C(rc), C(changed), C(duration) (seconds), C(files) (what ggen wrote, each created, modified or unchanged),
+    - For each job C(path), C(args), C(rc), C(changed), C(contents_changed), C(duration) (seconds),
+      C(files) (what ggen wrote, each created, modified or unchanged),
       C(changed_files), C(kernel), C(pod), C(ggen) (its JSON), C(log) (lines), C(summary) (a line) and,
       where it was asked for, C(trace).
     - C(not_ready) tells whether it did not run because the host has no sandbox yet.

@@ -462,11 +462,17 @@ changed_files:
   description:
     - Files that the command created, modified or removed, in the workspace or, in check mode, in its copy. Folders are listed, too, where nothing else tells
       of them, so empty ones that came or went, and those whose permissions changed.
-    - Each has path, change, kind, size, sha256, mode and ignored. C(sha256) is empty for a file of more than 64 MiB that is mostly holes, where all
+    - Each has path, change, kind, size, sha256, mode, contents and ignored. C(contents) is false where nothing changed that git keeps.
+    - C(sha256) is empty for a file of more than 64 MiB that is mostly holes, where all
       such files that changed have more than 16 GiB together, or there was no time left.
     - At most 5000 are listed, and paths of a megabyte together, those that are not ignored first. C(changed_counts) has the total.
   type: list
   elements: dict
+  returned: when a workspace was given
+contents_changed:
+  description: Whether a file that is not ignored came, went, has other contents, or another right of its owner's to execute it. C(changed) is also true
+    where only other permissions changed, which a fresh clone never has as a program leaves them.
+  type: bool
   returned: when a workspace was given
 changed_counts:
   description: How many files were created, modified and removed, listed or not, and how many of all these are ignored.

@@ -184,7 +184,7 @@ def check(asked: Asked, engine: Engine) -> int:
         _tell(done, False)
         if done.result.get("rc"):
             show(2, f"{done.result['stdout']}{done.result['stderr']}")
-    return exit_code(done.result) or (WOULD_CHANGE if done.result.get("changed") else 0)
+    return exit_code(done.result) or (WOULD_CHANGE if done.result.get("contents_changed") else 0)
 
 
 def patch(result: Mapping[str, Any]) -> Iterator[str]:

@@ -259,6 +259,7 @@ def describe_run(run: Mapping[str, Any], job: Mapping[str, Any], words: Words = 
         "args": list(job["args"]),
         "rc": run.get("rc"),
         "changed": bool(run.get("changed")),
+        "contents_changed": bool(run.get("contents_changed")),
         "duration": run.get("duration"),
         "timings": run.get("timings"),
         "files": _files(outcome, changed),

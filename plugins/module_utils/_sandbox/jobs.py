@@ -48,6 +48,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.workspace imp
     Extent,
     Scan,
     compare,
+    contents_differ,
     copy_tree,
     counts,
     differences,
@@ -508,6 +509,10 @@ class Job:
             shown = listed(paths, ignored)
             result["changed_files"] = compare(self._before, after, shown, ignored)
             result["changed"] = len(paths) > result["changed_counts"]["ignored"]
+            pairs = ((path, *pair(self._before, after, path)) for path in paths)
+            result["contents_changed"] = any(
+                contents_differ(old, new) and not has_path(ignored, path, new or old) for path, old, new in pairs
+            )
             if self.mode.diff:
                 result["diff"] = diffs(self._before, after, shown, ignored)
             faults = []

@@ -357,7 +357,7 @@ def _same(old: Optional[Entry], new: Optional[Entry]) -> bool:
 
 
 def compare(before: Scan, after: Scan, paths: Sequence[str], ignored: Callable[[str], bool]) -> List[Dict[str, Any]]:
-    """Return how ``paths`` differ: path, change (created, modified or removed), kind, size, sha256, mode, ignored."""
+    """Return how ``paths`` differ: path, change (created, modified or removed), kind, size, sha256, mode, contents, ignored."""
     changes = []
     for path in paths:
         old, new = pair(before, after, path)
@@ -370,10 +370,18 @@ def compare(before: Scan, after: Scan, paths: Sequence[str], ignored: Callable[[
                 "size": new.size if new else 0,
                 "sha256": (new.whole if ":" in new.digest else new.digest) if new else "",
                 "mode": f"{entry.mode:04o}",
+                "contents": contents_differ(old, new),
                 "ignored": has_path(ignored, path, entry),
             }
         )
     return changes
+
+
+def contents_differ(old: Optional[Entry], new: Optional[Entry]) -> bool:
+    """Tell whether there is a difference that git keeps: of what is in a file, whether it is there, and whether its owner may execute it."""
+    if not any(entry and entry.kind != "folder" for entry in (old, new)):
+        return False
+    return not (old and new and old.kind == new.kind and old.digest == new.digest and not (old.mode ^ new.mode) & 0o100)
 
 
 def counts(before: Scan, after: Scan, paths: Sequence[str], ignored: Callable[[str], bool]) -> Dict[str, int]:

@@ -28,10 +28,12 @@ RESULT = {
     "stdout": "",
     "stderr": "",
     "changed": True,
+    "contents_changed": True,
     "failed": False,
     "changed_files": [
-        {"path": "generated/a,b:c.py", "change": "modified", "ignored": False},
-        {"path": ".ggen/log", "change": "created", "ignored": True},
+        {"path": "generated/a,b:c.py", "change": "modified", "contents": True, "ignored": False},
+        {"path": "rights", "change": "modified", "contents": False, "ignored": False},
+        {"path": ".ggen/log", "change": "created", "contents": True, "ignored": True},
     ],
     "changed_counts": {"created": 1, "modified": 1, "removed": 0, "ignored": 1},
     "warnings": [],
@@ -45,6 +47,7 @@ def load() -> SimpleNamespace:
 
 
 ACTION = load()
+MEMBER = ["sudo", "-n", "ggen-gvisor-member"]
 
 
 def inputs(**given: str) -> dict[str, str]:
@@ -59,19 +62,19 @@ def test_its_codes_are_the_command_s():
 @pytest.mark.parametrize(
     ("given", "argv"),
     [
-        ({}, ["sudo", "-n", NAME, "check", "--json", "--workspace=/w"]),
-        ({"mode": "run", "workspace": "model"}, ["sudo", "-n", NAME, "sync", "--json", "--workspace=/w/model"]),
+        ({}, [*MEMBER, "check", "--json", "--workspace=/w"]),
+        ({"mode": "run", "workspace": "model"}, [*MEMBER, "sync", "--json", "--workspace=/w/model"]),
         (
             {"mode": "run", "sudo": "false", "options": "--memory=1G\n\n--env=A=b c\n", "command": "sh\n-c\nmake $(id); x\n"},
             [NAME, "run", "--memory=1G", "--env=A=b c", "--json", "--workspace=/w", "--", "sh", "-c", "make $(id); x"],
         ),
-        ({"command": "--\n-x"}, ["sudo", "-n", NAME, "check", "--json", "--workspace=/w", "--", "--", "-x"]),
+        ({"command": "--\n-x"}, [*MEMBER, "check", "--json", "--workspace=/w", "--", "--", "-x"]),
     ],
 )
 def test_inputs_become_one_command_line(given: dict, argv: list[str]):
     found = ACTION.argv_of(ACTION.read_inputs(inputs(**given)), "/w")
     assert found == argv
-    parse(found[found.index(NAME) + 1 :], "1.0.0")
+    parse(found[1 if found[0] == NAME else len(MEMBER) :], "1.0.0")
 
 
 @pytest.mark.parametrize(
@@ -81,7 +84,7 @@ def test_inputs_that_mean_nothing_are_refused(given: dict):
     if given == {"options": "--memory=1G\n-- sh"}:  # an option with a blank, which the command refuses
         argv = ACTION.argv_of(ACTION.read_inputs(inputs(**given)), "/w")
         with pytest.raises(SystemExit):
-            parse(argv[argv.index(NAME) + 1 :], "1.0.0")
+            parse(argv[len(MEMBER) :], "1.0.0")
         return
     with pytest.raises(ACTION.Refused):
         ACTION.read_inputs(inputs(**given))
@@ -147,7 +150,7 @@ def test_what_went_wrong_is_an_error():
 
 
 def test_many_files_do_not_fill_the_log():
-    many = {"changed_files": [{"path": f"f{number}", "change": "created", "ignored": False} for number in range(60)]}
+    many = {"changed_files": [{"path": f"f{number}", "change": "created", "contents": True, "ignored": False} for number in range(60)]}
     found = annotations(0, many, mode="run")
     assert (len(found), found[-1]) == (51, "::notice title=ggen-gvisor::10 files more; the result has all of them")
 
@@ -204,8 +207,7 @@ def test_a_step_from_its_inputs_to_its_exit_code(step: Step):
     step.program("sudo", f'printf "%s\\n" "$@" > {step.root}/argv; cat {step.root}/result; exit 153')
     code, lines = step.run(workspace="model", options="--memory=1G")
     assert (step.root / "argv").read_text().split() == [
-        "-n",
-        NAME,
+        *MEMBER[1:],
         "check",
         "--memory=1G",
         "--json",
@@ -227,7 +229,7 @@ def test_a_runner_that_may_not_is_told_which_option_lets_it(step: Step):
     step.program("sudo", "echo 'sudo: a password is required' >&2; exit 1")
     code, lines = step.run()
     assert code == 1
-    assert lines[0].startswith("::error title=ggen-gvisor::sudo: a password is required; the runner's user may not run it with sudo")
+    assert lines[0].startswith("::error title=ggen-gvisor::sudo: a password is required; the runner's user must be in the group")
 
 
 def test_a_host_without_the_command_is_told(step: Step):

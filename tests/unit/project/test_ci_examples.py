@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 import tomllib
 import yaml
+from ansible_collections.ggen.gvisor.plugins.module_utils._command.member import ALLOWED
 from ansible_collections.ggen.gvisor.plugins.module_utils._command.parser import parse
 from ansible_collections.ggen.gvisor.plugins.module_utils._command.table import NAME, WOULD_CHANGE
 from conftest import ROOT
@@ -82,8 +83,10 @@ def scripts(name: str) -> list[str]:
 @pytest.mark.parametrize("name", ["gitlab.yml", "woodpecker.yml"])
 def test_the_scripts_run_the_gate_as_the_command_has_it(name: str):
     (line,) = [line for line in scripts(name) if NAME in line]
-    (asked,) = re.findall(rf"sudo -n {NAME} ([^>|]*)", line)
-    assert parse(shlex.split(asked), "1.0.0").verb == "check"
+    (asked,) = re.findall(rf"sudo -n {NAME}-member ([^>|]*)", line)
+    found = parse(shlex.split(asked), "1.0.0")
+    assert found.verb == "check"
+    assert set(found.options) <= ALLOWED["check"]
 
 
 def test_gitlab_s_warning_is_the_gate_s_code():

@@ -18,6 +18,8 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.workspace imp
     MAX_DIFF,
     MAX_LISTED,
     MAX_LISTED_PATHS,
+    Entry,
+    contents_differ,
     counts,
     differences,
     ignore_matcher,
@@ -168,6 +170,30 @@ def test_a_sparse_file_has_the_digest_of_its_bytes_where_it_is_asked_for(tmp_pat
     time.sleep(0.1)
     os.utime(sparse)
     assert scan(tmp_path, before, holes=200 << 20)["sparse"].whole == ""  # the bytes are those that were there
+
+
+def entry(kind: str = "file", mode: int = 0o644, digest: str = "1", owner: tuple[int, int] = (1, 1)) -> Entry:
+    return Entry(kind, mode, owner, 1, digest, None, ())
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "differ"),
+    [
+        (None, entry(), True),
+        (entry(), None, True),
+        (entry(), entry(digest="2"), True),
+        (entry(), entry("symlink"), True),
+        (entry("folder"), entry(), True),
+        (entry(), entry("folder"), True),
+        (entry(), entry(mode=0o755), True),
+        (entry(), entry(mode=0o600), False),
+        (entry(), entry(owner=(2, 2)), False),
+        (None, entry("folder"), False),
+        (entry("folder"), entry("folder", 0o700), False),
+    ],
+)
+def test_what_git_keeps_is_a_difference_of_contents(old: Entry | None, new: Entry | None, differ: bool) -> None:
+    assert contents_differ(old, new) is differ
 
 
 def test_the_paths_that_are_listed_are_bounded_together() -> None:
