@@ -187,7 +187,7 @@ def test_rust_comes_with_apt_where_there_is_none(site, tmp_path):
     assert done.rc == 0, done.errors
     assert ssh("builder", "cargo", "--version").startswith("cargo 1.")
     built = json.loads((site.dist / "0.0.3" / "linux_amd64" / "manifest.json").read_text())
-    assert built["metadata"]["build"] == {"confined": True, "network": "isolated"}
+    assert built["metadata"]["build"] == {"confined": True, "network": "isolated", "sandbox": "namespaces"}
     again = site.play("tests/e2e/image.yml", **asked)
     assert again.rc == 0, again.errors
     assert again.changed == []

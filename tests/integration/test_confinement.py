@@ -1,7 +1,7 @@
 # Copyright (c) 2026, the ggen.gvisor authors
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A confined command can do nothing but write its folders, as root's build and as the build of a user without rights."""
+"""A confined command can do nothing but write its folders, as root's build and as the build of a user without rights, in a gVisor sandbox or not."""
 
 from __future__ import annotations
 
@@ -29,8 +29,9 @@ USER = 12345
 class Host:
     """Folders that a build may read and write, one that is nobody's business, and who runs the module."""
 
-    def __init__(self, root: Path, uid: int) -> None:
-        self.root, self.uid = root, uid
+    def __init__(self, root: Path, uid: int, sandbox: str = "namespaces") -> None:
+        self.root, self.uid, self.sandbox = root, uid, sandbox
+        self.runsc = root.parent / "runsc"
         self.jobs, self.readable, self.writable, self.secret = (root / name for name in ("jobs", "readable", "writable", "secret"))
         for folder in (self.jobs, self.readable, self.writable, self.secret):
             folder.mkdir()
@@ -40,6 +41,7 @@ class Host:
 
     def arguments(self, *argv: str, **options: object) -> dict:
         walls = {"readable": [str(self.readable)], "writable": [str(self.writable)], "required": "nothing: here"}
+        walls = {"sandbox": self.sandbox, "runsc": [str(self.runsc)], **options.pop("confinement", walls)}
         return {"name": "test", "state_dir": str(self.jobs), "argv": list(argv), "poll": 30, "confinement": walls, **options}
 
     def run(self, *argv: str, prefix: tuple[str, ...] = (), **options: object) -> Result:
@@ -66,7 +68,8 @@ class Host:
 
     def said(self, script: str) -> list[str]:
         result = self.shell(script)
-        assert (result["failed"], result["confined"], result["network"]) == (False, True, "isolated"), result
+        told = tuple(result[name] for name in ("failed", "confined", "network", "sandbox"))
+        assert told == (False, True, "isolated", self.sandbox), result
         return result["log_tail"]
 
 
@@ -82,15 +85,21 @@ def root_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     shutil.copytree(Path(ansible.module_utils.__path__[0]), target, ignore=shutil.ignore_patterns("__pycache__"))
     (target.parent / "__init__.py").touch()
     shutil.copy(Path(ansible.module_utils.__path__[0]).parent / "release.py", target.parent)
+    shutil.copy(ROOT / "bin/runsc", folder)
     yield folder
     shutil.rmtree(folder)
 
 
+@pytest.fixture(params=["namespaces", "gvisor"])
+def sandbox(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
 @pytest.fixture(params=[0, USER], ids=["root", "a user without rights"])
-def host(root_folder: Path, request: pytest.FixtureRequest) -> Iterator[Host]:
+def host(root_folder: Path, request: pytest.FixtureRequest, sandbox: str) -> Iterator[Host]:
     folder = root_folder / "host"
     folder.mkdir()
-    yield Host(folder, request.param)
+    yield Host(folder, request.param, sandbox)
     shutil.rmtree(folder)
 
 
@@ -98,11 +107,24 @@ def test_it_is_a_user_without_rights_for_good(host):
     said = host.said(
         "id -u; id -g; id -G; grep -E '^(Cap(Prm|Eff|Bnd|Inh|Amb)|NoNewPrivs)' /proc/self/status; su -c id; mount -t tmpfs none /tmp"
     )
-    uid = str(UNPRIVILEGED)
+    # In gVisor the number of the one user that there is, which says nothing: root's rights are the capabilities.
+    uid = str(UNPRIVILEGED) if host.sandbox == "namespaces" else "0"
     assert said[:3] == [uid, uid, uid]
     assert {line.split()[1] for line in said[3:8]} == {"0" * 16}
-    assert said[8].split() == ["NoNewPrivs:", "1"]
+    assert host.sandbox == "gvisor" or said[8].split() == ["NoNewPrivs:", "1"], "gVisor's kernel does not tell"
     assert not [line for line in said if line.startswith("uid=")]
+
+
+def test_the_kernel_is_whose_it_says(host):
+    said = host.said("dmesg | head -1; cat /proc/version")
+    assert ("Starting gVisor" in said[0], "gvisor" in said[-1]) == (host.sandbox == "gvisor",) * 2, said
+
+
+def test_a_set_user_id_file_is_nobody_s(host):
+    program = host.writable / "program"
+    host.said(f"cp /bin/true {program}; chown 0:0 {program}; chmod 6755 {program}; mknod {host.writable}/device c 1 1; :")
+    assert program.stat().st_uid == (host.uid or UNPRIVILEGED)
+    assert not (host.writable / "device").exists()
 
 
 def test_it_writes_its_folders_and_nothing_else(host):
@@ -164,12 +186,13 @@ def test_it_reaches_nobody(host):
     assert [line.split(":")[0].strip() for line in host.said("cat /proc/net/dev") if ":" in line] == ["lo"]
 
 
-def processes_with(word: str) -> list[int]:
+def processes_of(host: Host, word: str) -> list[int]:
+    """Return who has the word in its command line, or is of the sandbox, which shows nobody what runs in it."""
     found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
+    for path in Path("/proc").glob("[0-9]*"):
         try:
-            if word in path.read_bytes().decode(errors="replace").split("\0"):
-                found.append(int(path.parent.name))
+            if word in (path / "cmdline").read_bytes().decode(errors="replace").split("\0") or (path / "exe").samefile(host.runsc):
+                found.append(int(path.name))
         except OSError:
             continue
     return found
@@ -181,7 +204,7 @@ def test_nothing_is_left_behind(host):
     script = f"trap '' TERM HUP INT; for i in 1 2 3; do setsid -f sleep {seconds}; done; kill -0 1 && echo alive; kill -9 -1; echo end"
     result = host.shell(script)
     assert result["confined"]
-    assert processes_with(seconds) == []
+    assert processes_of(host, seconds) == []
 
 
 @pytest.mark.parametrize("how", ["it ends", "the job is killed", "the job is killed hard", "it takes too long"])
@@ -191,20 +214,23 @@ def test_all_of_it_ends_whoever_ends_it(host, how):
     result = host.shell(script, poll=1, timeout=2 if "too long" in how else 90)
     if "killed" in how:
         assert result["running"]
-        assert processes_with(seconds)
+        assert processes_of(host, seconds)
         job = json.loads((host.jobs / "test/job.json").read_text())["pid"]
         os.kill(job, signal.SIGKILL if "hard" in how else signal.SIGTERM)
     deadline = time.monotonic() + 20
-    while processes_with(seconds) and time.monotonic() < deadline:
+    while processes_of(host, seconds) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert processes_with(seconds) == []
+    assert processes_of(host, seconds) == []
 
 
 def test_its_end_is_the_command_s(host):
     assert host.shell("exit 7")["rc"] == 7
     assert host.shell("kill -SEGV $$")["rc"] == 128 + signal.SIGSEGV
     missing = host.run("no-such-program")
-    assert (missing["rc"], "no-such-program" in missing["error"] or "No such file" in missing["error"]) == (127, True)
+    if host.sandbox == "gvisor":  # its own program says so, and ends with a number that is no command's
+        assert (missing["rc"], "no-such-program" in missing["log_tail"][-1]) == (128, True)
+    else:
+        assert (missing["rc"], "no-such-program" in missing["error"] or "No such file" in missing["error"]) == (127, True)
     elsewhere = host.shell("true", chdir=str(host.secret))
     assert elsewhere["rc"] == 127
     assert "No such file" in elsewhere["error"]
@@ -255,3 +281,47 @@ def test_what_was_made_before_tells_how(host):
     assert (other["changed"], other["confined"], other["network"]) == (False, False, "shared"), (
         "of what something else made nothing is known"
     )
+
+
+@pytest.fixture
+def alone(root_folder: Path) -> Iterator[Host]:
+    """Root's build, in a gVisor sandbox."""
+    folder = root_folder / "alone"
+    folder.mkdir()
+    yield Host(folder, 0, "gvisor")
+    shutil.rmtree(folder)
+
+
+@pytest.mark.parametrize("program", ["none", "no gVisor"])
+def test_without_gvisor_nothing_is_run_or_namespaces_serve(alone, program):
+    path = alone.root / "runsc"
+    if program == "no gVisor":
+        shutil.copy("/bin/echo", path)
+    alone.runsc = path
+    refused = alone.run("touch", str(alone.writable / "ran"))
+    assert refused["failed"]
+    reason = f"it has no runsc ({path})" if program == "none" else f"{path} starts no gVisor sandbox: --rootless"
+    for part in ("this host gives a build no gVisor sandbox", reason, "Nothing was run", "nothing: here"):
+        assert part in refused["msg"]
+    assert not (alone.writable / "ran").exists()
+    unsaid = {"writable": [str(alone.writable)]}
+    assert "sandbox: namespaces" in alone.run("touch", str(alone.writable / "ran"), confinement=unsaid)["msg"], "it needs no word for it"
+    alone.sandbox = "auto"
+    result = alone.run("touch", str(alone.writable / "ran"))
+    assert (result["rc"], result["sandbox"]) == (0, "namespaces")
+
+
+def test_auto_takes_gvisor_where_it_is(alone):
+    alone.sandbox = "auto"
+    alone.runsc = alone.root.parent / "*" / "runsc"
+    (alone.root.parent / "alone/runsc").symlink_to("../runsc")
+    result = alone.shell("dmesg")
+    assert (result["rc"], result["sandbox"]) == (0, "gvisor")
+
+
+@pytest.mark.parametrize("release", [path.parent.parent.name for path in sorted((ROOT / "bin").glob("*/linux_*/runsc"))])
+def test_every_release_makes_the_sandbox(alone, release):
+    (alone.runsc,) = (ROOT / "bin").glob(f"{release}/linux_*/runsc")
+    result = alone.shell(f"echo x > {alone.writable}/made; echo x > {alone.readable}/file || cat {alone.readable}/file; exit 3")
+    assert (result["rc"], result["sandbox"], result["log_tail"][-1]) == (3, "gvisor", "readable")
+    assert (alone.writable / "made").read_text() == "x\n"

@@ -32,6 +32,7 @@ use std::{env, fs, net::TcpStream, process::{Command, Stdio}, os::unix::net::Uni
 
 fn main() {
     println!("I am {}", String::from_utf8_lossy(&Command::new("id").arg("-u").output().unwrap().stdout).trim());
+    println!("I see {}", fs::read_to_string("/proc/version").unwrap().trim());
     for path in [@READ@] {
         if fs::read(path).is_ok() { println!("HARM read {path}"); }
     }
@@ -191,17 +192,20 @@ def told(path: Path) -> list[str]:
         return []
 
 
-def test_a_hostile_crate_can_do_nothing_but_compile(world):
-    done = world.run()
+@pytest.mark.parametrize("sandbox", ["namespaces", "gvisor"])
+def test_a_hostile_crate_can_do_nothing_but_compile(world, sandbox):
+    done = world.run(ggen_build_sandbox=sandbox, runsc_build_dest=str(ROOT / "bin"))
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr
     log = world.logs()
     assert "attacked" in log
-    assert f"I am {UNPRIVILEGED}" in log
+    # In gVisor 0 is the number of the only user there is, and no right.
+    assert f"I am {UNPRIVILEGED if sandbox == 'namespaces' else 0}" in log
+    assert ("gvisor" in log.partition("I see ")[2].partition("\n")[0]) == (sandbox == "gvisor")
     assert [line for line in log.splitlines() if "HARM" in line] == []
     assert subprocess.run([world.program()], capture_output=True, text=True, check=True).stdout == "ggen compiled\n"
     manifest = json.loads(world.program().with_name("manifest.json").read_text())
-    assert (manifest["metadata"]["confined"], manifest["metadata"]["network"]) == (True, "isolated")
-    assert world.manifest()["metadata"]["build"] == {"confined": True, "network": "isolated"}
+    assert tuple(manifest["metadata"][name] for name in ("confined", "network", "sandbox")) == (True, "isolated", sandbox)
+    assert world.manifest()["metadata"]["build"] == {"confined": True, "network": "isolated", "sandbox": sandbox}
     assert list((world.cache / "work").iterdir()) == []
     assert not (world.cargo / "registry").exists(), "the user's own cargo home was not used"
 
@@ -223,7 +227,7 @@ def test_of_a_checkout_too(world):
     assert "attacked" in log
     assert [line for line in log.splitlines() if "HARM" in line] == []
     assert {path for path in checkout.rglob("*") if checkout / "target" not in (path, *path.parents)} == before
-    assert world.manifest()["metadata"]["build"] == {"confined": True, "network": "isolated"}
+    assert world.manifest()["metadata"]["build"] == {"confined": True, "network": "isolated", "sandbox": "namespaces"}
     again = world.run(ggen_build_source="path", ggen_build_path=str(checkout))
     assert "changed=0" in again.stdout, again.stdout[-4000:]
 
@@ -245,6 +249,16 @@ def test_where_the_kernel_refuses_the_walls_nothing_is_fetched_or_compiled(world
     )
     manifest = json.loads(world.program().with_name("manifest.json").read_text())
     assert (manifest["metadata"]["confined"], manifest["metadata"]["network"]) == (False, "shared")
+
+
+def test_without_runsc_a_build_in_gvisor_is_refused_before_anything_is_fetched(world):
+    done = world.run(ggen_build_sandbox="gvisor", _ggen_build_runscs=["/nowhere/{arch}/runsc"])
+    assert done.returncode != 0
+    said = " ".join(done.stdout.split())
+    for part in ("this host gives a build no gVisor sandbox: it has no runsc (/nowhere/amd64/runsc)", "ggen_build_sandbox: namespaces"):
+        assert part in said
+    assert world.asked == []
+    assert not (world.cache / "work").exists()
 
 
 @pytest.mark.parametrize("index_lies", [False, True], ids=["other bytes", "other bytes and the index vouches for them"])
@@ -285,7 +299,11 @@ def test_the_provenance_tells_how_it_was_compiled(world):
     folder = world.dist / "1.0.0/linux_amd64"
     statement = checked_statement((folder / "ggen.tar.intoto.json").read_text())
     assert crates
-    assert statement["predicate"]["buildDefinition"]["internalParameters"]["build"] == {"confined": True, "network": "isolated"}
+    assert statement["predicate"]["buildDefinition"]["internalParameters"]["build"] == {
+        "confined": True,
+        "network": "isolated",
+        "sandbox": "namespaces",
+    }
 
 
 # Names of folders get into a program by panics and by what a build script has generated.

@@ -238,10 +238,35 @@ def test_the_compile_had_no_network_and_no_rights_and_that_is_told(first):
     compiled = [result for result in compiled if "network" in result]
     # One for the programs of the same sources, one for the patched program.
     assert [(result["network"], result["confined"]) for result in compiled] == [("isolated", True)] * 2
-    told = {"network": "isolated", "confined": True}
+    told = {"network": "isolated", "confined": True, "sandbox": "namespaces"}
     assert json.loads((project.built / "manifest.json").read_text())["metadata"]["build"] == told
     statement = checked_statement((project.built / "runsc.intoto.json").read_text())
     assert statement["predicate"]["buildDefinition"]["internalParameters"]["build"] == told
+
+
+def test_in_gvisor_it_is_the_same_bytes_and_the_same_key(first, tmp_path):
+    project = Project(tmp_path)
+    there = project.bin / "20200101" / "linux_amd64"
+    there.mkdir(parents=True)
+    (there / "runsc").symlink_to(ROOT / "bin" / "runsc")
+    # With object files of its own: nothing of what it compiles comes from the other build.
+    runner = project.run(runsc_build_sandbox="gvisor", _runsc_build_gocache="")
+    assert stats(runner)[1] == 0, output(runner)
+    mine, other = (json.loads((of.built / "manifest.json").read_text()) for of in (project, first[0]))
+    assert mine["metadata"]["build"] == {"network": "isolated", "confined": True, "sandbox": "gvisor"}
+    assert mine["key"] == other["key"]
+    assert {name: mine["files"][name] for name in PROGRAMS} == {name: other["files"][name] for name in PROGRAMS}
+    shutil.rmtree(project.bin)
+    assert stats(project.run(runsc_build_sandbox="gvisor"))[1] == 0, "what is in the cache needs no runsc"
+
+
+def test_without_runsc_a_build_in_gvisor_is_refused_before_anything_is_fetched(tmp_path):
+    project = Project(tmp_path)
+    said = output(project.run(runsc_build_sandbox="gvisor", _runsc_build_runscs=["/nowhere/{arch}/runsc"]))
+    for part in ("this host gives a build no gVisor sandbox: it has no runsc (/nowhere/amd64/runsc)", "runsc_build_sandbox: namespaces"):
+        assert part in said
+    assert not (project.cache / "work").exists()
+    assert not project.bin.exists()
 
 
 @pytest.mark.parametrize("confinement", ["required", "best_effort"])
@@ -278,7 +303,7 @@ def test_a_host_without_the_right_to_confine(tmp_path, confinement):
         assert done.returncode == 0, said[-3000:]
         assert "this host confines no build, so it ran as the user who runs this, with the network" in said
         manifest = json.loads((project.built / "manifest.json").read_text())
-        assert manifest["metadata"]["build"] == {"confined": False, "network": "shared"}
+        assert manifest["metadata"]["build"] == {"confined": False, "network": "shared", "sandbox": "none"}
 
 
 def test_a_second_run_is_one_execution_and_changes_nothing(project):

@@ -19,12 +19,13 @@ import re
 import signal
 import subprocess
 import time
-from typing import Any, BinaryIO, Dict, List, Mapping, NamedTuple, Optional, Protocol, Sequence
+from typing import Any, BinaryIO, Dict, List, Mapping, NamedTuple, Optional, Protocol, Sequence, Tuple
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import atomic_write, take_lock
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.process import run
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.text import duration_text
+from ansible_collections.ggen.gvisor.plugins.module_utils._builds import sandbox
 
 TAIL_LINES = 25
 
@@ -78,11 +79,38 @@ def network_prefix() -> Optional[List[str]]:
 class Confines(Protocol):
     """What runs a command behind walls: see ``confinement``."""
 
+    @property
+    def kind(self) -> str:
+        """Its name, as results and documents tell it."""
+
     def refusal(self) -> str:
         """Return why this host cannot do it, nothing where it can."""
 
     def start(self, argv: Sequence[str], env: Mapping[str, str], chdir: Optional[str], output: int) -> Any:
         """Start the command; returns what has ``pid`` and ``wait()`` as subprocess.Popen has them. Raises GvisorError or OSError."""
+
+
+# What is told of a command that nothing is known of.
+UNKNOWN: Dict[str, Any] = {"network": "shared", "confined": False, "sandbox": "none"}
+
+
+class Refused(NamedTuple):
+    """What is said where a host does not allow the last of a command's confinements."""
+
+    said: str
+    fix: str
+
+
+REFUSED = {
+    sandbox.NAMESPACES: Refused(
+        "cannot keep a build from its files and the network",
+        "Build on another host, or let the build run as the user who runs this, with all that this user may do",
+    ),
+    sandbox.GVISOR: Refused(
+        "gives a build no gVisor sandbox",
+        "Bring runsc there (role containerd_gvisor, or runsc_build), or let the build run in namespaces alone",
+    ),
+}
 
 
 class Command(NamedTuple):
@@ -93,8 +121,8 @@ class Command(NamedTuple):
     chdir: Optional[str]
     timeout: float  # seconds, after which the command and all it started are killed
     network: bool = True  # False takes the network away
-    confinement: Optional[Confines] = None  # takes that and more
-    required: str = ""  # not empty: without the confinement the command does not run; the text says how to do without
+    confinements: Sequence[Confines] = ()  # take that and more; the first that the host allows is used
+    required: str = ""  # not empty: without one of the confinements the command does not run; the text says how to do without
 
 
 class BackgroundJob:
@@ -121,8 +149,8 @@ class BackgroundJob:
         """Start the command, or attach to it if it is running already. Returns the job: ``id``, ``run``, ``started``
         and the rest; without ``run`` if it is not running and all of ``creates`` exist.
 
-        Where the host does not allow the confinement the command runs all the same, unless it is required. The job's ``network`` and ``confined``
-        tell what was so. Raises GvisorError then, and while another command runs under this name.
+        Where the host allows no confinement the command runs all the same, unless one is required. The job's ``network``, ``confined`` and
+        ``sandbox`` tell what was so. Raises GvisorError then, and while another command runs under this name.
         """
         identity = job_id(command.argv, command.env, command.chdir)
         os.makedirs(self.folder, exist_ok=True)
@@ -141,31 +169,27 @@ class BackgroundJob:
             if creates and all(map(os.path.exists, creates)):
                 made = self._read("job.json") or {}
                 known = made if made.get("id") == identity else {}  # of what something else has made nothing is known
-                return {"network": known.get("network", "shared"), "confined": known.get("confined", False)}
-            confinement = command.confinement
-            refusal = confinement.refusal() if confinement else ""
+                return {**UNKNOWN, **{name: known[name] for name in UNKNOWN if name in known}}
+            chosen, refusal = _first_allowed(command.confinements)
             if refusal and command.required:
-                raise GvisorError(
-                    f"this host cannot keep a build from its files and the network: {refusal}. Nothing was run. Build on another host, "
-                    f"or let the build run as the user who runs this, with all that this user may do: {command.required}",
-                    refusal=refusal,
-                )
-            confined = confinement if confinement and not refusal else None
+                what = REFUSED[command.confinements[-1].kind]
+                raise GvisorError(f"this host {what.said}: {refusal}. Nothing was run. {what.fix}: {command.required}", refusal=refusal)
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self._path("result.json"))
-            prefix = [] if command.network or confined else network_prefix()
+            prefix = [] if command.network or chosen else network_prefix()
             job = {
                 "id": identity,
                 "run": f"{identity[:12]}-{time.time_ns()}",
                 "argv": list(command.argv),
                 "started": time.time(),
-                "network": "isolated" if prefix or confined else "shared",
-                "confined": confined is not None,
+                "network": "isolated" if prefix or chosen else "shared",
+                "confined": bool(chosen),
+                "sandbox": chosen[0].kind if chosen else UNKNOWN["sandbox"],
             }
             self._write("job.json", {**job, "pid": None})  # for those who attach before the job could say its process id
             with open(self.log, "wb"):
                 pass
-            self._detach(lock, job, command._replace(argv=[*(prefix or []), *command.argv], confinement=confined))
+            self._detach(lock, job, command._replace(argv=[*(prefix or []), *command.argv], confinements=chosen))
             return {**job, "attached": False}
         finally:
             os.close(lock)  # the job has its own copy: the lock stays
@@ -187,7 +211,7 @@ class BackgroundJob:
         os.close(reader)
 
     def _become_job(self, lock: int, job: Dict[str, Any], command: Command, ready: int) -> None:
-        argv, env, chdir, confined = command.argv, command.env, command.chdir, command.confinement
+        argv, env, chdir, confined = command.argv, command.env, command.chdir, next(iter(command.confinements), None)
         # Whoever started us waits until our copies of its pipes are closed.
         os.umask(0o022)  # what is fetched here another user may have to read when it compiles
         null = os.open(os.devnull, os.O_RDWR)
@@ -257,6 +281,17 @@ class BackgroundJob:
                 return stream.read()
         except FileNotFoundError:
             return ""
+
+
+def _first_allowed(confinements: Sequence[Confines]) -> Tuple[Sequence[Confines], str]:
+    """Return the first that the host allows, in a list that is empty where it allows none, and then why not."""
+    refusals = []
+    for confinement in confinements:
+        refusal = confinement.refusal()
+        if not refusal:
+            return [confinement], ""
+        refusals.append(refusal)
+    return [], "; ".join(refusals)
 
 
 def _command_of(run: str) -> str:

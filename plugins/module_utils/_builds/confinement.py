@@ -17,12 +17,14 @@ import platform
 import resource
 import signal
 import subprocess
+import tempfile
 from typing import Any, Callable, Dict, List, Mapping, NamedTuple, Optional, Sequence
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.kernel import BIND, NODEV, NOEXEC, NOSUID, PRIVATE, REC, libc, mount
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.process import SEARCH_PATH, run
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.processes import wait_exit
+from ansible_collections.ggen.gvisor.plugins.module_utils._builds import sandbox
 
 # A user and group that no distribution gives to anybody: below nobody's, above those that are made for people and services.
 UNPRIVILEGED = 65533
@@ -38,7 +40,8 @@ _RDONLY, _REMOUNT = 1, 0x20
 _MNT_DETACH = 2
 _ATTR_RDONLY, _ATTR_NOSUID, _ATTR_NODEV, _AT_FDCWD, _AT_RECURSIVE, _SYS_MOUNT_SETATTR = 1, 2, 4, -100, 0x8000, 442
 _SYS_PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
-_PR_SET_PDEATHSIG, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS = 1, 24, 38
+_PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_CAPBSET_DROP, _PR_SET_SECUREBITS, _PR_SET_NO_NEW_PRIVS = 1, 4, 24, 28, 38
+_NO_SETUID_FIXUP = 4
 
 
 class Command:
@@ -62,19 +65,45 @@ class Confinement(NamedTuple):
 
     readable: Sequence[str] = ()
     writable: Sequence[str] = ()
+    runsc: Optional[Sequence[str]] = None  # where gVisor's program may be, for a sandbox inside of the walls
+
+    @property
+    def kind(self) -> str:
+        """What keeps the command."""
+        return sandbox.NAMESPACES if self.runsc is None else sandbox.GVISOR
 
     def refusal(self) -> str:
         """Return why this host cannot confine a command, nothing where it can."""
         if platform.system() != "Linux":
             return f"it runs {platform.system()}, and not Linux"
+        try:
+            return self._try() if self.runsc is None else self._replace(writable=())._try_sandbox(sandbox.find(self.runsc))
+        except (OSError, GvisorError) as error:
+            return str(error)
+
+    def _try(self) -> str:
         null = os.open(os.devnull, os.O_RDWR)
         try:
             code = self.start([], {}, os.sep, null, only_try=True).wait(60)
-        except (OSError, GvisorError) as error:
-            return str(error)
         finally:
             os.close(null)
         return "" if code == 0 else f"it ended with {code}"
+
+    def _try_sandbox(self, runsc: str) -> str:
+        """Ask the kernel that the sandbox has what it is."""
+        with tempfile.TemporaryFile() as stream:
+            command = self.start(sandbox.PROVE, {}, os.sep, stream.fileno())
+            try:
+                code = command.wait(60)
+            except subprocess.TimeoutExpired:
+                os.kill(command.pid, signal.SIGKILL)
+                command.wait()
+                return f"{runsc} starts no sandbox within 60 s"
+            stream.seek(0)
+            said = stream.read(1 << 16).decode("utf-8", "replace")
+        if code == 0 and sandbox.PROOF in said:
+            return ""
+        return f"{runsc} starts no gVisor sandbox: {' '.join(said.split())[-500:] or f'it ended with {code}'}"
 
     def start(self, argv: Sequence[str], env: Mapping[str, str], chdir: Optional[str], output: int, only_try: bool = False) -> Command:
         """Start the command, its output to the descriptor ``output``. The folders to write are made, and given to its user.
@@ -90,10 +119,10 @@ class Confinement(NamedTuple):
                 if done.rc != 0:
                     raise GvisorError(f"{path} cannot be given to the build's user: {done.stderr.strip()}")
         environment = {"PATH": SEARCH_PATH, "LC_ALL": "C", "HOME": "/tmp", "TMPDIR": "/tmp", **env}  # noqa: S108 - its own
+        within = self._within(places, sandbox.Command(argv, environment, chdir or os.sep), only_try)
         reader, writer = os.pipe()
         pid = os.fork()
         if pid == 0:
-            within = _Within(places, list(argv), environment, chdir or os.sep, only_try)
             _guarded(writer, lambda: _outer(within, output, writer))
         os.close(writer)
         with os.fdopen(reader, encoding="utf-8", errors="replace") as stream:
@@ -102,6 +131,15 @@ class Confinement(NamedTuple):
             os.waitpid(pid, 0)
             raise GvisorError(wrong)
         return Command(argv, pid)
+
+    def _within(self, places: List[Dict[str, Any]], command: sandbox.Command, only_try: bool) -> _Within:
+        if self.runsc is None:
+            return _Within(places, list(command.argv), dict(command.env), command.chdir, only_try)
+        # Folders for a while are the walls' own there, too: what is shown below one is on the way to it nobody's to write.
+        writable = ["/tmp", "/var/tmp", *(place["shown"] for place in places if place["writable"])]  # noqa: S108
+        files = {sandbox.CONFIG: sandbox.config(command, writable)}
+        program = {"source": sandbox.find(self.runsc), "shown": sandbox.PROGRAM, "writable": False}
+        return _Within([program, *places], list(sandbox.ARGV), {"PATH": SEARCH_PATH, "LC_ALL": "C"}, command.chdir, only_try, files)
 
     def _places(self) -> List[Dict[str, Any]]:
         """Return what is shown where, the outer before the inner."""
@@ -127,6 +165,7 @@ class _Within(NamedTuple):
     env: Dict[str, str]
     chdir: str
     only_try: bool  # nothing but the walls
+    files: Optional[Mapping[str, bytes]] = None  # what a sandbox needs, None without one
 
 
 def _guarded(writer: int, act: Callable[[], int]) -> None:
@@ -158,9 +197,7 @@ def _outer(within: _Within, output: int, writer: int) -> int:
     _call("make namespaces (unshare)", libc().unshare(flags))
     if not root:
         # It is the same user to the host, who sees nothing of the host that is his.
-        for name, line in (("setgroups", "deny"), ("uid_map", f"{UNPRIVILEGED} {uid} 1"), ("gid_map", f"{UNPRIVILEGED} {gid} 1")):
-            with open(f"/proc/self/{name}", "wb", buffering=0) as stream:
-                stream.write(line.encode())
+        _map_users(UNPRIVILEGED, uid, UNPRIVILEGED, gid)
     inner = os.fork()
     if inner == 0:
         _guarded(writer, lambda: _first(within, writer, root))
@@ -173,8 +210,13 @@ def _outer(within: _Within, output: int, writer: int) -> int:
 
 def _first(within: _Within, writer: int, root: bool) -> int:
     """Be process 1: build the walls, start the command, and end when it does. The kernel then ends what it left behind."""
-    _build(within.places)
-    _drop(root)
+    _build(within.places, TEMPORARY if within.files is None else (*TEMPORARY, sandbox.FOLDER[1:]))
+    for path, content in (within.files or {}).items():
+        with open(path, "wb") as stream:
+            stream.write(content)
+    _drop(root, within.files is not None)
+    if within.files is not None:
+        _own_users()
     # Only now, because becoming somebody else undoes it.
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if within.only_try:
@@ -191,7 +233,7 @@ def _first(within: _Within, writer: int, root: bool) -> int:
             return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
 
 
-def _build(places: Sequence[Mapping[str, Any]]) -> None:
+def _build(places: Sequence[Mapping[str, Any]], temporary: Sequence[str]) -> None:
     """Make a file system that has what the command may see, in place of the host's."""
     _mount(None, "/", None, REC | PRIVATE)
     # The host's root moves below a new one, where it can be reached by its old names whatever is mounted in the new one.
@@ -213,7 +255,7 @@ def _build(places: Sequence[Mapping[str, Any]]) -> None:
         _mount(f"/host/dev/{device}", f"/new/dev/{device}", None, BIND)
     for name, target in LINKS.items():
         os.symlink(target, f"/new/dev/{name}")
-    for name in TEMPORARY:
+    for name in temporary:
         os.makedirs(f"/new/{name}")
         _mount("tmpfs", f"/new/{name}", "tmpfs", NOSUID | NODEV, "mode=1777")
     os.mkdir("/new/proc")
@@ -245,8 +287,8 @@ def _show(source: str, shown: str, writable: bool) -> None:
     )
 
 
-def _drop(root: bool) -> None:
-    """Become the user without rights, for good."""
+def _drop(root: bool, keep: bool) -> None:
+    """Become the user without rights, for good; root's rights are lost with what this process runs, or kept until then."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     os.umask(0o022)
     _prctl(_PR_SET_NO_NEW_PRIVS, 1)
@@ -254,9 +296,28 @@ def _drop(root: bool) -> None:
     while libc().prctl(_PR_CAPBSET_DROP, capability, 0, 0, 0) == 0:
         capability += 1
     if root:
+        if keep:
+            _prctl(_PR_SET_SECUREBITS, _NO_SETUID_FIXUP)
         os.setgroups([])
         os.setresgid(UNPRIVILEGED, UNPRIVILEGED, UNPRIVILEGED)
         os.setresuid(UNPRIVILEGED, UNPRIVILEGED, UNPRIVILEGED)
+
+
+def _own_users() -> None:
+    """Be root in a user namespace where nobody else is: to the host, and so to its files, still the user without rights.
+
+    Made with the rights that the walls were built with, because a host may refuse it to who has none (Ubuntu's AppArmor). They end here.
+    """
+    uid, gid = os.geteuid(), os.getegid()
+    _prctl(_PR_SET_DUMPABLE, 1)  # a process that became somebody else may not write its own files in /proc
+    _call("make namespaces (unshare)", libc().unshare(_NEWUSER | _NEWNS))
+    _map_users(0, uid, 0, gid)
+
+
+def _map_users(uid: int, of_uid: int, gid: int, of_gid: int) -> None:
+    for name, line in (("setgroups", "deny"), ("uid_map", f"{uid} {of_uid} 1"), ("gid_map", f"{gid} {of_gid} 1")):
+        with open(f"/proc/self/{name}", "wb", buffering=0) as stream:
+            stream.write(line.encode())
 
 
 def _call(what: str, result: int) -> None:
