@@ -80,7 +80,7 @@ def test_modes_are_quoted(role):
 NOUNS = set(
     "checkout documents handler health_check image machine main packages preflight program proof recovery release report repository requirements".split()
 )
-NOUNS |= {"apt_folder", "cargo_home", "rollback", "smoke_test", "tools", "expected_image", "members"}
+NOUNS |= {"apt_folder", "cargo_home", "rollback", "smoke_test", "tools", "expected_image", "members", "sandbox"}
 VERBS = {"assemble", "build", "collect", "compile", "fetch", "find", "forget", "import", "pack", "prune", "restore", "switch", "verify"}
 ALONE = {"gather", "remove"}
 
