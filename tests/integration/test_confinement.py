@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.ggen.gvisor.plugins.module_utils._builds.confinement import UNPRIVILEGED
+from ansible_collections.ggen.gvisor.plugins.module_utils._builds.sandbox import FOLDER
 from conftest import ROOT
 from support.module import MODULES, Result, default_signals
 
@@ -315,8 +316,11 @@ def test_auto_takes_gvisor_where_it_is(alone):
     alone.sandbox = "auto"
     alone.runsc = alone.root.parent / "*" / "runsc"
     (alone.root.parent / "alone/runsc").symlink_to("../runsc")
-    result = alone.shell("dmesg")
+    result = alone.shell(f"ls -A {FOLDER}; touch {FOLDER}/planted || echo refused")
     assert (result["rc"], result["sandbox"]) == (0, "gvisor")
+    assert (len(result["log_tail"]), result["log_tail"][-1]) == (2, "refused"), (
+        "what gVisor's program needs is not there for who runs in it"
+    )
 
 
 @pytest.mark.parametrize("release", [path.parent.parent.name for path in sorted((ROOT / "bin").glob("*/linux_*/runsc"))])
