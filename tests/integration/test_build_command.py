@@ -24,7 +24,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._builds.background_job
     tail_of,
 )
 from conftest import ROOT
-from support.module import default_signals, finish_module, run_module, start_module
+from support.module import finish_module, run_module, start_module
 
 
 class Host:
@@ -290,7 +290,6 @@ def test_stopping_ansible_leaves_the_command_running_and_the_next_run_attaches(t
         text=True,
         env=env,
         start_new_session=True,
-        preexec_fn=default_signals,
     )
     assert first.stdout
     for line in first.stdout:

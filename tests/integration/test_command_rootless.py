@@ -24,7 +24,6 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._command.table import 
     WOULD_CHANGE,
 )
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._command import zipapp
-from support.module import default_signals
 from support.rootless import PYTHON, User
 
 # What ggen is to the sandbox, where no test is about ggen itself.
@@ -68,7 +67,6 @@ class Command:
             stderr=subprocess.PIPE,
             text=True,
             cwd=cwd or self.user.place,
-            preexec_fn=default_signals,
         )
 
     def run(self, verb: str, *options: str, words: tuple[str, ...] = (), text: str = "", cwd: Path | None = None) -> tuple[int, str, str]:

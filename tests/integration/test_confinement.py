@@ -20,7 +20,7 @@ import pytest
 from ansible_collections.ggen.gvisor.plugins.module_utils._builds.confinement import UNPRIVILEGED
 from ansible_collections.ggen.gvisor.plugins.module_utils._builds.sandbox import FOLDER
 from conftest import ROOT
-from support.module import MODULES, Result, default_signals
+from support.module import MODULES, Result
 
 # What asks the kernel for namespaces without the right to, and no user namespace can give it.
 POWERLESS = ("setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin")
@@ -57,7 +57,6 @@ class Host:
             cwd=self.root,
             capture_output=True,
             text=True,
-            preexec_fn=default_signals,
             timeout=60,
             check=False,
         )

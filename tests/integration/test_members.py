@@ -28,7 +28,7 @@ import yaml
 from ansible_collections.ggen.gvisor.plugins.module_utils._command.table import NOT_RUN, WOULD_CHANGE
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._command import zipapp
 from support.containerd import Daemon
-from support.module import ROOT, default_signals
+from support.module import ROOT
 from support.runs import IMAGE, PATIENCE
 
 pytest_plugins = ("support.run_fixtures",)
@@ -111,7 +111,7 @@ class Members:
     def start(self, *words: str, cwd: Path | None = None, **who: object) -> subprocess.Popen:
         pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         argv = self.argv(*words, **who)
-        return subprocess.Popen(argv, **pipes, text=True, cwd=cwd or self.workspace, preexec_fn=default_signals)
+        return subprocess.Popen(argv, **pipes, text=True, cwd=cwd or self.workspace)
 
     def call(self, *words: str, **options: object) -> tuple[int, str, str]:
         process = self.start(*words, **options)

@@ -11,7 +11,6 @@ import io
 import json
 import multiprocessing
 import os
-import signal
 import subprocess
 import sys
 import traceback
@@ -31,15 +30,6 @@ class Result(dict):
         raise AssertionError(f"the result has no {key}: {dict(self)}")
 
 
-def default_signals() -> None:
-    """To be a ``preexec_fn``: a program begins as from a terminal, also where the tests were started by nohup or as a job of a script.
-
-    Those leave SIGHUP or SIGINT ignored, which a new program inherits, and a test that sends one would wait for nothing.
-    """
-    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_DFL)
-
-
 def _arguments(*, check: bool = False, diff: bool = False, **params: object) -> str:
     modes = {"_ansible_check_mode": check, "_ansible_diff": diff, "_ansible_version": "2.19.0"}
     return json.dumps({"ANSIBLE_MODULE_ARGS": {**params, **modes}})
@@ -54,7 +44,6 @@ def start_module(module: str, /, *, check: bool = False, diff: bool = False, **p
         stderr=subprocess.PIPE,
         env={**os.environ, "PYTHONPATH": str(ROOT / ".collections"), "LC_ALL": "C.UTF-8"},
         text=True,
-        preexec_fn=default_signals,
     )
     assert process.stdin
     process.stdin.write(_arguments(check=check, diff=diff, **params))

@@ -16,7 +16,7 @@ from pathlib import Path
 import ansible
 
 from support import oci
-from support.module import MODULES, ROOT, Result, default_signals, finish_module
+from support.module import MODULES, ROOT, Result, finish_module
 
 UID = 64321
 PYTHON = "/usr/bin/python3"  # one that others than root may read
@@ -86,7 +86,6 @@ class User:
             stderr=subprocess.PIPE,
             cwd=self.place,
             text=True,
-            preexec_fn=default_signals,
         )
         process.stdin.write(json.dumps({"ANSIBLE_MODULE_ARGS": {**common, **jobs, **params, **modes}}))
         process.stdin.close()
