@@ -149,22 +149,28 @@ def run_command(asked: Asked, engine: Engine) -> int:
     return exit_code(done.result)
 
 
+def _describe(done: Done, job: Mapping[str, Any]) -> Dict[str, Any]:
+    """Return what a run of ggen's came to, and its exit code as ``code``: ggen may call an error what ends with 0."""
+    from ansible_collections.ggen.gvisor.plugins.module_utils._ggen.output import describe_run
+
+    told = describe_run(done.result, job, WORDS)
+    return {**told, "code": exit_code(done.result) or (FAULTY if told["error"] else 0)}
+
+
 def sync(asked: Asked, engine: Engine) -> int:
     """Run ggen sync; return the exit code."""
     job = ggen_job(asked, asked.words)
     done = run(ggen_options(job), Mode(False, False), Streams(), engine)
+    told = _describe(done, job)
     if "json" in asked.options:
         _tell(done, True)
-        return exit_code(done.result)
+        return int(told["code"])
     for warning in done.warnings:
         complain(f"warning: {warning}")
     _tell_trace(done.result)
-    from ansible_collections.ggen.gvisor.plugins.module_utils._ggen.output import describe_run
-
-    told = describe_run(done.result, job, WORDS)
     if told["error"]:
         complain(told["error"]["message"])
-        return exit_code(done.result) or FAULTY
+        return int(told["code"])
     for file in told["files"]:
         say(f"{file['change']:9s} {file['path']}")
     say(told["summary"])
@@ -174,8 +180,9 @@ def sync(asked: Asked, engine: Engine) -> int:
 def check(asked: Asked, engine: Engine) -> int:
     """Run on a copy and show what would change; return the exit code."""
     here = {"workspace": os.getcwd(), **given(asked)}
-    params = options(**here, argv=asked.words) if asked.words else ggen_options(ggen_job(asked, []))
-    done = run(params, Mode(True, True), Streams(), engine)
+    job = None if asked.words else ggen_job(asked, [])
+    done = run(options(**here, argv=asked.words) if job is None else ggen_options(job), Mode(True, True), Streams(), engine)
+    told = {"code": exit_code(done.result)} if job is None else _describe(done, job)
     if "json" in asked.options:
         _tell(done, True)
     else:
@@ -184,7 +191,9 @@ def check(asked: Asked, engine: Engine) -> int:
         _tell(done, False)
         if done.result.get("rc"):
             show(2, f"{done.result['stdout']}{done.result['stderr']}")
-    return exit_code(done.result) or (WOULD_CHANGE if done.result.get("contents_changed") else 0)
+        elif told["code"] and not exit_code(done.result):
+            complain(told["error"]["message"])
+    return told["code"] or (WOULD_CHANGE if done.result.get("contents_changed") else 0)
 
 
 def patch(result: Mapping[str, Any]) -> Iterator[str]:

@@ -22,7 +22,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._command.completion im
 from ansible_collections.ggen.gvisor.plugins.module_utils._command.engine import Engine, run
 from ansible_collections.ggen.gvisor.plugins.module_utils._command.manual import manual
 from ansible_collections.ggen.gvisor.plugins.module_utils._command.parser import Asked, key_of, parse
-from ansible_collections.ggen.gvisor.plugins.module_utils._command.table import EXIT_CODES, NOT_RUN, VERBS
+from ansible_collections.ggen.gvisor.plugins.module_utils._command.table import EXIT_CODES, FAULTY, NOT_RUN, VERBS
 from ansible_collections.ggen.gvisor.plugins.module_utils._ggen import runs
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.defaults import DEFAULTS, UNSET, options
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.jobs import Job, Mode, Streams
@@ -241,6 +241,28 @@ def test_an_engine_gets_the_checked_job_and_its_secrets_are_in_no_result() -> No
     refused = run(options(image="x", argv=["ls"], memory="much"), Mode(False, False), Streams(), Seeing())
     assert refused.result["failed"]
     assert len(seen) == 1
+
+
+class Claims(Engine):
+    """An engine whose ggen ends with 0 and says what it does."""
+
+    def __init__(self, outcome: str) -> None:
+        self.outcome = outcome
+
+    def run(self, _job: Job) -> dict:
+        return {"rc": 0, "stdout": f"{self.outcome}\n", "stderr": "", "changed": False, "contents_changed": False, "duration": 0.1}
+
+
+@pytest.mark.parametrize("verb", ["sync", "check"])
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_what_ggen_calls_an_error_is_one_whatever_it_ends_with(
+    verb: str, options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    options = [*options, f"--user={os.getuid()}:{os.getgid()}"]
+    assert verbs.perform(asked(verb, *options), Claims('{"status": "error"}')) == FAULTY
+    assert ("ggen reported an error" in capfd.readouterr().err) == ("--json" not in options)
+    assert verbs.perform(asked(verb, *options), Claims('{"status": "success"}')) == 0
 
 
 # What is shown
