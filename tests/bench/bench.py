@@ -155,6 +155,7 @@ def one_run(turns: int) -> list[Row]:
         Row("one ggen sync: from the module's start to the command's exit", docker, exit_known, seconds["docker"], 1.0, said),
         Row("… until the pod is removed", docker, inside, seconds["docker"], 1.0),
         Row("… with the start of Python and its imports", docker, seconds["ours"], seconds["docker"], 1.0),
+        Row("ggen-gvisor sync, from its start to its end, when the pod is removed", docker, seconds["command"], seconds["docker"], 0.9),
     ]
 
 
