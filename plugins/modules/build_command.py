@@ -80,7 +80,7 @@ options:
       sandbox:
         description:
           - V(namespaces) is what is described above. V(gvisor) runs the command in a gVisor sandbox inside of them, so that it never speaks with the
-            host's kernel, and takes 2.5 times the processor time. V(auto) does so where a runsc is found that makes a sandbox.
+            host's kernel, and takes 2.5 to 3 times the processor time. V(auto) does so where a runsc is found that makes a sandbox.
           - With V(gvisor) the command is never run without the sandbox.
         type: str
         choices: [namespaces, gvisor, auto]
