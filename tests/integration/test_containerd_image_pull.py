@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -421,14 +422,15 @@ class hostile:
             return reply
 
         self._serving = serving(answer)
+        self._stack = contextlib.ExitStack()
         self._digest = digest
 
     def __enter__(self) -> tuple[str, list[str]]:
-        address, asked = self._serving.__enter__()
+        address, asked = self._stack.enter_context(self._serving)
         return f"{address.partition('://')[2]}/tools/hostile@{self._digest}", asked
 
     def __exit__(self, *error: object) -> None:
-        self._serving.__exit__(*error)
+        self._stack.__exit__(*error)
 
 
 # In plays
