@@ -19,6 +19,8 @@ options:
     description:
       - What P(ggen.gvisor.host_plan#filter) returned, and as its C(node) what P(ggen.gvisor.kubernetes_node#filter) did, so that the report of a Kubernetes
         node has its cgroup driver and what decides it.
+      - Its C(members), where it has them, are what should let members of a group run C(ggen-gvisor), in the form of C(gvisor.members) of
+        M(ggen.gvisor.containerd_info).
     type: dict
     required: true
   handler:

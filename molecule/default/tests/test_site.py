@@ -74,3 +74,17 @@ def test_verify_proves_every_host():
     assert done.rc == 0, done.errors
     assert done.changed == []
     assert all(f"{name} is healthy" in done.output for name in RELEASES)
+
+
+def test_verify_names_what_lets_members_run_the_command_and_site_mends_it(host):
+    rule, limit = "/etc/sudoers.d/ggen-gvisor", ("--limit", f"{host.backend.host},build_hosts")
+    with host.sudo():
+        wanted = host.file(rule).content_string
+        host.check_output(f"sh -c 'echo \"# mine\" >> {rule}'")
+    done = run("playbooks/verify.yml", *limit)
+    assert done.rc != 0
+    assert "the rule that lets members of a group run ggen-gvisor is missing, changed" in done.errors
+    assert run("site.yml", *limit).rc == 0
+    with host.sudo():
+        assert host.file(rule).content_string == wanted
+    assert run("playbooks/verify.yml", *limit).rc == 0

@@ -10,7 +10,7 @@ from typing import Any
 
 import tomllib
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.text import visible_all
-from ansible_collections.ggen.gvisor.plugins.module_utils._gvisor.history import NAMES
+from ansible_collections.ggen.gvisor.plugins.module_utils._gvisor.history import COMMAND, NAMES
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._containerd import boot_config as boot_configs
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._gvisor.host_plan import host_plan
 
@@ -38,12 +38,14 @@ def drift(
     """Return a sentence for each thing on the host that is not as it should be.
 
     ``info`` is containerd_info's result with its option runtime, so that what is said of the configuration is what containerd_runtime would do;
-    ``plan`` is host_plan's; ``handler`` has the runtime handler's name; ``image`` has the references, digest and namespaces of an image that should be there.
+    ``plan`` is host_plan's, and may have the ``members`` that there should be; ``handler`` has the runtime handler's name; ``image`` has the
+    references, digest and namespaces of an image that should be there.
     """
     containerd, config, gvisor = info["containerd"], info["config"], info["gvisor"]
     found = [f"{plan['folder']}/{name} is missing, changed or has another mode" for name in plan["files"]]
     found += [f"the link {name} does not lead to release {plan['release']}" for name in plan["links"]]
     found += [f"the link {name} is there, and should not be" for name in plan.get("unwanted", [])]
+    found += _members(gvisor.get("members", {}), plan["members"]) if "members" in plan else []
     if plan["options"]:
         found.append(f"the shim's options file is missing or changed{_options(gvisor['runsc_config'], plan.get('runsc_config'))}")
     if not containerd["installed"]:
@@ -65,6 +67,16 @@ def drift(
     for name in unpinned_images(info["images"], info["pinned"], image) if image else ():
         found.append(f"image {name} in namespace {KUBERNETES} is not pinned, and the kubelet may remove it")
     return visible_all(found)
+
+
+def _members(there: Mapping[str, Any], wanted: Mapping[str, Any]) -> list[str]:
+    """Return a sentence for each of the two files that let members of a group run the command, where it is not as it should be."""
+    found = []
+    for part in ("program", "rule"):
+        if there.get(part) != wanted.get(part):
+            state = "missing, changed or has another mode" if part in wanted else "there, and should not be"
+            found.append(f"the {part} that lets members of a group run {COMMAND} is {state}")
+    return found
 
 
 def _options(there: str | None, wanted: str | None) -> str:
@@ -123,7 +135,8 @@ def host_report(
 ) -> dict[str, Any]:
     """Return the report as one document. ``proof`` is what containerd_proof observed, ``runs`` what ran in the sandbox.
 
-    ``plan`` is host_plan's, and of a Kubernetes node it has kubernetes_node's result as its ``node``.
+    ``plan`` is host_plan's, and of a Kubernetes node it has kubernetes_node's result as its ``node``; its ``members`` are what should let members of a
+    group run the command, as containerd_info tells it.
 
     A run proves its kernel too: without a proof of its own the report has the last run's.
     """

@@ -211,6 +211,33 @@ def test_drift_of_the_options_file_names_the_flags(text, flags, end):
     assert drift(info, plan, HANDLER) == [f"the shim's options file is missing or changed{end}"]
 
 
+PROGRAM = {"program": {"sha256": "1", "mode": "0755"}}
+RULE = {"rule": {"sha256": "2", "mode": "0440"}}
+
+
+@pytest.mark.parametrize(
+    ("there", "wanted", "found"),
+    [
+        ({}, {}, []),
+        ({**PROGRAM, **RULE}, {**PROGRAM, **RULE}, []),
+        (PROGRAM, {**PROGRAM, **RULE}, ["rule that lets members of a group run ggen-gvisor is missing, changed or has another mode"]),
+        (
+            {**PROGRAM, "rule": {**RULE["rule"], "mode": "0644"}},
+            {**PROGRAM, **RULE},
+            ["rule that lets members of a group run ggen-gvisor is missing, changed or has another mode"],
+        ),
+        (RULE, {}, ["rule that lets members of a group run ggen-gvisor is there, and should not be"]),
+    ],
+)
+def test_what_lets_members_run_the_command_drifts_too(there, wanted, found):
+    info = perfect_host()
+    info["gvisor"]["members"] = there
+    report = host_report(info, {**plan_of(info), "members": wanted}, HANDLER)
+    assert report["drift"] == [f"the {sentence}" for sentence in found]
+    assert report["healthy"] == (not found)
+    assert host_report(info, plan_of(info), HANDLER)["healthy"]  # nothing is said where nobody asks
+
+
 def test_a_node_s_report_has_its_driver():
     info, node = perfect_host(), {"node": True, "driver": "systemd", "by": "the kubelet's configuration", "flags": {}, "problem": None}
     report = host_report(info, {**plan_of(info), "node": node}, HANDLER)
