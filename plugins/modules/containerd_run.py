@@ -523,7 +523,6 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import Gv
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.module import end
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.text import visible
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.ctr import Ctr
-from ansible_collections.ggen.gvisor.plugins.module_utils._rootless.engine import NO_CONTAINERD, check_job, open_engine
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.defaults import DEFAULTS
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.jobs import Engine, Job, Mode, fed, names_of, overlap, run_all, summary
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.secret_files import hide_options, mask, mask_result, words_of
@@ -557,22 +556,24 @@ OF_A_JOB: Dict[str, Dict[str, Any]] = {
 }
 
 
-def job_of(mode: Mode, params: Dict[str, Any], number: int = 0) -> Job:
+def job_of(engine: Engine, mode: Mode, params: Dict[str, Any], number: int = 0) -> Job:
     """Return what to run. Raises GvisorError."""
     job = Job(mode, params, number, fed(params["stdin"]))
-    if params["engine"] == "rootless":
-        check_job(job)
+    engine.check(job)
     return job
 
 
 def engine_of(params: Dict[str, Any]) -> Tuple[Engine, Dict[str, Any]]:
     """Return what makes the sandboxes, and the options as it needs them. Raises GvisorError or OSError."""
     if params["engine"] == "rootless":
+        # Here, as the others need not read it: on a host each run compiles all that it imports.
+        from ansible_collections.ggen.gvisor.plugins.module_utils._rootless.engine import open_engine
+
         return open_engine(params)
     return Engine(Ctr(params["address"], params["namespace"])), params
 
 
-def jobs_of(mode: Mode, params: Dict[str, Any]) -> Tuple[List[Job], Dict[int, Dict[str, Any]]]:
+def jobs_of(engine: Engine, mode: Mode, params: Dict[str, Any]) -> Tuple[List[Job], Dict[int, Dict[str, Any]]]:
     """Return what to run, the jobs, each over the module's own options, and the results of those that cannot be. Raises GvisorError."""
     if params["parallel"] is not None and params["parallel"] < 1:
         raise GvisorError(f"parallel={params['parallel']} must be at least 1")
@@ -580,7 +581,7 @@ def jobs_of(mode: Mode, params: Dict[str, Any]) -> Tuple[List[Job], Dict[int, Di
     refused: Dict[int, Dict[str, Any]] = {}
     for number, job in enumerate(params["jobs"]):
         try:
-            wanted.append(job_of(mode, {**params, **{key: value for key, value in job.items() if value is not None}}, number))
+            wanted.append(job_of(engine, mode, {**params, **{key: value for key, value in job.items() if value is not None}}, number))
         except GvisorError as error:
             refused[number] = {"failed": True, "changed": False, "msg": error.message, **error.details}
     return wanted, refused
@@ -646,9 +647,8 @@ def main() -> None:
     wanted: List[Job] = []
     try:
         engine, params = engine_of(params)
-        wanted, refused = ([job_of(mode, params)], {}) if jobs is None else jobs_of(mode, params)
-        if engine.ctr is not NO_CONTAINERD:
-            engine.ctr.connect()
+        wanted, refused = ([job_of(engine, mode, params)], {}) if jobs is None else jobs_of(engine, mode, params)
+        engine.connect()
         width = 1 if overlap(wanted) else params["parallel"] or os.cpu_count() or 1
         found = {**refused, **run_all(engine.ctr, wanted, params["pods"] == "one", width, engine)}
         results = [rehearsed(module, found[number]) for number in sorted(found)]

@@ -13,7 +13,7 @@ from typing import Any, Dict, List, Mapping
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._command.engine import Engine
 from ansible_collections.ggen.gvisor.plugins.module_utils._command.table import SHARED_ARCHIVE
-from ansible_collections.ggen.gvisor.plugins.module_utils._rootless.engine import NO_CONTAINERD, Rootless, check_job, open_engine
+from ansible_collections.ggen.gvisor.plugins.module_utils._rootless.engine import Rootless, open_engine
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.jobs import Job, Mode, Streams, run_all
 
 OF_CONTAINERD = ("namespace", "runtime", "address")  # options that mean nothing here
@@ -29,12 +29,12 @@ class RootlessEngine(Engine):
         """Return the job that ``params``, with ``runsc``, ask for, checked. Raises GvisorError or OSError."""
         self._runner, own = open_engine(params)
         job = Job(mode, own, streams=streams)
-        check_job(job)
+        self._runner.check(job)
         return job
 
     def run(self, job: Job) -> Dict[str, Any]:
         """Run it and return the result of containerd_run. Raises GvisorError or OSError."""
-        return run_all(NO_CONTAINERD, [job], False, 1, self._runner)[job.number]
+        return run_all(self._runner.ctr, [job], False, 1, self._runner)[job.number]
 
 
 def settled(verb: str, options: Mapping[str, Any]) -> Dict[str, Any]:

@@ -98,18 +98,6 @@ def own_options(params: Mapping[str, Any], bundle: Bundle) -> Dict[str, Any]:
     return {**params, "image": bundle.name, "state_dir": state_dir, "user": params["user"] if uid == 0 else own}
 
 
-def check_job(job: Job) -> None:
-    """Raise GvisorError where a job's workspace is not the caller's."""
-    own = (os.geteuid(), os.getegid())
-    if job.user != f"{own[0]}:{own[1]}":
-        raise GvisorError(f"without root a command runs as the caller, {own[0]}:{own[1]}, and not as {job.user}")
-    if job.owner is not None and job.owner[0] != own[0]:
-        raise GvisorError(
-            f"workspace {job.workspace} belongs to {job.owner[0]}:{job.owner[1]}, and without root a command runs as the caller, {own[0]}:{own[1]}; "
-            "name a folder of your own"
-        )
-
-
 class Rootless(Engine):
     """What runs pods: the program ``runsc``, with one image's root file system."""
 
@@ -120,6 +108,20 @@ class Rootless(Engine):
         self.bundle = bundle
         if not os.path.isabs(runsc) or not os.path.isfile(runsc) or not os.access(runsc, os.X_OK):
             raise GvisorError(f"runsc={runsc} is no program that this user can run; name gVisor's by its absolute path", missing="runsc")
+
+    def connect(self) -> None:
+        """There is nothing to connect to."""
+
+    def check(self, job: Job) -> None:
+        """Raise GvisorError where a job's workspace is not the caller's."""
+        own = (os.geteuid(), os.getegid())
+        if job.user != f"{own[0]}:{own[1]}":
+            raise GvisorError(f"without root a command runs as the caller, {own[0]}:{own[1]}, and not as {job.user}")
+        if job.owner is not None and job.owner[0] != own[0]:
+            raise GvisorError(
+                f"workspace {job.workspace} belongs to {job.owner[0]}:{job.owner[1]}, and without root a command runs as the caller, "
+                f"{own[0]}:{own[1]}; name a folder of your own"
+            )
 
     def image(self, params: Mapping[str, Any]) -> ImageConfig:  # noqa: ARG002 - an engine may have several
         """Return what the image says of itself."""

@@ -583,6 +583,13 @@ class Engine:
     def __init__(self, ctr: Ctr) -> None:
         self.ctr = ctr
 
+    def connect(self) -> None:
+        """Raise GvisorError where it does not answer."""
+        self.ctr.connect()
+
+    def check(self, job: Job) -> None:
+        """Raise GvisorError for a job that this engine cannot run; containerd runs all."""
+
     def image(self, params: Mapping[str, Any]) -> ImageConfig:
         """Return what the image of a job's options says of itself. Raises GvisorError."""
         cache = os.path.join(params["state_dir"], "images")
