@@ -322,6 +322,7 @@ options:
     description:
       - Patterns of files whose changes do not count as a change; they are still listed. C(out/**) is for the folder C(out) itself, too.
       - A pattern without a slash matches names in any folder, one with a slash paths from the workspace on. C(**) spans folders.
+      - What a link of the workspace leads to counts all the same.
     type: list
     elements: str
     default: []

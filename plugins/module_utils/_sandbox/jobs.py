@@ -36,6 +36,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.limits import
     limits_of,
     size_of,
 )
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.links import without_linked
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.mount_points import make_points
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pinned import FILE, FOLDER, Absent, Pinned, own_folder, pin, through
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pod import MAX_ID, PRELOAD, Command, Mount, PodSpec
@@ -55,6 +56,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.workspace imp
     diffs,
     has_path,
     ignore_matcher,
+    in_time,
     listed,
     pair,
     scan,
@@ -503,7 +505,12 @@ class Job:
         uid, gid = (int(number) for number in self.user.split(":"))
         with self._root() as root:
             after = scan(root, self._after_until, self._before, (uid, gid), Extent(self.mode.diff, MAX_HOLES, reader=self.reader))
-            ignored = ignore_matcher(params["ignore"])
+            ignored = without_linked(
+                ignore_matcher(params["ignore"]),
+                (self._before.links, after.links),
+                self.target,
+                lambda: in_time(self._after_until, self.target),
+            )
             paths = differences(self._before, after)
             result["changed_counts"] = counts(self._before, after, paths, ignored)
             shown = listed(paths, ignored)

@@ -42,7 +42,7 @@ MAX_ENTRIES = 500_000  # about 350 MB of memory
 MAX_DEPTH = 10_000
 # A workspace of the controller's, which has made the archive.
 SENT = tar.Trust(frozenset({tar.FILE, tar.FOLDER, tar.LINK}), entries=MAX_ENTRIES)
-MAX_PATHS = 128 << 20  # characters of all paths: a name in a thousand long folders has a long path
+MAX_PATHS = 128 << 20  # characters of all paths, and of links' targets: a name in a thousand long folders has a long path
 SPARSE = 64 << 20  # bytes from which on a file that is mostly holes is told from others by a digest of its data alone
 MAX_HOLES = 16 << 30  # bytes of holes of which the digest is made in one scan, about ten seconds' work
 BLOCK = 1 << 16
@@ -64,6 +64,7 @@ class Entry(NamedTuple):
     text: Optional[str]  # kept for diffs on request
     stamp: Tuple[int, ...]  # inode, size, mtime and ctime: the same stamp means the same bytes; empty when not sure
     whole: str = ""  # sha256 of the bytes of such a sparse file, where it was asked for and there was time
+    target: str = ""  # of a link
 
 
 class Scan(Dict[str, Entry]):
@@ -77,6 +78,11 @@ class Scan(Dict[str, Entry]):
         self.strangers: List[str] = []  # what belongs to somebody whom nobody expected, and was not so before
         self.problems: List[str] = []  # what was not looked at, as far as it is told
         self.missed = 0  # how much that is
+
+    @property
+    def links(self) -> Dict[str, str]:
+        """The links, with their targets."""
+        return {path: entry.target for path, entry in self.items() if entry.kind == "symlink"}
 
 
 def open_file(name: str, folder: int) -> int:
@@ -204,10 +210,11 @@ class _Left:
 
 def _look(name: str, folder: int, status: os.stat_result, known: Optional[Entry], left: _Left) -> Entry:
     kind = _KINDS.get(stat.S_IFMT(status.st_mode), "device")
-    digest, text, whole = "", None, ""
+    digest, text, whole, target = "", None, "", ""
     stamp = stamp_of(status)
     if kind == "symlink":
-        digest = hashlib.sha256(os.fsencode(os.readlink(name, dir_fd=folder))).hexdigest()
+        target = os.readlink(name, dir_fd=folder)
+        digest = hashlib.sha256(os.fsencode(target)).hexdigest()
     elif kind == "file" and known is not None and known.stamp == stamp:
         digest, text = known.digest, known.text
     elif kind == "file":
@@ -237,6 +244,7 @@ def _look(name: str, folder: int, status: os.stat_result, known: Optional[Entry]
         text,
         stamp if sure else (),
         whole,
+        target,
     )
 
 
@@ -302,6 +310,7 @@ def scan(
                 status = step.entry.stat(follow_symlinks=False)
                 note_owner(path, status)
                 found[path] = _look(step.name, step.descriptor, status, (known or {}).get(path), left)
+                letters += len(found[path].target)
         except FileNotFoundError:
             continue  # gone between listing and looking
         except OSError as error:
