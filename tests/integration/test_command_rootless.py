@@ -224,6 +224,15 @@ def test_check_shows_what_would_change_and_changes_nothing(command: Command, wor
     assert command.run("check", words=("true",), cwd=workspace) == (0, "", "")
 
 
+def test_a_file_that_is_a_link_into_ggen_s_records_is_not_up_to_date(command: Command, workspace: Path) -> None:
+    (workspace / ".ggen").mkdir()
+    (workspace / ".ggen/stale").write_text("stale\n")
+    (workspace / "generated").symlink_to(".ggen/stale")
+    command.user.own(workspace)
+    rc, out, err = command.run("check", "--image", str(command.root), cwd=workspace)
+    assert (rc, out, err) == (WOULD_CHANGE, "--- a/.ggen/stale\n+++ b/.ggen/stale\n@@ -1 +1 @@\n-stale\n+arguments: sync\n", "")
+
+
 def test_a_shell_is_refused_with_the_reason(command: Command) -> None:
     rc, _out, err = command.run("shell")
     assert (rc, err.startswith("ggen-gvisor: shell is not possible with --rootless: it is containerd that")) == (NOT_RUN, True), err
