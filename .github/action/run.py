@@ -64,11 +64,24 @@ def read_inputs(env: Mapping[str, str]) -> Inputs:
     return Inputs(mode, env["GGEN_WORKSPACE"], words(env["GGEN_COMMAND"]), options, sudo == "true")
 
 
-def argv_of(asked: Inputs, root: str) -> List[str]:
-    """Return the command line for a checkout at ``root``."""
-    verb = asked.mode if asked.mode == "check" else "run" if asked.command else "sync"
-    # Links are not resolved here: one that the checkout has in the way is refused where the folder is opened.
+def place_of(asked: Inputs, root: str) -> str:
+    """Return the workspace of a checkout at ``root``. Raises Refused where it is, or is behind, a link of the checkout's.
+
+    The command refuses links, too, but follows root's own: those of a checkout that a runner has made as root are somebody else's all the same.
+    """
     workspace = os.path.normpath(os.path.join(root, asked.workspace))
+    root = os.path.normpath(root)
+    place = workspace
+    while place.startswith(os.path.join(root, "")):
+        if os.path.islink(place):
+            raise Refused(f"workspace: {os.path.relpath(place, root)} is a link of the checkout's, and is not followed")
+        place = os.path.dirname(place)
+    return workspace
+
+
+def argv_of(asked: Inputs, workspace: str) -> List[str]:
+    """Return the command line for a workspace."""
+    verb = asked.mode if asked.mode == "check" else "run" if asked.command else "sync"
     line = [verb, *asked.options, "--json", f"--workspace={workspace}", *(["--", *asked.command] if asked.command else [])]
     return [*(MEMBER if asked.sudo else [PROGRAM]), *line]
 
@@ -206,8 +219,10 @@ def main() -> NoReturn:
     except Refused as error:
         tell(command("error", str(error), title=PROGRAM))
         sys.exit(NOT_RUN)
-    root = os.environ["GITHUB_WORKSPACE"]
-    result = run(argv_of(asked, root))
+    try:
+        result = run(argv_of(asked, place_of(asked, os.environ["GITHUB_WORKSPACE"])))
+    except Refused as error:
+        result = {"exit_code": NOT_RUN, "msg": str(error)}
     changed = "true" if result.get("contents_changed") else "false"
     append(os.environ.get("GITHUB_OUTPUT"), f"exit-code={result['exit_code']}\nchanged={changed}\nresult={keep(result)}\n")
     report(asked, result, asked.workspace)

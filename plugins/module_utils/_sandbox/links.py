@@ -44,7 +44,9 @@ def destination(path: str, links: Mapping[str, str], root: str) -> Optional[str]
     return "/".join(here[len(base) :]) if here[: len(base)] == base else None
 
 
-def without_linked(ignored: Callable[[str], bool], tables: Iterable[Mapping[str, str]], root: str, check: Callable[[], None]) -> Callable[[str], bool]:
+def without_linked(
+    ignored: Callable[[str], bool], tables: Iterable[Mapping[str, str]], root: str, check: Callable[[], None]
+) -> Callable[[str], bool]:
     """Return ``ignored`` without what links lead to: that has names of other files, too, which are not ignored.
 
     ``tables`` are the links of scans, and ``check`` is asked before each one whether there is time; see ``destination`` for the rest.

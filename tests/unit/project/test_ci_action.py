@@ -71,7 +71,8 @@ def test_its_codes_are_the_command_s():
     ],
 )
 def test_inputs_become_one_command_line(given: dict, argv: list[str]):
-    found = ACTION.argv_of(ACTION.read_inputs(inputs(**given)), "/w")
+    asked = ACTION.read_inputs(inputs(**given))
+    found = ACTION.argv_of(asked, ACTION.place_of(asked, "/w"))
     assert found == argv
     parse(found[1 if found[0] == NAME else len(MEMBER) :], "1.0.0")
 
@@ -81,7 +82,8 @@ def test_inputs_become_one_command_line(given: dict, argv: list[str]):
 )
 def test_inputs_that_mean_nothing_are_refused(given: dict):
     if given == {"options": "--memory=1G\n-- sh"}:  # an option with a blank, which the command refuses
-        argv = ACTION.argv_of(ACTION.read_inputs(inputs(**given)), "/w")
+        asked = ACTION.read_inputs(inputs(**given))
+        argv = ACTION.argv_of(asked, ACTION.place_of(asked, "/w"))
         with pytest.raises(SystemExit):
             parse(argv[len(MEMBER) :], "1.0.0")
         return
@@ -240,3 +242,26 @@ def test_a_host_without_the_command_is_told(step: Step):
 def test_bad_inputs_are_told(step: Step):
     code, lines = step.run(mode="sync")
     assert (code, lines) == (NOT_RUN, ["::error title=ggen-gvisor::mode is 'sync'; it is check or run"])
+
+
+@pytest.mark.parametrize(
+    ("workspace", "link"),
+    [("model", "model"), ("model/", "model"), ("./a/../model", "model"), ("model/deep/er", "model"), ("d/model", "d/model")],
+)
+def test_no_link_of_the_checkout_is_followed_to_the_workspace(step: Step, workspace: str, link: str):
+    # Also not one that is root's, as in the checkout of a runner that is root, which the command would follow.
+    (step.root / "away/deep/er").mkdir(parents=True)
+    place = step.root / "checkout" / link
+    place.parent.mkdir(exist_ok=True)
+    place.symlink_to(step.root / "away")
+    step.program("ggen-gvisor", f"touch {step.root}/ran; echo {{}}")
+    code, lines = step.run(workspace=workspace, sudo="false")
+    assert (code, lines[0]) == (NOT_RUN, f"::error title=ggen-gvisor::workspace: {link} is a link of the checkout's, and is not followed")
+    assert not (step.root / "ran").exists()
+
+
+def test_a_checkout_that_is_behind_a_link_itself_is_used(step: Step):
+    (step.root / "checkout").rename(step.root / "real")
+    (step.root / "checkout").symlink_to("real")
+    step.program("ggen-gvisor", "echo {}")
+    assert step.run(workspace=".", sudo="false")[0] == 0
