@@ -44,7 +44,7 @@ def test_where_a_link_leads(links: dict[str, str], path: str, place: str | None)
     assert destination(path, links, ROOT) == place
 
 
-@pytest.mark.parametrize("target", ["/proc/self/cwd/x", "../../proc/1/root", "/dev/fd/3", "/tmp/../proc/self/cwd"])
+@pytest.mark.parametrize("target", ["/proc/self/cwd/x", "../../proc/1/root", "/dev/fd/3", "/usr/../proc/self/cwd"])
 def test_nobody_knows_where_some_lead(target: str) -> None:
     with pytest.raises(Anywhere):
         destination("d/a", {"d/a": target}, ROOT)
