@@ -8,6 +8,7 @@ Nothing here follows a symbolic link or opens anything but regular files: the fo
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import errno
 import fcntl
@@ -36,6 +37,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.walker import
 MAX_TEXT = 64 << 10  # bytes of a file that a diff still shows
 MAX_TEXTS = 16 << 20  # bytes of all such files together
 MAX_DIFF = 4 << 20  # characters of texts that a result shows
+MAX_DIFF_WORK = 100_000_000  # comparisons that finding their differences may take difflib, which Ansible uses, too: seconds
 MAX_LISTED = 5000  # changes that a result lists; all are counted
 MAX_LISTED_PATHS = 1 << 20  # characters of their paths
 MAX_ENTRIES = 500_000  # about 350 MB of memory
@@ -415,10 +417,24 @@ def listed(paths: Sequence[str], ignored: Callable[[str], bool]) -> List[str]:
     return sorted(found)
 
 
+def diff_work(old: str, new: str) -> int:
+    """Return how many comparisons difflib makes at most for two texts: for each block of lines that both have it looks at all pairs of equal ones.
+
+    A text of 64 KiB can be made so that this takes hours.
+    """
+    if old == new:
+        return 0
+    lines, others = old.splitlines(), new.splitlines()
+    popular = len(others) // 100 + 1 if len(others) >= 200 else len(others)  # difflib leaves out what is more frequent
+    counted = collections.Counter(lines)
+    pairs = sum(counted[line] * count for line, count in collections.Counter(others).items() if count <= popular)
+    return min(len(lines), len(others)) * (len(lines) + pairs)
+
+
 def diffs(before: Scan, after: Scan, paths: Sequence[str], ignored: Callable[[str], bool]) -> List[Dict[str, str]]:
     """Return Ansible's diff of ``paths`` outside ``ignored``; the scans must have been made with ``texts``.
 
-    Of texts for which there is no room any more it tells what it does of other files.
+    Of texts for which there is no room any more, or no time, it tells what it does of other files.
     """
 
     def shown(entry: Optional[Entry], whole: bool) -> str:
@@ -429,15 +445,18 @@ def diffs(before: Scan, after: Scan, paths: Sequence[str], ignored: Callable[[st
         return entry.text
 
     result = []
-    left = MAX_DIFF
+    left, work_left = MAX_DIFF, MAX_DIFF_WORK
     for path in paths:
         old, new = pair(before, after, path)
         if has_path(ignored, path, new or old):
             continue
         name = printable(path)
-        size = sum(len(entry.text or "") for entry in (old, new) if entry)
-        whole = size <= left
-        left -= size if whole else 0
+        texts = [(entry and entry.text) or "" for entry in (old, new)]
+        size = len(texts[0]) + len(texts[1])
+        work = diff_work(*texts) if size <= left else 0
+        whole = size <= left and work <= work_left
+        if whole:
+            left, work_left = left - size, work_left - work
         result.append(
             {
                 "before_header": name if old else f"{name} (absent)",

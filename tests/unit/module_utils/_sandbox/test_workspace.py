@@ -14,13 +14,16 @@ import time
 from pathlib import Path
 
 import pytest
+from ansible_collections.ggen.gvisor.plugins.module_utils._command.verbs import patch
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.workspace import (
     MAX_DIFF,
+    MAX_DIFF_WORK,
     MAX_LISTED,
     MAX_LISTED_PATHS,
     Entry,
     contents_differ,
     counts,
+    diff_work,
     differences,
     ignore_matcher,
     listed,
@@ -273,6 +276,30 @@ def test_diffs(tree: Path) -> None:
     assert shown["a/two"]["after_header"] == "a/two (absent)"
     assert "200000 bytes" in shown["a/b/three"]["before"]
     assert len(shown) == 3
+
+
+def test_a_diff_takes_seconds_whatever_the_texts_are(tmp_path: Path) -> None:
+    """Lines that are made for it: hours for difflib, here, in the action and in Ansible's output."""
+    texts = {other: "".join(f"{chr(0xA1 + number % 105)}\n{other}\n" for number in range(10_000)) for other in "ab"}
+    for number in range(30):
+        (tmp_path / f"{number}").write_text(texts["a"])
+    (tmp_path / "new").write_text("made\n")
+    before = scan(tmp_path, texts=True)
+    for number in range(30):
+        (tmp_path / f"{number}").write_text(texts["b"])
+    (tmp_path / "new").write_text("made again\n")
+    shown = diffs(before, scan(tmp_path, texts=True), nothing)
+    begin = time.monotonic()
+    lines = list(patch({"diff": shown}))
+    assert time.monotonic() - begin < 30
+    assert [line for line in lines if "made" in line] == ["-made\n", "+made again\n"]
+    assert sum(line.startswith("+(file of 50000 bytes, sha256 ") for line in lines) == 30
+
+
+def test_usual_texts_are_compared(tmp_path: Path) -> None:
+    lines = [f"    line {number % 700}\n" if number % 3 else "\n" for number in range(2000)]
+    changed = [line if number % 50 else "other\n" for number, line in enumerate(lines)]
+    assert diff_work("".join(lines), "".join(changed)) < MAX_DIFF_WORK / 10
 
 
 def test_the_texts_of_a_diff_are_bounded(tmp_path: Path) -> None:
