@@ -375,20 +375,52 @@ def test_no_command_line_has_credentials(pull: Callable[..., Result], daemon: Da
             **{"reference": reference, "auth_file": auth, "plain_http": True, "timeout": 3, "state_dir": str(state)},
             **{"address": daemon.address, "namespace": [namespace]},
         )
-        deadline = time.monotonic() + 20
-        while not any("/blobs/" in path for path in asked) and time.monotonic() < deadline:
-            time.sleep(0.02)
-        found = [Path(f"/proc/{pid}") for pid in os.listdir("/proc") if pid.isdigit()]
-        skopeos = [path for path in found if b"skopeo" in read(path / "cmdline") and reference.encode() in read(path / "cmdline")]
-        assert len(skopeos) == 1
+        wait_until(lambda: any("/blobs/" in path for path in asked))
+        found = skopeos(reference)
+        assert len(found) == 1
         secret = json.loads(Path(auth).read_text())["auths"][reference.partition("/")[0]]["auth"]
         for name in ("cmdline", "environ"):
-            text = read(skopeos[0] / name).decode(errors="replace")
+            text = read(found[0] / name).decode(errors="replace")
             assert PASSWORD not in text
             assert secret not in text
-        modes = {path.name: path.stat().st_mode & 0o777 for path in state.glob("pulls/*/auth.json")}
-        assert (modes, (state / "pulls").stat().st_mode & 0o777) == ({"auth.json": 0o600}, 0o700)
+        assert (files_with(secret, state), (state / "pulls").stat().st_mode & 0o777) == ([], 0o700)
         assert "did not come within 3 s" in finish_module(running)["msg"]
+
+
+def test_of_a_pull_that_is_killed_neither_skopeo_nor_credentials_stay(daemon: Daemon, namespace: str, tmp_path: Path) -> None:
+    """Nobody would watch how much more comes, until the timeout."""
+    with hostile({"layer": silent}, closed=True) as (reference, asked):
+        registry = reference.partition("/")[0]
+        auth, state = auth_file(tmp_path / "auth.json", registry), tmp_path / "state"
+        running = start_module(
+            "containerd_image",
+            **{"reference": reference, "auth_file": auth, "plain_http": True, "timeout": 60, "state_dir": str(state)},
+            **{"address": daemon.address, "namespace": [namespace]},
+        )
+        wait_until(lambda: any("/blobs/" in path for path in asked))
+        assert skopeos(reference)
+        running.kill()
+        running.communicate()
+        wait_until(lambda: not skopeos(reference), 2)
+        secret = json.loads(Path(auth).read_text())["auths"][registry]["auth"]
+        assert (os.listdir(state / "pulls") != [], files_with(secret, state)) == (True, [])
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def skopeos(reference: str) -> list[Path]:
+    """Return the processes that pull it."""
+    found = [Path(f"/proc/{pid}") for pid in os.listdir("/proc") if pid.isdigit()]
+    return [path for path in found if b"skopeo" in read(path / "cmdline") and reference.encode() in read(path / "cmdline")]
+
+
+def files_with(secret: str, folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file() and secret.encode() in path.read_bytes()]
 
 
 def read(path: Path) -> bytes:

@@ -12,6 +12,8 @@ from typing import Any, Optional
 # From the kernel's headers, for mount.
 NOSUID, NODEV, NOEXEC, BIND, REC, PRIVATE = 2, 4, 8, 0x1000, 0x4000, 1 << 18
 
+_PR_SET_PDEATHSIG = 1
+
 
 def libc() -> Any:
     """Return the C library, which keeps a call's error number for ``check_call``."""
@@ -29,3 +31,8 @@ def mount(source: Optional[str], target: str, kind: Optional[str], flags: int, o
     """Mount. Unlike the program of that name it looks up nothing, and takes what a descriptor holds. Raises OSError that names the target."""
     where, place, named, told = (None if word is None else os.fsencode(word) for word in (source, target, kind, options))
     check_call(libc().mount(where, place, named, ctypes.c_ulong(flags), told), target)
+
+
+def die_with_parent(number: int) -> None:
+    """Have this process, and what it becomes, get the signal when its parent dies."""
+    libc().prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)

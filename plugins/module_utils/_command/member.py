@@ -19,13 +19,13 @@ from typing import Any, Dict, FrozenSet, Iterator, List, Mapping, NamedTuple, Op
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import read_text
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.kernel import die_with_parent
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.process import SEARCH_PATH
 from ansible_collections.ggen.gvisor.plugins.module_utils._command.engine import Engine
 from ansible_collections.ggen.gvisor.plugins.module_utils._command.main import ended, open_streams
 from ansible_collections.ggen.gvisor.plugins.module_utils._command.parser import Asked, parse
 from ansible_collections.ggen.gvisor.plugins.module_utils._command.verbs import perform
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.ctr import DEFAULT_ADDRESS, Ctr
-from ansible_collections.ggen.gvisor.plugins.module_utils._rootless.host import die_with_parent
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.jobs import Engine as Runner
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.jobs import Job, Mode, Streams, pin_source, pin_workspace, run_all
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.limits import limits_of

@@ -4,7 +4,7 @@
 """An image from a registry, by its digest, as an archive like any other. skopeo speaks to the registry, and is watched while it does.
 
 Neither a registry nor what lies on the way to it is trusted: the digest says what the image is, its manifest how many bytes it has, and more of them,
-or none for too long, end it. Credentials are in files of root's alone, never in a command line, a message or a result.
+or none for too long, end it. Credentials are in no file but the one that is named, and never in a command line, a message or a result.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import tarfile
 import tempfile
@@ -27,6 +28,7 @@ from typing import Any, Callable, Dict, Iterator, List, NamedTuple, Optional
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import locked, make_folders
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.kernel import die_with_parent
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.process import SEARCH_PATH
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.text import megabytes, visible_line
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.ctr import Ctr
@@ -313,8 +315,12 @@ def pull(asking: Asking, bounds: Bounds, folder: str) -> str:
 
     Raises GvisorError that names the reference, and OSError.
     """
+    with _Skopeo(asking, bounds, folder) as skopeo:
+        return _pull(skopeo, asking, folder)
+
+
+def _pull(skopeo: _Skopeo, asking: Asking, folder: str) -> str:
     reference = asking.reference
-    skopeo = _Skopeo(asking, bounds, folder)
     documents = {reference.digest: skopeo.document(reference.digest)}
     try:
         top = check_manifest(read_document(documents[reference.digest].decode()))
@@ -343,7 +349,10 @@ def pull(asking: Asking, bounds: Bounds, folder: str) -> str:
 
 
 class _Skopeo:
-    """skopeo for one image, with nothing of the user's and everything that it writes in a folder of its own."""
+    """skopeo for one image, with nothing of the user's and everything that it writes in a folder of its own; credentials are in no file of a disk's.
+
+    A context manager.
+    """
 
     def __init__(self, asking: Asking, bounds: Bounds, folder: str) -> None:
         self._reference, self._bounds, self._folder = asking.reference, bounds, folder
@@ -359,22 +368,29 @@ class _Skopeo:
         entries = credentials_for(asking.reference, asking.auth) if asking.auth else {}
         self._words, self._known = secret_words(entries), bool(entries)
         self._begin = [program, "--command-timeout", f"{int(bounds.seconds) + 1}s"]  # also where nobody watches any more
-        self._auth = self._write("auth.json", json.dumps({"auths": entries}).encode())
+        self._auth = os.fdopen(os.memfd_create("auth.json"), "wb")
+        self._auth.write(json.dumps({"auths": entries}).encode())
+        self._auth.flush()
         os.mkdir(os.path.join(folder, "certs"), 0o700)
         if asking.authority:
-            self._write("certs/authority.crt", asking.authority)
+            with open(os.path.join(folder, "certs/authority.crt"), "wb") as stream:
+                stream.write(asking.authority)
         self._tls = str(not asking.plain_http).lower()
 
-    def _write(self, name: str, data: bytes) -> str:
-        path = os.path.join(self._folder, name)
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), "wb") as stream:
-            stream.write(data)
-        return path
+    def __enter__(self) -> _Skopeo:
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self._auth.close()
+
+    @property
+    def _auth_path(self) -> str:
+        return f"/proc/self/fd/{self._auth.fileno()}"  # as skopeo finds it
 
     def document(self, digest: str) -> bytes:
         """Return a manifest or an index. Raises GvisorError unless it is what the digest says."""
         certs = os.path.join(self._folder, "certs")
-        options = ["--authfile", self._auth, "--cert-dir", certs, f"--tls-verify={self._tls}"]
+        options = ["--authfile", self._auth_path, "--cert-dir", certs, f"--tls-verify={self._tls}"]
         data = self._run(["inspect", "--raw", *options, self._source(digest)], MAX_DOCUMENT + SLACK)
         if f"sha256:{hashlib.sha256(data).hexdigest()}" != digest:
             raise GvisorError(
@@ -398,7 +414,7 @@ class _Skopeo:
                 f"{megabytes(status.f_bavail * status.f_frsize)} are free; free some space, or give another state_dir"
             )
         certs = os.path.join(self._folder, "certs")
-        options = ["--src-authfile", self._auth, "--src-cert-dir", certs, f"--src-tls-verify={self._tls}", "--remove-signatures"]
+        options = ["--src-authfile", self._auth_path, "--src-cert-dir", certs, f"--src-tls-verify={self._tls}", "--remove-signatures"]
         self._run(["copy", "--quiet", *options, self._source(digest), f"dir:{self.target}"], size + MAX_DOCUMENT + SLACK)
 
     def _source(self, digest: str) -> str:
@@ -417,7 +433,14 @@ class _Skopeo:
         with open(paths[0], "wb") as said, open(paths[1], "wb") as errors:
             # run_command has no limits.
             process = subprocess.Popen(  # pylint: disable=ansible-bad-function
-                [*self._begin, *arguments], stdin=subprocess.DEVNULL, stdout=said, stderr=errors, env=environment, cwd=self._folder
+                [*self._begin, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=errors,
+                env=environment,
+                cwd=self._folder,
+                pass_fds=[self._auth.fileno()],
+                preexec_fn=_end_with_us,
             )
         try:
             while True:
@@ -453,6 +476,11 @@ class _Skopeo:
             raise GvisorError(
                 f"image {self._reference} did not come within {self._bounds.seconds:g} s; see why {self._reference.registry} is slow, or set timeout"
             )
+
+
+def _end_with_us() -> None:
+    """Be killed with whoever watches what comes."""
+    die_with_parent(signal.SIGKILL)
 
 
 def _bytes_below(folder: str) -> int:

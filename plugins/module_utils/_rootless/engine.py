@@ -19,7 +19,7 @@ import time
 from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Tuple
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
-from ansible_collections.ggen.gvisor.plugins.module_utils._base.kernel import NODEV, NOEXEC, NOSUID, mount
+from ansible_collections.ggen.gvisor.plugins.module_utils._base.kernel import NODEV, NOEXEC, NOSUID, die_with_parent, mount
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.processes import descendants
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.ctr import Ctr
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.image_config import ImageConfig
@@ -227,7 +227,7 @@ class RootlessPod(Pod):
                 host.enter()
                 take(self.spec.limits.group)  # tasks are counted in the new namespace
                 self._mount(root, list(zip(views, seen)), [mount.target for mount in mounts])
-                host.die_with_parent(signal.SIGKILL)
+                die_with_parent(signal.SIGKILL)
             except (OSError, ValueError) as error:
                 said = f"{getattr(error, 'filename', None) or 'a namespace'}: {getattr(error, 'strerror', None) or error}"
                 os.write(writing, said.encode("utf-8", "backslashreplace"))

@@ -17,7 +17,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pinned import
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.walker import Identity, identity
 
 _NEW_USER, _NEW_MOUNTS = 0x10000000, 0x00020000
-_PR_SET_PDEATHSIG, _PR_SET_CHILD_SUBREAPER = 1, 36
+_PR_SET_CHILD_SUBREAPER = 36
 
 
 class Switch(NamedTuple):
@@ -81,11 +81,6 @@ class Seen(NamedTuple):
             mount(through(here), place, None, BIND | REC)
         finally:
             os.close(here)
-
-
-def die_with_parent(number: int) -> None:
-    """Have this process get the signal when its parent dies."""
-    libc().prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
 
 
 def adopt_orphans() -> None:
