@@ -445,3 +445,23 @@ def test_stats_tells_what_runs_and_what_it_uses(command: Command, workspace: Pat
     assert command.settle() == {}
     assert command.run("stats") == (0, f"no sandbox of {command.host.state_dir} runs now\n", "")
     assert json.loads(command.run("stats", "--json")[1]) == {"pods": []}
+
+
+def test_stats_believes_no_folder_that_others_can_change(command: Command, tmp_path: Path) -> None:
+    """A pod of theirs names a socket of theirs, and the first runsc on the PATH of who listens there ran as root."""
+    folder = tmp_path / "theirs/pods/pod"
+    folder.mkdir(parents=True)
+    listener = "import os, socket, time; s = socket.socket(socket.AF_UNIX); s.bind('s'); s.listen(); print(flush=True); time.sleep(60)"
+    (tmp_path / "theirs/runsc").write_text(f"#!/bin/sh\ntouch {tmp_path}/ran\n")
+    (tmp_path / "theirs/runsc").chmod(0o755)
+    argv, env = [sys.executable, "-c", listener, "pod"], {"PATH": str(tmp_path / "theirs")}
+    with subprocess.Popen(argv, cwd=folder, env=env, stdout=subprocess.PIPE) as running:
+        running.stdout.readline()
+        (folder / "pid").write_text(str(running.pid))
+        (folder / "pod.json").write_text(json.dumps({"address": f"{folder}/s", "namespace": "default", "program": "ctr"}))
+        os.chown(tmp_path / "theirs", 65534, 65534)
+        rc, out, err = command.run("stats", "--state-dir", str(tmp_path / "theirs"))
+        running.kill()
+    assert (rc, out, "can be changed by others than root" in err, (tmp_path / "ran").exists()) == (NOT_RUN, "", True, False)
+    assert command.run("stats", "--state-dir", str(tmp_path / "none"))[0] == 0
+    assert not (tmp_path / "none").exists()

@@ -18,6 +18,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._base.text import dura
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.ctr import Ctr
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox import audit, runsc
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.cgroup import PodCgroup
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pinned import own_folder
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.supervisor import pod_of
 
 RUNSC_TIMEOUT = 10.0
@@ -28,10 +29,13 @@ _OF_ALL = ("iteration=", "sandbox=")  # labels that are the same for all of a sa
 
 
 def running(state_dir: str) -> List[Dict[str, Any]]:
-    """Return the pods of this state folder that run, by their ids. Raises GvisorError."""
+    """Return the pods of this state folder, which must be root's alone, that run, by their ids. Raises GvisorError."""
     if os.geteuid() != 0:
         raise GvisorError("only root can look at sandboxes: use sudo")
-    folder = os.path.join(state_dir, "pods")
+    if not os.path.lexists(state_dir):
+        return []
+    # What is there names a socket, whose process' PATH says which runsc is asked.
+    folder = os.path.join(own_folder(state_dir, "state_dir"), "pods")
     try:
         names = sorted(os.listdir(folder))
     except FileNotFoundError:
