@@ -55,6 +55,8 @@ def describe(folder: str) -> Dict[str, Dict[str, Any]]:
     The mode is 0755 or 0644, whatever the umask was: it is part of the manifest, which must not differ between
     machines. Raises GvisorError for anything but files and folders, and for an empty folder.
     """
+    if os.path.islink(folder):  # a confined build can only write where it may, but a link of its leads the host anywhere
+        raise GvisorError(f"{folder} is a link; a build's result holds files alone")
     files = {}
     for parent, _folders, names in os.walk(folder, onerror=_raise):
         for name in names:

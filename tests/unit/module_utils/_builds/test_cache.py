@@ -224,6 +224,14 @@ def test_a_build_that_left_nothing_or_links_is_refused(world):
     assert "no files" in world.run("stored")["msg"]
 
 
+def test_a_build_that_left_a_link_in_its_folder_s_place_is_refused(world, tmp_path):
+    """As user of its own it can read nothing there; who stores the build may."""
+    world.source.rename(tmp_path / "private")
+    world.source.symlink_to(tmp_path / "private")
+    assert "is a link; a build's result holds files alone" in world.run("stored")["msg"]
+    assert not world.cache.exists()
+
+
 def test_a_missing_source_is_named(world):
     result = fork_module("build_cache", state="stored", cache=str(world.cache), artifacts=[world.artifact()])
     assert "needs source" in result["msg"]
