@@ -30,10 +30,10 @@ def pytest_runtest_makereport(item, call):
     return report
 
 
-def pytest_terminal_summary(terminalreporter) -> None:
+def pytest_terminal_summary(terminalreporter, config) -> None:
     """Note what failed for the end of `tests/run`, which may be all that one sees of a long log."""
     path = os.environ.get("GGEN_GVISOR_FAILURES")
-    if not path:
+    if not path or hasattr(config, "workerinput"):  # xdist's workers tell the one that started them
         return
     with open(path, "a", encoding="utf-8") as stream:
         for report in (report for kind in ("failed", "error") for report in terminalreporter.getreports(kind)):

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable
+import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,13 +20,14 @@ PLANTED = "planted code ran"
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
-    """A state folder, and the command beside it, where everybody can look."""
-    for folder in (tmp_path, *tmp_path.parents[:2]):
-        folder.chmod(folder.stat().st_mode | 0o055)
-    (tmp_path / "state").mkdir(mode=0o755)
-    zipapp.write(str(tmp_path / "ggen-gvisor"), str(tmp_path / "state/code"))
-    return tmp_path
+def place() -> Iterator[Path]:
+    """A state folder, and the command beside it, where everybody can look: pytest's own folders are root's alone."""
+    with tempfile.TemporaryDirectory(prefix="code-") as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        (folder / "state").mkdir(mode=0o755)
+        zipapp.write(str(folder / "ggen-gvisor"), str(folder / "state/code"))
+        yield folder
 
 
 def start(place: Path, user: int = 0) -> str:

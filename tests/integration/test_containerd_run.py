@@ -20,6 +20,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import Gv
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.process import Completed
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.ctr import Ctr
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox import pod as _pod
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.defaults import options
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.host_tools import HostTools, prepare
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.jobs import Job, Mode, PodJobs
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pod import Command, Pod, PodSpec
@@ -582,37 +583,11 @@ def test_a_pod_that_cannot_be_removed_does_not_take_its_jobs_result() -> None:
                 raise GvisorError("pod run-1 could not be removed: containerd does not answer; the next run tries again")
             return outcome
 
-    params = {
-        "argv": ["sh"],
-        "workspace": None,
-        "user": None,
-        "mounts": [],
-        "env": {},
-        "image": IMAGE,
-        "name": "run",
-        "namespace": "default",
-    }
-    params |= {
-        "runtime": "runc",
-        "timeout": 1,
-        "max_output": 1,
-        "cpus": None,
-        "pids": 0,
-        "cwd": None,
-        "protect": [],
-        "outputs": None,
-        "private": [],
-        "memory": None,
-        "file_size": "0",
-        "keep_free": "0",
-        "limits": "required",
-        "archive": None,
-        "secrets": {},
-    }
-    job = Job(Mode(check=False, diff=False), {**params, "fail_on_rc": True})
+    params = options(image=IMAGE, argv=["sh"], runtime="runc", protect=[], fail_on_rc=True)
+    job = Job(Mode(check=False, diff=False), params)
     group = object.__new__(PodJobs)
     group.jobs, group.pod, group.supervisor, group._shared = [job], "run-1", Messages(), []
-    group.trail = type("Trail", (), {"end": lambda *_arguments: None})()
+    group.trail = type("Trail", (), {"end": lambda *_arguments: []})()
     group.folder = type("Folder", (), {"done": lambda _self, _name: None})()
     (result,) = group.results()
     assert (result["rc"], result["stdout"]) == (3, "said")
