@@ -479,6 +479,76 @@ def test_set_id_bits_do_not_stay(members: Members) -> None:
     (members.workspace / "mine").unlink()
 
 
+def _wait(path: Path) -> None:
+    deadline = time.monotonic() + 60
+    while not path.exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+@pytest.fixture
+def inbox(members: Members) -> Iterator[Path]:
+    """A folder of the victim's that the member cannot enter, in one of the member's, which can be moved."""
+    folder = members.home / "outer/inbox"
+    folder.mkdir(parents=True)
+    for name, mode in (("letter", 0o644), ("tool", 0o4755), ("signing.key", 0o644)):
+        (folder / name).write_text("victim's\n")
+        (folder / name).chmod(mode)
+    folder.chmod(0o700)
+    members.own(members.home)
+    for path in (folder, *folder.iterdir()):
+        mode = path.stat().st_mode
+        os.chown(path, VICTIM, VICTIM)
+        path.chmod(mode)
+    yield folder
+    shutil.rmtree(members.home / "outer", ignore_errors=True)
+
+
+def _seen(folder: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mode for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("kind", ["workspace", "mount"])
+def test_a_folder_of_another_s_that_comes_meanwhile_is_left_alone(members: Members, inbox: Path, kind: str) -> None:
+    """With rights of root's the clean-up would take away what is in it, and the result would tell its names."""
+    before = _seen(inbox)
+    work = members.home / "work"
+    work.mkdir()
+    members.own(work)
+    where = ["--workspace", str(work)] if kind == "workspace" else ["--mount", f"{work}:/w"]
+    process = members.start(
+        "sudo", "-n", str(members.program), "run", "--image", IMAGE, *where, "--protect", "**/letter", "--protect", "**/tool", "--json", "--",
+        "sh", "-c", "cd $0; touch begun; while [ ! -e end ]; do sleep 0.1; done", "/workspace" if kind == "workspace" else "/w",
+    )  # fmt: skip
+    _wait(work / "begun")
+    (members.home / "outer").rename(work / "came")
+    (work / "end").touch()
+    out, err = process.communicate(timeout=60)
+    (work / "came").rename(members.home / "outer")
+    shutil.rmtree(work)
+    assert _seen(inbox) == before
+    assert "letter" not in out + err
+
+
+@pytest.mark.parametrize("verb", ["run", "check"])
+def test_a_folder_of_another_s_is_refused(members: Members, inbox: Path, verb: str) -> None:
+    where = ["--workspace", str(members.home / "outer")]
+    rc, out, err = members.sudo(verb, "--image", IMAGE, *where, "--", "true")
+    assert (rc, out) == (NOT_RUN, "")
+    assert "inbox" in err
+    assert "letter" not in err
+    rc, out, err = members.run("true", "--mount", f"{members.home}/outer:/x")
+    assert (rc, out) == (NOT_RUN, "")
+    assert "letter" not in err
+
+
+def test_no_place_for_a_mount_is_made_in_a_folder_of_another_s(members: Members, inbox: Path) -> None:
+    before = inbox.stat().st_mtime_ns
+    for target in ("/x/inbox/new", "/x/inbox/new/deeper"):
+        rc, _out, err = members.run("true", "--mount", f"{members.home}/outer:/x", "--mount", f"{members.workspace}:{target}")
+        assert rc == NOT_RUN, err
+    assert inbox.stat().st_mtime_ns == before
+
+
 # What installs it
 
 

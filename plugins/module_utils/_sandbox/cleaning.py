@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import stat
 import time
-from typing import Any, Dict, List, Mapping, NamedTuple, Sequence, Tuple
+from typing import Any, Dict, List, Mapping, NamedTuple, Optional, Sequence, Tuple
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pinned import NAMED, folder_below, pin, through
@@ -47,6 +47,7 @@ class Note(NamedTuple):
     kept: Kept
     private: List[str]
     guard: Mapping[str, Any] = {}  # what is protected: its patterns, and what was there
+    owner: Optional[int] = None  # whose folders and files alone are touched, if not all
 
 
 class Cleaned(NamedTuple):
@@ -58,10 +59,13 @@ class Cleaned(NamedTuple):
     refused: Sequence[str] = ()  # what the job did where it may not, which was taken away
 
 
-def look_for_kept(root: int, deadline: float) -> Kept:
-    """Return the files below the folder ``root`` that have such bits. Raises GvisorError where it cannot be told for all of it."""
+def look_for_kept(root: int, deadline: float, owner: Optional[int] = None) -> Kept:
+    """Return the files below the folder ``root`` that have such bits. Raises GvisorError where it cannot be told for all of it.
+
+    With an ``owner`` folders of others are not looked into, and that is an error.
+    """
     found: Kept = {}
-    walk = Walk(root, Bounds(deadline))
+    walk = Walk(root, Bounds(deadline, owner=owner))
     for step in walk:
         if step.kind != ENTRY or step.entry is None:
             continue
@@ -102,12 +106,12 @@ def clean(root: int, note: Note) -> Cleaned:
             return _clean_file(root)
         if note.guard:
             try:
-                refused, left = take_away(root, note.guard, deadline)
+                refused, left = take_away(root, note.guard, deadline, note.owner)
                 problems += left
             except OSError as error:  # the bits come off all the same
                 problems.append(f"what is protected could not be looked at: {error.strerror or error}")
         for path in note.private:
-            _close(root, path, note.uid, problems)
+            _close(root, path, note, problems)
         stripped, count, walk = _strip(root, note, deadline)
         if walk.missed:
             problems += walk.problems
@@ -132,15 +136,19 @@ def _strip(root: int, note: Note, deadline: float) -> Tuple[List[str], int, Walk
     # Files of somebody else's with several names: how many of them were met, and what to say until that is all of them.
     met: Dict[Identity, int] = {}
     left: Dict[Identity, Tuple[str, str]] = {}
-    walk = Walk(root, Bounds(deadline))
+    walk = Walk(root, Bounds(deadline, owner=note.owner))
     for step in walk:
         if step.kind != ENTRY or step.entry is None:
             continue
         try:
             status = step.entry.stat(follow_symlinks=False)
-            if not has_set_id(status) or (note.kept and note.kept.get(walk.path(step.name)) == set_id_row(status)):
+            if (
+                not has_set_id(status)
+                or note.owner not in (None, status.st_uid)
+                or (note.kept and note.kept.get(walk.path(step.name)) == set_id_row(status))
+            ):
                 continue
-            names = 1
+            names = 1 if note.owner is None else 0
             if status.st_nlink > 1 and status.st_uid != note.uid:
                 this = status.st_dev, status.st_ino
                 names = met[this] = met.get(this, 0) + 1
@@ -161,13 +169,13 @@ def _strip(root: int, note: Note, deadline: float) -> Tuple[List[str], int, Walk
     return sorted(stripped), count, walk
 
 
-def _close(root: int, path: str, uid: int, problems: List[str]) -> None:
+def _close(root: int, path: str, note: Note, problems: List[str]) -> None:
     """Take the rights of group and others off a file, if it is there; no link is followed on the way."""
     *folders, name = path.split("/")
     try:
         here = folder_below(root, folders)
         try:
-            change_mode(name, here, 0o7700, uid)
+            change_mode(name, here, 0o7700, note.uid, 1 if note.owner is None else 0)
         finally:
             os.close(here)
     except FileNotFoundError:

@@ -288,7 +288,8 @@ class Job:
         self.number = number
         self.workspace: Optional[str] = None  # without links
         self.identity: Optional[Tuple[int, int]] = None  # the workspace's
-        self.reader: Optional[int] = None  # who may see whatever the result tells of the workspace, if not root: it must all be theirs
+        # Who may see whatever the result tells of the workspace, if not root: it must all be theirs, and nothing else is touched, in mounts neither.
+        self.reader: Optional[int] = None
         self.owner: Optional[Tuple[int, int]] = None  # the workspace's
         if params["workspace"]:
             with pin_workspace(params["workspace"]) as pinned:
@@ -356,7 +357,7 @@ class Job:
     def _copy(self, pinned: Pinned, copy: str, room: Room) -> None:
         writer = os.open(copy, FOLDER)
         try:
-            skipped = copy_tree(pinned.descriptor, writer, self.until, check=room.check)
+            skipped = copy_tree(pinned.descriptor, writer, self.until, check=room.check, owner=self.reader)
         except GvisorError as error:
             raise GvisorError(f"workspace {self.workspace}: {error.message}", **error.details) from error
         finally:
@@ -433,11 +434,12 @@ class Job:
         source, uid = self.source, int(self.user.split(":")[0])
         with self._root() as root:
             try:
-                kept = look_for_kept(root, self.until)
+                kept = look_for_kept(root, self.until, self.reader)
                 guard = self._guard(folder, root)
             except GvisorError as error:
                 raise GvisorError(f"workspace {self.workspace}: {error.message}; name a smaller folder") from error
-            self._note = Note(source, self.workspace or source, list(identity(root)), uid, kept, list(self.params["private"]), guard)
+            where, private = self.workspace or source, list(self.params["private"])
+            self._note = Note(source, where, list(identity(root)), uid, kept, private, guard, self.reader)
         let_age(kept)
         folder.note(self.note_name, self._note)
 
@@ -447,14 +449,15 @@ class Job:
         Where outputs are folders that are there, nothing else can be written at all; otherwise what was written elsewhere is told.
         """
         writable = protect.literal_folders(self.params["outputs"])
-        guarded = protect.look(root, self.params["protect"], self.until) if self.params["protect"] else protect.Found({}, [])
+        patterns = self.params["protect"]
+        guarded = protect.look(root, patterns, self.until, self.reader) if patterns else protect.Found({}, [])
         try:
             self._inner = [_inner_mount(folder, root, path, self.target, True) for path in writable or []]
             self._closed = writable is not None
         except (FileNotFoundError, NotADirectoryError):
             self._inner, self._closed = [], False
         self._inner += [_inner_mount(folder, root, path, self.target, False) for path in guarded.mounts]
-        return {"patterns": list(self.params["protect"]), "rows": guarded.rows} if self.params["protect"] else {}
+        return {"patterns": list(patterns), "rows": guarded.rows} if patterns else {}
 
     def clean(self) -> List[str]:
         """Take off the workspace what must not stay; return what could not be done, and what the command did where it may not."""
@@ -550,7 +553,7 @@ class Job:
         uid, gid = (int(number) for number in self.user.split(":"))
         try:
             with self._root() as root:
-                return self._strange(scan(root, self._after_until, self._before, expected=(uid, gid)))
+                return self._strange(scan(root, self._after_until, self._before, (uid, gid), Extent(reader=self.reader)))
         except OSError:  # there is none, or it is gone with the pod
             return []
 
@@ -637,7 +640,7 @@ class PodJobs:
             for job in jobs:
                 job.write_note(folder)
             spec = self._spec(tools, mounts)
-            make_points(folder.path, spec.mounts)
+            make_points(folder.path, spec.mounts, jobs[0].reader)
             self.supervisor = Supervisor(folder, spec, [job.command for job in jobs], jobs[0].streams.live)
         except OSError as error:
             folder.remove()
@@ -670,13 +673,13 @@ class PodJobs:
         first = self.jobs[0]
         patterns = first.params["protect"] if pinned.is_folder else []
         try:
-            kept = look_for_kept(pinned.descriptor, first.until) if pinned.is_folder else {}
-            guarded = protect.look(pinned.descriptor, patterns, first.until) if patterns else protect.Found({}, [])
+            kept = look_for_kept(pinned.descriptor, first.until, first.reader) if pinned.is_folder else {}
+            guarded = protect.look(pinned.descriptor, patterns, first.until, first.reader) if patterns else protect.Found({}, [])
         except GvisorError as error:
             raise GvisorError(f"mounts has the writable source {pinned.path}: {error.message}") from error
         let_age(kept)
         guard = {"patterns": patterns, "rows": guarded.rows} if patterns else {}
-        note = Note(source, pinned.path, list(pinned.identity), int(first.user.split(":")[0]), kept, [], guard)
+        note = Note(source, pinned.path, list(pinned.identity), int(first.user.split(":")[0]), kept, [], guard, first.reader)
         return note, [_inner_mount(self.folder, pinned.descriptor, path, target, False) for path in guarded.mounts]
 
     def __enter__(self) -> "PodJobs":

@@ -13,7 +13,7 @@ import errno
 import json
 import os
 import stat
-from typing import Iterator, List, NamedTuple, Sequence, Tuple
+from typing import Iterator, List, NamedTuple, Optional, Sequence, Tuple
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.files import atomic_write
@@ -42,8 +42,11 @@ def outer_of(mount: Mount, mounts: Sequence[Mount]) -> "Tuple[Mount, str] | None
 
 
 @contextlib.contextmanager
-def _above(source: str, path: str) -> "Iterator[Tuple[int, str]]":
-    """Give the descriptor of the folder that ``path`` is in, and its last name; no link is followed on the way."""
+def _above(source: str, path: str, owner: Optional[int] = None) -> "Iterator[Tuple[int, str]]":
+    """Give the descriptor of the folder that ``path`` is in, and its last name; no link is followed on the way.
+
+    Raises OSError, and with an ``owner`` GvisorError where the folder is somebody else's.
+    """
     *parents, name = path.split("/")
     root = os.open(source, FOLDER)
     try:
@@ -51,14 +54,16 @@ def _above(source: str, path: str) -> "Iterator[Tuple[int, str]]":
     finally:
         os.close(root)
     try:
+        if owner not in (None, os.fstat(here).st_uid):
+            raise GvisorError(f"{'/'.join(parents)} is a folder of somebody else's")
         yield here, name
     finally:
         os.close(here)
 
 
-def _make(source: str, path: str, is_folder: bool) -> "Point | None":
+def _make(source: str, path: str, is_folder: bool, owner: Optional[int]) -> "Point | None":
     """Make what is missing at ``path``; None where it is there. Raises OSError, and GvisorError where something else is there."""
-    with _above(source, path) as (here, name):
+    with _above(source, path, owner) as (here, name):
         try:
             there = os.stat(name, dir_fd=here, follow_symlinks=False)
         except FileNotFoundError:
@@ -84,8 +89,11 @@ def _make(source: str, path: str, is_folder: bool) -> "Point | None":
             os.close(made)
 
 
-def make_points(folder: str, mounts: Sequence[Mount]) -> None:
-    """Make what is missing below one mount for another one to be on, and write it down in the pod's private ``folder``. Raises GvisorError."""
+def make_points(folder: str, mounts: Sequence[Mount], owner: Optional[int] = None) -> None:
+    """Make what is missing below one mount for another one to be on, and write it down in the pod's private ``folder``.
+
+    Raises GvisorError, with an ``owner`` also where it would be in a folder of somebody else's.
+    """
     made: List[Point] = []
     for mount in mounts:
         found = outer_of(mount, mounts)
@@ -97,9 +105,9 @@ def make_points(folder: str, mounts: Sequence[Mount]) -> None:
             for count in range(1, len(names) + 1):
                 part = "/".join(names[:count])
                 is_folder = count < len(names) or os.path.isdir(mount.source)
-                if not outer.writable and not _is_there(outer.source, part):
+                if not outer.writable and not _is_there(outer.source, part, owner):
                     raise GvisorError(f"{part} is missing in {outer.target}, which is read-only")
-                point = _make(outer.source, part, is_folder)
+                point = _make(outer.source, part, is_folder, owner)
                 if point:
                     made.append(point)
                     _write(folder, made)
@@ -109,8 +117,8 @@ def make_points(folder: str, mounts: Sequence[Mount]) -> None:
             raise GvisorError(f"mounts has the target {mount.target}: {error.message}; choose another place") from error
 
 
-def _is_there(source: str, path: str) -> bool:
-    with _above(source, path) as (here, name), contextlib.suppress(FileNotFoundError):
+def _is_there(source: str, path: str, owner: Optional[int]) -> bool:
+    with _above(source, path, owner) as (here, name), contextlib.suppress(FileNotFoundError):
         os.stat(name, dir_fd=here, follow_symlinks=False)
         return True
     return False

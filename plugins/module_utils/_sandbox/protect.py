@@ -89,13 +89,16 @@ class Found(NamedTuple):
     mounts: List[str]
 
 
-def look(root: int, patterns: Sequence[str], deadline: float) -> Found:
-    """Return what of the folder ``root`` is protected. Raises GvisorError where that is not known, or too much."""
+def look(root: int, patterns: Sequence[str], deadline: float, owner: Optional[int] = None) -> Found:
+    """Return what of the folder ``root`` is protected. Raises GvisorError where that is not known, or too much.
+
+    With an ``owner`` folders of others are not looked into, and that is an error.
+    """
     protected = Patterns(patterns)
     rows: Rows = {}
     mounts: List[str] = []
     whole, here = "", [0, 0]  # the folder that is mounted whole, with a slash, and what the walk is in
-    walk = Walk(root, Bounds(deadline))
+    walk = Walk(root, Bounds(deadline, owner=owner))
     for step in walk:
         try:
             if step.kind == ENTER:
@@ -145,16 +148,17 @@ def _told(names: List[str], what: str) -> List[str]:
     return [f"protect: the command has {what} {few([printable(name) for name in sorted(names)])}"] if names else []
 
 
-def take_away(root: int, guard: Mapping[str, Any], deadline: float) -> "tuple[List[str], List[str]]":
+def take_away(root: int, guard: Mapping[str, Any], deadline: float, owner: Optional[int] = None) -> "tuple[List[str], List[str]]":
     """Take away what a command has put in protected places of the folder ``root``; return what it did there, and what could not be done.
 
-    ``guard`` has the patterns and the rows of ``look``. A file that is as it was, at its place or another, stays. Raises OSError.
+    ``guard`` has the patterns and the rows of ``look``. A file that is as it was, at its place or another, stays.
+    With an ``owner`` so does what is in folders of others. Raises OSError.
     """
     protected, rows = Patterns(guard["patterns"]), guard["rows"]
     originals = {tuple(stamp) for _folder, stamp, _sure in rows.values()}
     seen, created, replaced, moved = set(), [], [], []
     here = [0, 0]
-    walk = Walk(root, Bounds(deadline))
+    walk = Walk(root, Bounds(deadline, owner=owner))
     for step in walk:
         try:
             if step.kind == ENTER:

@@ -31,6 +31,7 @@ class Bounds(NamedTuple):
     deadline: float  # time.monotonic
     entries: int = UNBOUNDED
     depth: int = UNBOUNDED
+    owner: Optional[int] = None  # whose folders alone are entered, if not all
 
 
 class Step(NamedTuple):
@@ -173,8 +174,9 @@ class Walk:
             self.complain(name, error)
             return False
         try:
-            if self._mount and mount_of(below) != self._mount:
-                self.complain(name, "something is mounted here")
+            stranger = self.bounds.owner not in (None, os.fstat(below).st_uid)
+            if stranger or (self._mount and mount_of(below) != self._mount):
+                self.complain(name, "is a folder of somebody else's" if stranger else "something is mounted here")
                 os.close(below)
                 return False
             above.append((identity(self._here), todo))
@@ -252,13 +254,15 @@ def close_folder(descriptor: int) -> None:
 
 def left_alone(status: os.stat_result) -> str:
     """Return why a file's mode was not changed."""
-    return f"mode {stat.S_IMODE(status.st_mode):04o} was left, as the file belongs to {status.st_uid} and has other names"
+    others = " and has other names" if status.st_nlink > 1 else ""
+    return f"mode {stat.S_IMODE(status.st_mode):04o} was left, as the file belongs to {status.st_uid}{others}"
 
 
 def change_mode(name: str, folder: int, keep: int, uid: int, names: int = 1) -> bool:
     """Take the permission bits that are not in ``keep`` off the file ``name``; tell whether there is such a file.
 
-    A file that is not ``uid``'s and has more than the ``names`` that are known is left alone: it may be anybody's. Raises OSError.
+    A file that is not ``uid``'s and has more than the ``names`` that are known, none for whom only that user's are to be changed, is left alone:
+    it may be anybody's. Raises OSError.
     """
     descriptor = os.open(name, NAMED, dir_fd=folder)
     try:

@@ -193,7 +193,9 @@ class Extent(NamedTuple):
     texts: bool = False  # keep the text of small files, for diffs
     holes: int = 0  # bytes of sparse files, together, of which the digest of the whole is made too
     most: int = MAX_ENTRIES
-    reader: Optional[int] = None  # whose files alone are read, where not all are: of others' there is neither text nor digest
+    reader: Optional[int] = (
+        None  # whose files and folders alone are read, where not all are: of others' files there is neither text nor digest
+    )
 
 
 DIGESTS = Extent()
@@ -277,7 +279,7 @@ def scan(
     letters = 0
     prefix, group = "", -1
     folders: List[str] = []  # from the root to where the walk is
-    walk = Walk(root, Bounds(deadline, extent.most, MAX_DEPTH))
+    walk = Walk(root, Bounds(deadline, extent.most, MAX_DEPTH, extent.reader))
 
     def note_owner(path: str, status: os.stat_result) -> None:
         owner = (status.st_ino, status.st_uid, status.st_gid)
@@ -468,18 +470,25 @@ def diffs(before: Scan, after: Scan, paths: Sequence[str], ignored: Callable[[st
     return result
 
 
-def copy_tree(source: int, target: int, deadline: float, most: int = MAX_ENTRIES, check: Callable[[], None] = lambda: None) -> List[str]:
+def copy_tree(
+    source: int,
+    target: int,
+    deadline: float,
+    most: int = MAX_ENTRIES,
+    check: Callable[[], None] = lambda: None,
+    owner: Optional[int] = None,
+) -> List[str]:
     """Copy the folder ``source`` into the empty folder ``target`` (descriptors): bytes, modes, owners, times; return what was skipped.
 
     Blocks are shared where the file system can, holes stay holes, and names of one file are such again. Sockets, pipes and devices are skipped.
     Everything goes by descriptors of folders, on both sides: a name that becomes a link meanwhile leads nowhere. ``check`` is asked before each
-    file and megabyte whether there is room for it. Raises GvisorError.
+    file and megabyte whether there is room for it. With an ``owner`` a folder of somebody else's is an error. Raises GvisorError.
     """
     skipped: List[str] = []
     statuses = [os.fstat(source)]
     writer = os.open(".", FOLDER, dir_fd=target)
     files: Dict[Identity, Tuple[List[str], str]] = {}  # where the first name of each file is that has several
-    walk = Walk(source, Bounds(deadline, most, MAX_DEPTH))
+    walk = Walk(source, Bounds(deadline, most, MAX_DEPTH, owner))
     try:
         for step in walk:
             if step.kind == ENTRY:
