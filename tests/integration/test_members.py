@@ -549,6 +549,74 @@ def test_no_place_for_a_mount_is_made_in_a_folder_of_another_s(members: Members,
     assert inbox.stat().st_mtime_ns == before
 
 
+def _states(members: Members) -> dict[str, str]:
+    """Return the states of the command's own processes."""
+    mine = [pid for pid in filter(str.isdigit, os.listdir("/proc")) if _cmdline(pid).startswith("/usr/bin/python3 -IS ")]
+    return {
+        pid: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] for pid in mine if str(members.program) in _cmdline(pid)
+    }
+
+
+def test_a_member_cannot_stop_root_s_processes(members: Members) -> None:
+    """They may hold a lock that all runs take: who stops one there stops everybody. The kernel lets whoever sits at a terminal do that."""
+    master, slave = os.openpty()
+    words = " ".join([*SUDO, str(members.program), "run", "--image", IMAGE, "--", "sh", "-c", "'echo ready; sleep 600'"])
+    argv = members.argv("setsid", "--ctty", "sh", "-mc", f"{words}; sleep 600")
+    with subprocess.Popen(argv, stdin=slave, stdout=slave, stderr=slave, cwd=members.workspace) as process:
+        os.close(slave)
+        said = b""
+        while b"ready" not in said:
+            said += os.read(master, 1 << 10)
+        os.write(master, b"\x1a")
+        time.sleep(1)
+        states = _states(members)
+        for pid in states:
+            os.kill(int(pid), signal.SIGCONT)
+        process.kill()
+    os.close(master)
+    assert len(states) >= 2
+    assert "T" not in states.values()
+
+
+def test_a_member_cannot_freeze_root_s_processes(members: Members) -> None:
+    """As where systemd gives a user's own groups to the user, who may freeze and kill what is in them."""
+    unified = Path("/sys/fs/cgroup/cgroup.procs").exists()
+    group = Path("/sys/fs/cgroup" if unified else "/sys/fs/cgroup/freezer") / f"members-{os.getpid()}"
+    group.mkdir()
+    try:
+        words = [*SUDO, str(members.program), "run", "--image", IMAGE, "--", "sh", "-c", "echo ready; sleep 600"]
+        process = subprocess.Popen(
+            ["sh", "-c", f'echo $$ > {group}/cgroup.procs; exec "$@"', "sh", *members.argv(*words)],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, cwd=members.workspace,
+        )  # fmt: skip
+        assert process.stdout.readline() == "ready\n"
+        inside = set((group / "cgroup.procs").read_text().split())
+        assert str(process.pid) in inside
+        assert not inside & set(_states(members))
+        process.terminate()
+        process.communicate(timeout=60)
+        assert members.settle() == {}
+    finally:
+        group.rmdir()
+
+
+@pytest.mark.parametrize("before", ["", "trap '' TERM; "])
+def test_nothing_waits_for_a_pipe_when_sudo_is_killed(members: Members, before: str) -> None:
+    pipe = members.home / "pipe"
+    os.mkfifo(pipe)
+    members.own(members.home)
+    words = [*SUDO, str(members.program), "run", "--image", IMAGE, "--secret", f"x={pipe}", "--", "true"]
+    process = members.start("sh", "-c", f'{before}exec "$@"', "sh", *words)
+    deadline = time.monotonic() + 60
+    while not _states(members) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(1)
+    process.kill()
+    process.communicate()
+    pipe.unlink()
+    assert members.settle() == {}
+
+
 # What installs it
 
 

@@ -26,6 +26,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._command.main import e
 from ansible_collections.ggen.gvisor.plugins.module_utils._command.parser import Asked, parse
 from ansible_collections.ggen.gvisor.plugins.module_utils._command.verbs import perform
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.ctr import DEFAULT_ADDRESS, Ctr
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.cgroup import leave_groups
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.jobs import Engine as Runner
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.jobs import Job, Mode, Streams, pin_source, pin_workspace, run_all
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.limits import limits_of
@@ -53,6 +54,8 @@ _LEAST = {
 _TERM = re.compile(r"[A-Za-z0-9][A-Za-z0-9+._-]{0,63}")
 # Python's own, and those that a caller may have ignored on purpose (nohup).
 _LEFT = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+# What a terminal sends to all that runs there, root's processes too. One that is stopped with a lock stops everybody's runs.
+_STOPPING = (signal.SIGTSTP, signal.SIGTTIN, signal.SIGTTOU)
 
 
 class Caller(NamedTuple):
@@ -92,7 +95,7 @@ class Caller(NamedTuple):
 
 
 def cleanse() -> None:
-    """Take off this process what its caller gave it: variables, descriptors, limits, timers, signals. Raises GvisorError or OSError."""
+    """Take off this process what its caller gave it: variables, descriptors, limits, timers, signals, control groups. Raises GvisorError or OSError."""
     term = os.environ.get("TERM", "")
     os.environ.clear()
     os.environ.update({"PATH": SEARCH_PATH, "LC_ALL": "C", "HOME": "/", **({"TERM": term} if _TERM.fullmatch(term) else {})})
@@ -106,7 +109,10 @@ def cleanse() -> None:
     for number in signal.valid_signals():
         if number not in _LEFT and signal.getsignal(number) == signal.SIG_IGN:
             signal.signal(number, signal.SIG_DFL)
+    for number in _STOPPING:
+        signal.signal(number, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    leave_groups()
     for limit, least in _LEAST.items():
         soft, hard = resource.getrlimit(limit)
         if soft != resource.RLIM_INFINITY and (least == resource.RLIM_INFINITY or soft < least):
@@ -116,12 +122,17 @@ def cleanse() -> None:
                 raise GvisorError("the limits of the caller's processes are too low and cannot be lifted here; see ulimit -a") from None
 
 
-def end_with_sudo() -> None:
-    """Be told to end when sudo, where it waits for this process, is gone: its caller can kill it, and nothing else of root's. Raises GvisorError."""
+def waiting_sudo() -> Optional[int]:
+    """Return the process that waits for this one, if it is a sudo: its caller can kill that, and nothing else of root's."""
     parent = os.getppid()
-    if (read_text(f"/proc/{parent}/comm") or "").strip() == "sudo":
+    return parent if (read_text(f"/proc/{parent}/comm") or "").strip() == "sudo" else None
+
+
+def end_with(sudo: Optional[int]) -> None:
+    """Be told to end when ``sudo`` is gone, until the next change of rights. Raises GvisorError where it is."""
+    if sudo is not None:
         die_with_parent(signal.SIGTERM)
-        if os.getppid() != parent:
+        if os.getppid() != sudo:
             raise GvisorError("sudo was killed")
 
 
@@ -204,16 +215,18 @@ class MemberEngine(Engine):
 def main(address: str = DEFAULT_ADDRESS, state_dir: str = DEFAULT_STATE_DIR) -> int:
     """Do what the command line asks for, where root says, and return the exit code."""
     open_streams()
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # the kernel says by it that sudo is gone: a caller cannot have it ignored
 
     def work() -> int:
-        caller = Caller.of(os.environ)
+        caller, sudo = Caller.of(os.environ), waiting_sudo()
         cleanse()
         os.environ["SUDO_USER"] = caller.name  # the audit trail tells it
         with contextlib.ExitStack() as stack:
             with caller.rights():
+                end_with(sudo)  # what is opened may be a pipe that nobody writes to
                 asked, held = hold(parse(sys.argv[1:], "for members"), caller, stack)
             os.chdir("/")
-            end_with_sudo()  # after the last change of rights, which would take it back
+            end_with(sudo)
             return perform(asked, MemberEngine(caller, held, {"address": address, "state_dir": state_dir}))
 
     return ended(work)
