@@ -31,7 +31,7 @@ SLICE_SECONDS = 0.1
 MAX_MESSAGE = 1 << 18  # the kernel lets nobody send more at once
 MAX_PATHS = 5000  # of the workspace, and as many of all else
 MAX_BYTES = 1 << 20  # of the same
-MAX_SEEN = 50000  # messages that need not be read a second time
+MAX_SEEN, MAX_SEEN_BYTES = 50000, 16 << 20  # messages that need not be read a second time
 RETRIES = 12  # with pauses that double, from 25 us to 10 ms: a command that is faster than its reader waits for it, about 40 ms at most
 HANDSHAKE = b"\x08\x01"  # the first field, a version: 1
 HEADER = struct.Struct("=HHI")  # its size, the kind of message, and how many could not be sent until now
@@ -128,6 +128,7 @@ class Collected:
         self._paths: Dict[str, Set[str]] = {kind: set() for kind in KINDS}
         self._left = {True: [MAX_PATHS, MAX_BYTES], False: [MAX_PATHS, MAX_BYTES]}  # by whether it is of a workspace
         self._seen: Set[bytes] = set()
+        self._seen_bytes = 0  # the sandbox says how long they are
 
     def take(self, kind: int, data: bytes) -> None:
         """Keep what a message says of the command."""
@@ -136,8 +137,9 @@ class Collected:
         try:
             if kind == OPENED:
                 ways, path = opened_in(data)
-                if len(self._seen) < MAX_SEEN:
+                if len(self._seen) < MAX_SEEN and self._seen_bytes + len(data) <= MAX_SEEN_BYTES:
                     self._seen.add(data)
+                    self._seen_bytes += len(data)
             elif kind == EXECUTED:
                 ways, path = ["executed"], program_of(data) or ""
             else:

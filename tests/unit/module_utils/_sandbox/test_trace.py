@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import tracemalloc
 
 import pytest
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox import trace
@@ -15,6 +16,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.trace import 
     AT_FDCWD,
     EXECUTED,
     MAX_BYTES,
+    MAX_MESSAGE,
     MAX_PATHS,
     OPENED,
     Collected,
@@ -140,3 +142,16 @@ def test_no_message_does_harm(kind: int, data: bytes) -> None:
     json.dumps(told).encode("ascii")
     with contextlib.suppress(ValueError):
         list(trace.fields(data))
+
+
+def test_messages_that_are_remembered_take_little_memory() -> None:
+    """The path of the folder that a command is in is as long as the command wants, and comes with each of its messages."""
+    found = Collected(HIDDEN)
+    found.take(EXECUTED, executed("/bin/job"))
+    folder = "/workspace/" + "x" * (MAX_MESSAGE - 100)
+    tracemalloc.start()
+    for count in range(400):
+        found.take(OPENED, opened(f"../../{count}", cwd=folder))
+    _now, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 32 << 20
