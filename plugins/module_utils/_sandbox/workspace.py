@@ -327,16 +327,46 @@ def ignore_matcher(patterns: Sequence[str]) -> Callable[[str], bool]:
     """Return a test whether a relative path matches one of ``patterns``.
 
     A pattern without a slash matches a name in any folder, one with a slash the path from the workspace on; ``*`` and ``?``
-    stop at slashes, ``**`` does not.
+    stop at slashes, ``**`` does not. Whatever the patterns and the path are, it takes not much longer than reading the path.
     """
-    parts = []
-    for pattern in patterns:
-        words = re.split(r"(\*\*/|\*\*|\*|\?)", pattern.lstrip("/"))
-        table = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
-        expression = "".join(table.get(word) or re.escape(word) for word in words if word)
-        parts.append(expression if "/" in pattern else f"(?:.*/)?{expression}")
+    parts = [
+        _expression(pattern.lstrip("/") if "/" in pattern else f"**/{pattern}", f"g{number}_") for number, pattern in enumerate(patterns)
+    ]
     expression = re.compile("|".join(f"(?:{part})" for part in parts), re.DOTALL) if parts else None
     return lambda path: bool(expression and expression.fullmatch(path))
+
+
+def _expression(pattern: str, group: str) -> str:
+    """Return the regular expression of a pattern, whose groups' names begin with ``group``.
+
+    Of what is between two wildcards the first place is as good as any later one, so it is never looked for again when what is behind it does not
+    match: a group in a lookahead is not tried anew. Without that a few wildcards and a long path take hours.
+    """
+    first, *rest = re.split(r"(^\*\*/|(?<=/)\*\*/|\*\*)", pattern)
+    found, count = [], 0
+
+    def once(text: str) -> str:
+        nonlocal count
+        count += 1
+        return f"(?=(?P<{group}{count}>{text}))(?P={group}{count})"
+
+    def chunk(text: str, is_last: bool) -> str:
+        """Return the expression of a text without ``**``."""
+        begin, *more = ["".join("[^/]" if letter == "?" else re.escape(letter) for letter in part) for part in re.split(r"\*+", text)]
+        last = [f"[^/]*{more.pop()}"] if more and is_last else []
+        return "".join([begin, *(once(f"[^/]*?{part}") for part in more), *last])
+
+    wide: List[Tuple[str, str]] = []  # wildcards with the text behind each
+    for word, text in zip(rest[::2], rest[1::2]):
+        if wide and not wide[-1][1]:  # two at the same place are one
+            word = "**" if "**" in (word, wide.pop()[0]) else word
+        wide.append((word, text))
+    found.append(chunk(first, not wide))
+    for number, (word, text) in enumerate(wide, 1):
+        is_last = number == len(wide)
+        any_of = ".*" if word == "**" else "(?:[^/]*/)*"
+        found.append(f"{any_of}{chunk(text, True)}" if is_last else once(f"{any_of}?{chunk(text, False)}"))
+    return "".join(found)
 
 
 def has_path(matcher: Callable[[str], bool], path: str, entry: Optional[Entry]) -> bool:

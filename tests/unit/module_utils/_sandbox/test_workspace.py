@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -245,6 +246,32 @@ def test_no_more_is_listed_than_there_is_room_for(tmp_path: Path) -> None:
 )
 def test_ignore_patterns(pattern: str, path: str, matches: bool) -> None:
     assert ignore_matcher([pattern])(path) is matches
+
+
+@given(st.text("*/?ab", max_size=10), st.text("/ab", max_size=10))
+def test_patterns_mean_what_their_wildcards_mean(pattern: str, path: str) -> None:
+    """As a plain expression, which may try the same places again and again."""
+    table = {"**/": "(?:.*/)?", "**": ".*", "*": "[^/]*", "?": "[^/]"}
+    words = re.split(r"(^\*\*/|(?<=/)\*\*/|\*\*|\*|\?)", pattern.lstrip("/") if "/" in pattern else f"**/{pattern}")
+    plain = "".join(table.get(word) or re.escape(word) for word in words if word)
+    assert ignore_matcher([pattern])(path) is bool(re.fullmatch(plain, path))
+
+
+@pytest.mark.parametrize(
+    ("pattern", "path"),
+    [
+        ("*a*a*a*a*a*a*a*a*b", "a" * 255),
+        ("**a**a**a**a**a**a**b", "a" * 20000),
+        ("**/.git/modules/**/config", ".git/modules/" * 20000 + "x"),
+        ("**/a/**/a/**/a/**/b", "a/" * 20000),
+        ("**/*a*a*a/**/*a*a/*a*b", ("a" * 100 + "/") * 200),
+        ("**/**/**/**/**/b", "a/" * 20000),
+    ],
+)
+def test_no_pattern_and_path_take_long(pattern: str, path: str) -> None:
+    begin = time.process_time()
+    assert not ignore_matcher([pattern])(path)
+    assert time.process_time() - begin < 2
 
 
 def test_no_patterns_ignore_nothing() -> None:
