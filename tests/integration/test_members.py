@@ -617,6 +617,26 @@ def test_nothing_waits_for_a_pipe_when_sudo_is_killed(members: Members, before: 
     assert members.settle() == {}
 
 
+def test_nothing_of_the_kernel_s_is_shown(members: Members) -> None:
+    """What is written there is said by root's sandbox, which would leave its limits for a group of the member's."""
+    root = Path("/sys/fs/cgroup")
+    group = (root if (root / "cgroup.procs").exists() else root / "memory") / f"members-{os.getpid()}"
+    group.mkdir()
+    sleeper = members.start("sleep", "60")
+    try:
+        for path in (group, group / "cgroup.procs"):
+            os.chown(path, MALLORY, MALLORY)
+        for place in (f"{group}", f"{group}/cgroup.procs", f"/proc/{sleeper.pid}", f"/proc/{sleeper.pid}/fdinfo"):
+            for option in (["--workspace", place], ["--mount", f"{place}:/x"], ["--mount", f"{place}:/x:ro"]):
+                rc, out, err = members.run("echo 0 > /x/cgroup.procs; cat /x/cgroup.procs", *option)
+                assert (rc, out) == (NOT_RUN, ""), option
+                assert "is the kernel's" in err or "is not a folder" in err
+    finally:
+        sleeper.kill()
+        sleeper.communicate()
+        group.rmdir()
+
+
 # What installs it
 
 

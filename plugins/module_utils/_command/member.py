@@ -52,6 +52,11 @@ _LEAST = {
     resource.RLIMIT_NOFILE: 1024,
 }
 _TERM = re.compile(r"[A-Za-z0-9][A-Za-z0-9+._-]{0,63}")
+# File systems in which a file is a word to the kernel, which judges who says it: here that would be root's sandbox. It would leave its limits by one.
+_OF_THE_KERNEL = frozenset(
+    {"autofs", "binfmt_misc", "bpf", "cgroup", "cgroup2", "configfs", "debugfs", "devpts", "devtmpfs", "efivarfs", "fusectl"}
+    | {"mqueue", "nsfs", "proc", "pstore", "resctrl", "securityfs", "selinuxfs", "smackfs", "sysfs", "tracefs"}
+)
 # Python's own, and those that a caller may have ignored on purpose (nohup).
 _LEFT = (signal.SIGPIPE, signal.SIGXFSZ, signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 # What a terminal sends to all that runs there, root's processes too. One that is stopped with a lock stops everybody's runs.
@@ -140,6 +145,17 @@ def _size(limit: int) -> float:
     return float("inf") if limit == resource.RLIM_INFINITY else limit
 
 
+def devices_of_the_kernel(mountinfo: str) -> FrozenSet[int]:
+    """Return the devices of mounted file systems that are the kernel's own."""
+    found = set()
+    for line in mountinfo.splitlines():
+        left, _dash, right = line.partition(" - ")
+        if right.split(" ")[0] in _OF_THE_KERNEL:
+            major, _colon, minor = left.split(" ")[2].partition(":")
+            found.add(os.makedev(int(major), int(minor)))
+    return frozenset(found)
+
+
 class Held(NamedTuple):
     """What the caller named, by identity; it is open, so that none of these is another's meanwhile."""
 
@@ -160,8 +176,12 @@ def hold(asked: Asked, caller: Caller, stack: contextlib.ExitStack) -> Tuple[Ask
             f"--{refused[0].replace('_', '-')} is root's; a member's command is the caller's, on what root has imported and set up"
         )
 
+    of_the_kernel = devices_of_the_kernel(read_text("/proc/self/mountinfo") or "")
+
     def own(pinned: Pinned) -> Identity:
         stack.enter_context(pinned)
+        if pinned.identity[0] in of_the_kernel:
+            raise GvisorError(f"{pinned.path} is the kernel's; name a folder or file of a disk")
         if pinned.owner[0] != caller.uid:
             raise GvisorError(
                 f"{pinned.path} belongs to {pinned.owner[0]}:{pinned.owner[1]} and not to {caller.name}; name what is your own"
