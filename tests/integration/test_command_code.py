@@ -8,10 +8,12 @@ from __future__ import annotations
 import os
 import subprocess
 import tempfile
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from ansible_collections.ggen.gvisor.plugins.module_utils._command import compiled
 from ansible_collections.ggen.gvisor.plugins.plugin_utils._command import zipapp
 from support.rootless import PYTHON
 
@@ -151,6 +153,21 @@ def test_another_command_takes_its_own_and_the_last_one_s_goes(place: Path, real
     assert start(place) == real
     assert kept(place) != before
     assert start(place) == real
+
+
+def test_what_is_kept_is_of_the_command_whose_sum_it_has(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An upgrade puts another command in its place between two looks at it."""
+    archive = place / "ggen-gvisor"
+
+    def exchange(_path: str) -> None:
+        with zipfile.ZipFile(archive, "w") as other:
+            other.writestr("other.py", "")
+        raise ValueError
+
+    monkeypatch.setattr(compiled, "load", exchange)
+    assert not compiled.use(str(archive), str(place / "state/code"))
+    monkeypatch.undo()
+    assert zipapp.MAIN in compiled.load(str(kept(place)))
 
 
 def test_what_is_kept_is_written_whole_and_for_all_to_read(place: Path, real: str) -> None:

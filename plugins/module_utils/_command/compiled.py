@@ -53,7 +53,7 @@ def use(archive: str, folder: str = FOLDER) -> bool:
         codes = load(os.path.join(folder, name))
     except (OSError, ValueError):
         if os.geteuid() == 0:
-            keep(archive, folder, name)
+            keep(data, archive, os.path.join(folder, name))
         return False
     sys.meta_path.insert(0, Finder(codes))
     return True
@@ -78,13 +78,16 @@ def _check(status: os.stat_result, kind: Callable[[int], bool]) -> None:
         raise ValueError("others than root could have written it")
 
 
-def keep(archive: str, folder: str, name: str) -> None:
-    """Compile a zipapp's modules and keep them, in the place of those of other zipapps, where the state folder is there and root's.
+def keep(data: bytes, archive: str, path: str) -> None:
+    """Compile the modules of a zipapp's ``data`` and keep them at ``path``, in the place of those of other zipapps, where the state folder is root's.
 
-    That it cannot is no matter: the next start tries again.
+    ``archive`` is what it is called, which may be another one by now. That it cannot is no matter: the next start tries again.
     """
     import contextlib
+    import io
     import zipfile
+
+    folder, name = os.path.split(path)
 
     with contextlib.suppress(OSError, ValueError):
         _check(os.lstat(os.path.dirname(folder)), stat.S_ISDIR)
@@ -92,7 +95,7 @@ def keep(archive: str, folder: str, name: str) -> None:
             os.mkdir(folder)
             os.chmod(folder, 0o755)  # noqa: S103 - whatever the umask is; everybody's starts read it
         _check(os.lstat(folder), stat.S_ISDIR)
-        with zipfile.ZipFile(archive) as texts:
+        with zipfile.ZipFile(io.BytesIO(data)) as texts:
             paths = [path for path in texts.namelist() if path.endswith(".py") and path != "__main__.py"]
             codes = {
                 path[:-3].replace("/", "."): compile(texts.read(path), f"{archive}/{path}", "exec", dont_inherit=True) for path in paths
@@ -104,7 +107,7 @@ def keep(archive: str, folder: str, name: str) -> None:
             with open(descriptor, "wb") as stream:
                 stream.write(MAGIC_NUMBER + hashlib.sha256(body).digest() + body)
                 os.fchmod(descriptor, 0o644)
-            os.rename(temporary, os.path.join(folder, name))
+            os.rename(temporary, path)
         except OSError:
             os.unlink(temporary)
             raise

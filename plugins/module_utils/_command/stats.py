@@ -35,7 +35,8 @@ def running(state_dir: str) -> List[Dict[str, Any]]:
     if not os.path.lexists(state_dir):
         return []
     # What is there names a socket, whose process' PATH says which runsc is asked.
-    folder = os.path.join(own_folder(state_dir, "state_dir"), "pods")
+    state_dir = own_folder(state_dir, "state_dir")
+    folder = os.path.join(state_dir, "pods")
     try:
         names = sorted(os.listdir(folder))
     except FileNotFoundError:

@@ -39,7 +39,7 @@ def version() -> str:
 @functools.cache
 def zipapp(code_folder: str = FOLDER) -> bytes:
     """Return the program, which keeps what root's starts compile of it in ``code_folder``. Raises OSError."""
-    texts = {f"{name.replace('.', '/')}.py": data for name, data in {**modules(MAIN), **modules(COMPILED), **modules(MEMBER)}.items()}
+    texts = {f"{name.replace('.', '/')}.py": data for name, data in modules(MAIN, COMPILED, MEMBER).items()}
     packages = {f"{parent}/__init__.py" for path in texts for parent in PurePosixPath(path).parents if str(parent) != "."}
     main = (
         f"import os\n\nfrom {COMPILED} import use\n\nuse(os.path.dirname(__file__), {code_folder!r})\n"
@@ -57,10 +57,10 @@ def zipapp(code_folder: str = FOLDER) -> bytes:
     return data.getvalue()
 
 
-def modules(name: str) -> dict[str, bytes]:
-    """Return the sources of a module and of all that it imports of the hosts' side, anywhere in them, by name. Raises OSError."""
+def modules(*names: str) -> dict[str, bytes]:
+    """Return the sources of modules and of all that they import of the hosts' side, anywhere in them, by name. Raises OSError."""
     found: dict[str, bytes] = {}
-    waiting = [name]
+    waiting = [*names]
     while waiting:
         current = waiting.pop()
         if current in found:
