@@ -651,7 +651,7 @@ def main() -> None:
         wanted, refused = ([job_of(engine, mode, params)], {}) if jobs is None else jobs_of(engine, mode, params)
         engine.connect()
         width = 1 if overlap(wanted) else params["parallel"] or os.cpu_count() or 1
-        found = {**refused, **run_all(engine.ctr, wanted, params["pods"] == "one", width, engine)}
+        found = {**refused, **run_all(engine, wanted, params["pods"] == "one", width)}
         results = [rehearsed(module, found[number]) for number in sorted(found)]
         result = results[0] if jobs is None else together(results, names_of(jobs, params["argv"]))
     except (GvisorError, OSError) as error:

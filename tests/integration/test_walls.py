@@ -398,7 +398,7 @@ def test_the_note_is_there_before_the_pod(home: Path, tmp_path: Path, monkeypatc
     mounts = [{"source": str(own(home / "out")), "target": "/out", "writable": True}]
     wanted = [job_of(home / "model", number, state_dir=str(tmp_path / "state"), mounts=mounts) for number in range(2)]
     with pytest.raises(GvisorError, match="seen"):
-        _jobs.PodJobs(Ctr("/nonexistent/socket", "default"), wanted, ImageConfig())
+        _jobs.PodJobs(_jobs.Engine(Ctr("/nonexistent/socket", "default")), wanted, ImageConfig())
     assert seen == [{"workspace0", "workspace1", "mount0"}]
     assert os.listdir(tmp_path / "state/pods") == [".lock"]
     assert str(tmp_path) not in Path("/proc/self/mountinfo").read_text()

@@ -10,6 +10,7 @@ from typing import Any, Dict, List, Mapping, NamedTuple, Sequence
 
 from ansible_collections.ggen.gvisor.plugins.module_utils._base.errors import GvisorError, failure
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.ctr import Ctr
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.jobs import Engine as Runner
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.jobs import Job, Mode, Streams, run_all
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.secret_files import mask, mask_result, words_of
 
@@ -28,13 +29,17 @@ class Engine:
         """Return the job that ``params`` ask for, checked. Raises GvisorError or OSError."""
         return Job(mode, dict(params), streams=streams)
 
-    def run(self, job: Job) -> Dict[str, Any]:
-        """Run it and return the result of containerd_run. Raises GvisorError or OSError."""
+    def runner(self, job: Job) -> Runner:
+        """Return what makes its pod. Raises GvisorError."""
         if os.geteuid() != 0:
             raise GvisorError("containerd is root's: use sudo, or --rootless")
-        ctr = Ctr(job.params["address"], job.params["namespace"])
-        ctr.connect()
-        return run_all(ctr, [job], False, 1)[job.number]
+        return Runner(Ctr(job.params["address"], job.params["namespace"]))
+
+    def run(self, job: Job) -> Dict[str, Any]:
+        """Run it and return the result of containerd_run. Raises GvisorError or OSError."""
+        runner = self.runner(job)
+        runner.connect()
+        return run_all(runner, [job], False, 1)[job.number]
 
 
 def run(params: Mapping[str, Any], mode: Mode, streams: Streams, engine: Engine) -> Done:

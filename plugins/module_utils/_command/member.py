@@ -28,7 +28,7 @@ from ansible_collections.ggen.gvisor.plugins.module_utils._command.verbs import 
 from ansible_collections.ggen.gvisor.plugins.module_utils._containerd.ctr import DEFAULT_ADDRESS, Ctr
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.cgroup import leave_groups
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.jobs import Engine as Runner
-from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.jobs import Job, Mode, Streams, pin_source, pin_workspace, run_all
+from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.jobs import Job, Mode, Streams, pin_source, pin_workspace
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.limits import limits_of
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.pinned import Pinned
 from ansible_collections.ggen.gvisor.plugins.module_utils._sandbox.supervisor import DEFAULT_STATE_DIR
@@ -225,11 +225,9 @@ class MemberEngine(Engine):
         job.reader = self._caller.uid
         return job
 
-    def run(self, job: Job) -> Dict[str, Any]:
-        """Run it and return the result of containerd_run. Raises GvisorError or OSError."""
-        ctr = Ctr(job.params["address"], job.params["namespace"])
-        ctr.connect()
-        return run_all(ctr, [job], False, 1, _Quiet(ctr))[job.number]
+    def runner(self, job: Job) -> Runner:
+        """Return what makes its pod."""
+        return _Quiet(Ctr(job.params["address"], job.params["namespace"]))
 
 
 def main(address: str = DEFAULT_ADDRESS, state_dir: str = DEFAULT_STATE_DIR) -> int:

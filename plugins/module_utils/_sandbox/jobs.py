@@ -617,7 +617,7 @@ class Engine:
 class PodJobs:
     """The jobs of one pod, begun when this is made. A context manager: nothing is left when it ends."""
 
-    def __init__(self, ctr: Ctr, jobs: List[Job], image: ImageConfig, engine: Optional[Engine] = None) -> None:
+    def __init__(self, engine: Engine, jobs: List[Job], image: ImageConfig) -> None:
         """Start the pod. Raises GvisorError."""
         self.jobs = jobs
         self.image = image
@@ -626,11 +626,11 @@ class PodJobs:
         check_line("state_dir is", params["state_dir"])
         tools = prepare(params["state_dir"]).at(self.pod)
         # From here to the supervisor's start a kill leaves an empty folder, for the next run to sweep: the less between, the better.
-        folder = self.folder = (engine or Engine(ctr)).folder(params["state_dir"], self.pod)
+        folder = self.folder = engine.folder(params["state_dir"], self.pod)
         self._shared: List[Tuple[Note, str]] = []  # what all can write
         begin = time.monotonic()
         try:
-            self.trail = Trail(ctr, params["state_dir"], folder.path, full_name(params["image"]), image.digest)
+            self.trail = Trail(engine.ctr, params["state_dir"], folder.path, full_name(params["image"]), image.digest)
             limits = limits_of(params)
             with Room({f"the state folder {params['state_dir']}": params["state_dir"]}, limits.keep_free if limits.required else 0) as room:
                 for job in jobs:
@@ -825,14 +825,13 @@ def overlap(jobs: List[Job]) -> bool:
     return any(later.startswith(earlier) for earlier, later in zip(paths, paths[1:]))
 
 
-def run_all(ctr: Ctr, jobs: List[Job], shared: bool, width: int, engine: Optional[Engine] = None) -> Dict[int, Dict[str, Any]]:
+def run_all(engine: Engine, jobs: List[Job], shared: bool, width: int) -> Dict[int, Dict[str, Any]]:
     """Return the jobs' results by number, each as from ``PodJobs.results``; one that could not be had is ``failed`` and has ``msg``.
 
-    The pods are containerd's at ``ctr``, or another ``engine``'s. Raises GvisorError where the state folder is not root's alone.
+    Raises GvisorError where the state folder is not root's alone.
     """
     if jobs:
         own_folder(jobs[0].params["state_dir"], "state_dir")  # before anything else makes it
-    engine = engine or Engine(ctr)
     waiting = deque(groups(jobs, shared))
     found: Dict[int, Dict[str, Any]] = {}
     swept = False
@@ -845,7 +844,7 @@ def run_all(ctr: Ctr, jobs: List[Job], shared: bool, width: int, engine: Optiona
                 try:
                     image = image or engine.image(batch[0].params)
                     own = contextlib.ExitStack()
-                    running.append((own.enter_context(PodJobs(ctr, batch, image, engine)), own))
+                    running.append((own.enter_context(PodJobs(engine, batch, image)), own))
                     stack.push(own)
                 except GvisorError as error:
                     found.update({job.number: {"failed": True, "changed": False, "msg": error.message, **error.details} for job in batch})
